@@ -1,0 +1,76 @@
+"""The command line: what is asked, with which configuration, and how errors become text and exit codes."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from daemon import logs
+from daemon.errors import Busy, ConfigError, DarkroomError
+
+_STATUSES = ("queued", "processing", "done", "duplicate", "failed")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code is 0 done, 1 something failed, 2 wrong use or configuration."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    logs.set_up(verbose=args.verbose)
+    if args.command == "retry" and bool(args.ids) == args.failed:
+        parser.error("retry takes either image ids or --failed")
+    # Here, not above: --help must not wait for the configuration's libraries.
+    from daemon import config
+
+    try:
+        module = importlib.import_module(f"daemon.commands.{args.command}")
+        return int(module.main(config.load(args.config), args))
+    except (ConfigError, Busy) as error:
+        print(f"darkroom: {error}", file=sys.stderr)
+        return 2
+    except DarkroomError as error:
+        print(f"darkroom: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, metavar="PATH", help="the configuration (default: config.toml here)")
+    common.add_argument("-v", "--verbose", action="store_true", help="say what happens inside, too")
+    parser = argparse.ArgumentParser(
+        prog="darkroom", description="An image inbox: photos copied into a folder come out filed."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, example: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, parents=[common], help=text, description=text, epilog=f"example: darkroom {example}"
+        )
+
+    run = add("run", "watch the inbox and file what lands in it", "run")
+    run.add_argument("--once", action="store_true", help="file what is in the inbox, then exit")
+    status = add("status", "show the counts, the rate, and what is paused and why", "status --watch")
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON document")
+    form.add_argument("--watch", action="store_true", help="a live progress bar, until Ctrl-C")
+    listing = add("list", "list images, newest first", "list --status failed")
+    listing.add_argument("query", nargs="?", metavar="QUERY", help="a part of a name or camera")
+    listing.add_argument("--status", choices=_STATUSES, help="only images of this status")
+    listing.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most N (default: 100)")
+    listing.add_argument("--json", action="store_true", help="one JSON document")
+    retry = add("retry", "queue failed images again", "retry --failed")
+    retry.add_argument("ids", nargs="*", type=_positive, metavar="ID", help="an image's id")
+    retry.add_argument("--failed", action="store_true", help="all that failed")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Opens the SQLite file, brings its schema up to date and hands out transactions."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import peewee
+from playhouse import migrations
+
+from daemon.catalogue.models import MODELS
+from daemon.errors import EnvironmentFault
+
+_log = logging.getLogger(__name__)
+
+_BUSY_SECONDS = 30
+
+
+class Catalogue:
+    """One open database. Models are bound to it: a process has one at a time.
+
+    Connections belong to threads. A loop holds one for its lifetime with `session()`; within that, `reading()`
+    and `writing()` cost nothing extra, and elsewhere they open one for the moment.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        # FULL: what was committed survives a power cut, for about 1 ms an image.
+        self._db = peewee.SqliteDatabase(
+            str(file),
+            timeout=_BUSY_SECONDS,
+            lock_type="IMMEDIATE",
+            pragmas={"journal_mode": "wal", "synchronous": "full", "cache_size": -8192},
+        )
+        self._db.bind(MODELS)
+        with self.session():
+            self._migrate()
+
+    def _migrate(self) -> None:
+        runner = migrations.Runner(self._db, str(Path(__file__).parent / "migrations"))
+        if all(step.applied for step in runner.status()):
+            return
+        # Two commands started together both come here: the first migrates, the other waits and finds it done.
+        with self.writing():
+            _log.debug("database %s: applied %s", self._file, ", ".join(runner.up()))
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Hold this thread's connection open; nests."""
+        opened = False
+        try:
+            opened = self._db.connect(reuse_if_open=True)
+            yield
+        except peewee.DatabaseError as error:
+            raise EnvironmentFault(f"the database {self._file}: {error}") from error
+        finally:
+            if opened:
+                self._db.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read outside a transaction."""
+        with self.session():
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Open one write transaction: all of it or nothing. Raises EnvironmentFault when SQLite can't."""
+        with self.session(), self._db.atomic("IMMEDIATE"):
+            yield
+
+    def check(self) -> str:
+        """Run SQLite's own integrity check; "ok" when nothing is wrong."""
+        with self.session():
+            return str(self._db.execute_sql("PRAGMA integrity_check").fetchone()[0])
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        if not self._db.is_closed():
+            self._db.close()

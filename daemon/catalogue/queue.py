@@ -1,0 +1,253 @@
+"""The queue: every change of a row's status, each in one transaction together with its line of history.
+
+The attempt is counted by the claim, before the work, so a file that kills the process can't loop for ever;
+what turns out not to be the image's fault gives the attempt back. `not_before` carries debounce and backoff.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peewee import fn
+
+from daemon.catalogue.database import Catalogue
+from daemon.catalogue.models import Event, Image, RawExif
+from daemon.catalogue.rows import Final, Job, Look, Place, Seen, new_row, record, to_job
+from daemon.errors import Withdrawn
+from daemon.names import display
+
+
+class Queue:
+    """The queue over one catalogue; any thread may call it. `changed` is set whenever work may be due."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self.changed = threading.Event()
+
+    def enqueue(self, files: Sequence[Seen], now: float) -> list[str]:
+        """Make a row for each file that has none; returns the paths that are new or have changed.
+
+        A queued file that has changed is due at once, with all its attempts: it is another file now.
+        """
+        told = []
+        with self._catalogue.writing():
+            known = {row.path: row for row in Image.select().where(Image.path.in_([file.path for file in files]))}
+            fresh = {file.path: file for file in files if file.path not in known}
+            for file in files:
+                row = known.get(file.path)
+                if row is not None and (row.size_bytes, row.mtime_ns) != (file.size, file.mtime_ns):
+                    self._touch(row, file, now)
+                    told.append(file.path)
+            self._insert(list(fresh.values()), now)
+        told += fresh
+        if told:
+            self.changed.set()
+        return told
+
+    def _insert(self, files: list[Seen], now: float) -> None:
+        if not files:
+            return
+        Image.insert_many([new_row(file, now) for file in files]).execute()
+        ids = Image.select(Image.id, Image.path).where(Image.path.in_([file.path for file in files]))
+        Event.insert_many(
+            [
+                {
+                    "image_id": row.id,
+                    "at": now,
+                    "kind": "queued",
+                    "detail": f"found in the inbox as {display(row.path)}",
+                }
+                for row in ids
+            ]
+        ).execute()
+
+    def _touch(self, row: Image, file: Seen, now: float) -> None:
+        """Note that a known file has changed: while it waits, while it is worked on, or stuck as failed."""
+        changes: dict[str, Any] = {"size_bytes": file.size, "mtime_ns": file.mtime_ns, "quiet_since": now}
+        if row.status == "queued":
+            changes |= {"not_before": now, "attempts": 0}
+        elif row.status == "failed" and row.destination is None:
+            changes |= {"status": "queued", "not_before": now, "attempts": 0, "error": None}
+            record(row.id, now, "queued", "the file has changed")
+        Image.update(changes).where(Image.id == row.id).execute()
+
+    def rename(self, old: str, new: str) -> None:
+        """Follow a queued file that was renamed inside the inbox; nothing where the new name has a row."""
+        with self._catalogue.writing():
+            if not Image.select().where(Image.path == new).exists():
+                Image.update(path=new).where((Image.path == old) & (Image.status == "queued")).execute()
+
+    def claim(self, now: float) -> Job | None:
+        """Take the oldest row that is due, counting the attempt; None when nothing is."""
+        oldest = (
+            Image.select(Image.id)
+            .where((Image.status == "queued") & (Image.not_before <= now) & Image.destination.is_null())
+            .order_by(Image.id)
+            .limit(1)
+        )
+        with self._catalogue.writing():
+            rows = list(
+                Image.update(status="processing", claimed_at=now, attempts=Image.attempts + 1)
+                .where(Image.id == oldest)
+                .returning(Image)
+                .execute()
+            )
+        return to_job(rows[0]) if rows else None
+
+    def next_due(self) -> float | None:
+        """Tell when the next queued row is due; None when none waits."""
+        with self._catalogue.reading():
+            due: float | None = Image.select(fn.MIN(Image.not_before)).where(Image.status == "queued").scalar()
+        return due
+
+    def postpone(self, job: Job, reason: str, until: float, now: float, seen: Look | None = None) -> None:
+        """Put a row back without spending the attempt; `seen` is what the file looks like now."""
+        changes: dict[str, Any] = {"attempts": job.attempts - 1}
+        if seen is not None:
+            changes |= {"size_bytes": seen.size, "mtime_ns": seen.mtime_ns, "quiet_since": seen.since}
+        self._back(job, reason, until, now, "postponed", changes)
+
+    def retry_later(self, job: Job, reason: str, until: float, now: float) -> None:
+        """Put a row back after a failed attempt."""
+        self._back(job, reason, until, now, "retry", {"error": reason})
+
+    def release(self, job: Job, reason: str, until: float, now: float, *, spent: bool) -> None:
+        """Put a row back after a crash (the attempt is spent) or a fault of the environment (it is not)."""
+        self._back(job, reason, until, now, "postponed", {} if spent else {"attempts": job.attempts - 1})
+
+    def _back(self, job: Job, reason: str, until: float, now: float, kind: str, changes: Mapping[str, Any]) -> None:
+        with self._catalogue.writing():
+            row = Image.get_by_id(job.id)
+            # An event that came while the row was claimed has changed what the file looks like: look at once.
+            touched = (row.size_bytes, row.mtime_ns) != (job.size, job.mtime_ns)
+            if row.waiting != reason:
+                record(job.id, now, kind, reason)
+            merged = {
+                "status": "queued",
+                "not_before": now if touched else until,
+                "waiting": reason,
+                "place": None,
+                "destination": None,
+                **({"attempts": 0} if touched else changes),
+            }
+            Image.update(merged).where(Image.id == job.id).execute()
+
+    def withdraw(self, job: Job, now: float) -> None:
+        """Forget a row whose file has left the inbox; its history stays."""
+        with self._catalogue.writing():
+            Image.delete().where(Image.id == job.id).execute()
+            RawExif.delete().where(RawExif.image_id == job.id).execute()
+            record(job.id, now, "withdrawn", f"{display(job.path)} is no longer in the inbox")
+
+    def plan(
+        self,
+        job: Job,
+        place: Place,
+        destination: str,
+        values: Mapping[str, Any],
+        raw: Mapping[str, Any] | None,
+    ) -> bool:
+        """Write down what was learned and where the file is about to go; False when that name is another row's."""
+        with self._catalogue.writing():
+            other = (Image.place == place) & (Image.destination == destination) & (Image.id != job.id)
+            if Image.select().where(other).exists():
+                return False
+            changes = {**values, "place": place, "destination": destination}
+            if not Image.update(changes).where((Image.id == job.id) & (Image.status == "processing")).execute():
+                raise Withdrawn(f"image {job.id} was taken out of the queue while it was being filed")
+            if raw:
+                RawExif.replace(image_id=job.id, tags=raw).execute()
+        return True
+
+    def finish(self, job: Job, status: Final, detail: str, now: float, values: Mapping[str, Any] | None = None) -> None:
+        """Make a row final. Its `path` stays until `left` says that the inbox name is gone."""
+        changes = {
+            "status": status,
+            "processed_at": now,
+            "processing_ms": max(0, round((now - job.claimed_at) * 1000)),
+            "waiting": None,
+            **(values or {}),
+        }
+        with self._catalogue.writing():
+            Image.update(changes).where(Image.id == job.id).execute()
+            record(job.id, now, status, detail)
+
+    def filed(self, sha256: str) -> tuple[int, str] | None:
+        """Find the image that was filed with these bytes: its id and its place in the library."""
+        with self._catalogue.reading():
+            row = Image.get_or_none((Image.sha256 == sha256) & (Image.status == "done"))
+        return None if row is None else (row.id, row.destination)
+
+    def lost(self, image_id: int, reason: str, now: float) -> None:
+        """Note that a filed original is no longer where it was filed, so that its bytes may be filed anew."""
+        with self._catalogue.writing():
+            Image.update(status="failed", error=reason, place=None, destination=None).where(
+                Image.id == image_id
+            ).execute()
+            record(image_id, now, "lost", reason)
+
+    def unfinished(self) -> list[Job]:
+        """List the rows that a crash left in the middle of the work."""
+        with self._catalogue.reading():
+            return [to_job(row) for row in Image.select().where(Image.status == "processing").order_by(Image.id)]
+
+    def leaving(self) -> list[Job]:
+        """List the final rows whose file may still be in the inbox; those that failed there stay there."""
+        with self._catalogue.reading():
+            rows = Image.select().where(
+                Image.path.is_null(False)
+                & Image.status.not_in(["queued", "processing"])
+                & ~((Image.status == "failed") & Image.destination.is_null())
+            )
+            return [to_job(row) for row in rows]
+
+    def left(self, image_id: int) -> None:
+        """Note that a final row's file has left the inbox."""
+        with self._catalogue.writing():
+            Image.update(path=None).where(Image.id == image_id).execute()
+
+    def failed(self, image_id: int) -> Job | None:
+        """Give a failed row; None where it is not one."""
+        with self._catalogue.reading():
+            row = Image.get_or_none((Image.id == image_id) & (Image.status == "failed"))
+        return None if row is None else to_job(row)
+
+    def failures(self) -> list[int]:
+        """List the ids of all failed rows."""
+        with self._catalogue.reading():
+            return [row.id for row in Image.select(Image.id).where(Image.status == "failed").order_by(Image.id)]
+
+    def again(self, image_id: int, path: str, now: float, *, returning: bool) -> bool:
+        """Queue a failed row under an inbox name; False when that name is another row's.
+
+        While it is `returning` it keeps its place in `failed/` too, and is not claimed before `returned`.
+        """
+        changes = {
+            "status": "queued",
+            "path": path,
+            "not_before": now,
+            "attempts": 0,
+            "error": None,
+            "waiting": None,
+        }
+        if not returning:
+            changes |= {"place": None, "destination": None}
+        with self._catalogue.writing():
+            if Image.select().where((Image.path == path) & (Image.id != image_id)).exists():
+                return False
+            Image.update(changes).where(Image.id == image_id).execute()
+            record(image_id, now, "queued", "asked to try again")
+        self.changed.set()
+        return True
+
+    def returning(self) -> list[Job]:
+        """List the rows whose file is on its way from `failed/` into the inbox."""
+        with self._catalogue.reading():
+            rows = Image.select().where((Image.status == "queued") & Image.destination.is_null(False))
+            return [to_job(row) for row in rows]
+
+    def returned(self, image_id: int, now: float) -> None:
+        """Note that a returning row's file is in the inbox, and only there."""
+        with self._catalogue.writing():
+            Image.update(place=None, destination=None, not_before=now).where(Image.id == image_id).execute()
+        self.changed.set()

@@ -1,0 +1,25 @@
+"""Queue failed images again."""
+
+import argparse
+import sys
+
+from daemon.catalogue import Queue
+from daemon.config import Config
+from daemon.errors import Rejected
+from daemon.requeue import retry
+from daemon.service import open_catalogue, roots
+
+
+def main(config: Config, args: argparse.Namespace) -> int:
+    """Put each file back into the inbox; 1 when one can't be."""
+    queue = Queue(open_catalogue(config))
+    wanted = queue.failures() if args.failed else args.ids
+    refused = 0
+    for image_id in wanted:
+        try:
+            retry(queue, image_id, config.folders.inbox, roots(config))
+        except Rejected as reason:
+            print(reason, file=sys.stderr)
+            refused += 1
+    print(f"{len(wanted) - refused} queued again")
+    return 1 if refused else 0

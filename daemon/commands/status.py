@@ -1,0 +1,99 @@
+"""Show the counts, the rate, the time left, and what is paused and why."""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from daemon import lock
+from daemon.catalogue import Catalogue
+from daemon.catalogue.reports import Reports
+from daemon.config import Config
+
+
+def main(config: Config, args: argparse.Namespace) -> int:
+    """Print the status once, or keep a progress bar up to date until Ctrl-C."""
+    file = config.folders.state / "darkroom.db"
+    if not file.is_file():
+        print(f"nothing has run here yet: there is no {file}", file=sys.stderr)
+        return 1
+    reports = Reports(Catalogue(file))
+    if args.watch:
+        _watch(config, reports)
+    elif args.json:
+        print(json.dumps(_facts(config, reports), indent=2))
+    else:
+        print("\n".join(_lines(_facts(config, reports))))
+    return 0
+
+
+def _facts(config: Config, reports: Reports) -> dict[str, Any]:
+    stats = reports.stats(time.time())
+    return {
+        "running": lock.running(config.folders.state) is not None,
+        "pid": lock.running(config.folders.state) or None,
+        "total": stats.total,
+        **stats.counts,
+        "avg_processing_time_ms": stats.avg_processing_time_ms,
+        "rate_per_second": round(stats.rate, 3),
+        "seconds_left": stats.seconds_left,
+        "paused": stats.paused,
+        "paused_since": stats.paused_since,
+        "waiting": stats.waiting,
+    }
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    running = f"running (pid {facts['pid']})" if facts["running"] else "not running"
+    lines = [f"darkroom is {running}"]
+    if facts["paused"]:
+        lines.append(f"PAUSED for {_span(time.time() - facts['paused_since'])}: {facts['paused']}")
+    names = ("queued", "processing", "done", "duplicate", "failed")
+    lines.append("  ".join(f"{name} {facts[name]:,}" for name in names))
+    if facts["queued"] or facts["processing"]:
+        left = facts["seconds_left"]
+        rate = f"{facts['rate_per_second']:.2g} images a second"
+        lines.append(f"{rate}, {'about ' + _span(left) + ' left' if left is not None else 'time left unknown'}")
+    lines += [f"waiting: {n:,} {reason}" for reason, n in facts["waiting"].items()]
+    if facts["failed"]:
+        lines.append("why some failed: darkroom list --status failed")
+    return lines
+
+
+def _span(seconds: float) -> str:
+    """Say a time span as people do: "40 s", "12 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _watch(config: Config, reports: Reports) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+    )
+    first = reports.stats(time.time())
+    finished_before = first.total - first.counts["queued"] - first.counts["processing"]
+    with Progress(*columns) as progress:
+        task = progress.add_task("filing", total=None, speed="")
+        try:
+            while True:
+                facts = _facts(config, reports)
+                left = facts["queued"] + facts["processing"]
+                finished = facts["total"] - left - finished_before
+                speed = f"{facts['rate_per_second']:.2g}/s"
+                if left and facts["seconds_left"] is not None:
+                    speed += f", {_span(facts['seconds_left'])} left"
+                what = f"paused: {facts['paused']}" if facts["paused"] else "filing" if left else "idle"
+                if not facts["running"]:
+                    what = "not running"
+                progress.update(task, description=what, total=finished + left, completed=finished, speed=speed)
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            pass

@@ -1,0 +1,134 @@
+"""Makes the small and the medium thumbnail: upright JPEG in sRGB, on white, without any metadata."""
+
+import io
+from functools import cache
+
+from PIL import Image, ImageCms
+
+SMALL, MEDIUM = 200, 800
+_QUALITY = 80
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_WITH_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
+_DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
+# What a profile's colour space must meet in Pillow's modes (ICC.1, 7.2.6).
+_SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+
+
+def fit(size: tuple[int, int], box: int) -> tuple[int, int]:
+    """Return the largest size of the same aspect within a square of `box` pixels, never an enlarged one."""
+    scale = min(1.0, box / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def make(image: Image.Image, orientation: int) -> tuple[bytes, bytes]:
+    """Return the small and the medium thumbnail of an opened image, which is decoded in full.
+
+    `orientation` is what the pixels still need (EXIF 1 to 8). Raises whatever Pillow raises on broken data.
+    """
+    if image.format in ("JPEG", "MPO"):
+        # The decoder's own scaling. It takes the smaller scale of both axes, so a square box would undo it.
+        # Others have none, or would hand out an embedded thumbnail without a look at the image itself.
+        image.draft(None, fit(image.size, MEDIUM))
+    image.load()
+    profile = image.info.get("icc_profile")
+    medium = _flat(_scaled(_eight_bits(image), fit(image.size, MEDIUM)))
+    medium = _srgb(medium, profile if isinstance(profile, bytes) else None)
+    if orientation in _UPRIGHT:
+        medium = medium.transpose(_UPRIGHT[orientation])
+    return _jpeg(_scaled(medium, fit(medium.size, SMALL))), _jpeg(medium)
+
+
+def _scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    if image.size == size:
+        return image
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return the image in a mode of 8 bits a channel that can be resampled."""
+    if image.mode in _DEEP:
+        return _shallow(image)
+    transparent = "transparency" in image.info
+    if image.mode == "P":
+        return image.convert("RGBA" if transparent else "RGB")
+    if image.mode == "PA":
+        return image.convert("RGBA")
+    if image.mode in ("1", "L", "RGB") and transparent:
+        return image.convert("RGBA")
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        return image
+    return image.convert("RGBA" if image.mode in _WITH_ALPHA else "RGB")
+
+
+def _shallow(image: Image.Image) -> Image.Image:
+    """Return 16-bit, 32-bit and floating-point grey as 8 bits; Pillow's own conversion clips to white."""
+    key = image.info.get("transparency")
+    low, high = _extrema(image)
+    if image.mode == "F" or high > 65535 or low < 0:
+        # No range is agreed on for these: 0 to 1, 0 to 255, or whatever the instrument gave.
+        top = 1.0 if high <= 1.0 else 255.0 if high <= 255.0 else high
+        bottom = min(low, 0.0)
+        scale = 255.0 / ((top - bottom) or 1.0)
+        return image.convert("F").point(lambda value: value * scale - bottom * scale).convert("L")
+    wide = image.convert("I")
+    grey = wide.point([value >> 8 for value in range(65536)], "L")
+    if isinstance(key, int):
+        mask = wide.point([0 if value == key else 255 for value in range(65536)], "L")
+        return Image.merge("LA", (grey, mask))
+    return grey
+
+
+def _extrema(image: Image.Image) -> tuple[float, float]:
+    low, high = image.getextrema()
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        raise TypeError("not a grey image")
+    return low, high
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """Return the image without transparency, on white."""
+    if image.mode not in _WITH_ALPHA:
+        return image
+    image = image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white
+
+
+def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Return the image in sRGB; one whose profile is broken, or not of its colours, stays as it is."""
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            mode = _SPACES.get(source.profile.xcolor_space)
+            if mode == "RGB" and image.mode == "L":  # a grey picture saved with the screen's profile
+                image = image.convert("RGB")
+            if mode == image.mode:
+                converted = ImageCms.profileToProfile(image, source, _srgb_profile(), outputMode="RGB")
+                return converted or image
+        except (OSError, ImageCms.PyCMSError, ValueError, TypeError):
+            pass
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@cache
+def _srgb_profile() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    bare = image.copy()
+    bare.info = {}  # or the comment of a JPEG or GIF would go along
+    output = io.BytesIO()
+    bare.save(output, "JPEG", quality=_QUALITY)
+    return output.getvalue()

@@ -1,0 +1,96 @@
+"""Reads the directories (IFDs) of TIFF and of the RAW formats built on it: enough to tell what a file is.
+
+Tag numbers are those of TIFF 6.0, TIFF/EP and DNG 1.7. Every count is bounded, so hostile files cost nothing.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+SUBFILE_TYPE, COMPRESSION, PHOTOMETRIC, MAKE, STRIP_OFFSETS = 0x00FE, 0x0103, 0x0106, 0x010F, 0x0111
+ORIENTATION, STRIP_COUNTS, TILE_OFFSETS, TILE_COUNTS, SUB_IFDS = 0x0112, 0x0117, 0x0144, 0x0145, 0x014A
+DNG_VERSION = 0xC612
+
+# Classic TIFF is 42, BigTIFF 43; Olympus writes "RO" or "RS" and Panasonic 0x55 in its place.
+_BIG = 43
+_MAGICS = {42, _BIG, 0x4F52, 0x5352, 0x55}
+_INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_ASCII = 2
+_MAX_ENTRIES, _MAX_VALUES, _MAX_DIRECTORIES = 1024, 100_000, 64
+
+
+@dataclass(frozen=True)
+class Directory:
+    """One IFD: its whole-number tags, its texts, and whether all of it was there to be read."""
+
+    numbers: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    texts: dict[int, str] = field(default_factory=dict)
+    complete: bool = True
+
+    def first(self, tag: int) -> int | None:
+        """Return the first value of a whole-number tag."""
+        values = self.numbers.get(tag)
+        return values[0] if values else None
+
+
+def directories(file: BinaryIO) -> Iterator[Directory]:
+    """Yield the first directory, then the others: the chain of pages and all sub-directories."""
+    file.seek(0)
+    head = file.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None or len(head) < 8 or struct.unpack_from(order + "H", head, 2)[0] not in _MAGICS:
+        return
+    big = struct.unpack_from(order + "H", head, 2)[0] == _BIG
+    if big and len(head) < 16:
+        return
+    pending = [struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)[0]]
+    seen: set[int] = set()
+    while pending and len(seen) < _MAX_DIRECTORIES:
+        offset = pending.pop(0)
+        if offset == 0 or offset in seen:
+            continue
+        seen.add(offset)
+        directory, following = _read(file, offset, order, big)
+        yield directory
+        pending += [following, *directory.numbers.get(SUB_IFDS, ())[:_MAX_DIRECTORIES]]
+
+
+def _read(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Directory, int]:
+    """Return the directory at `offset` and the offset of the next one, 0 for none."""
+    size, width, word = (20, 8, "Q") if big else (12, 4, "I")
+    count_size = 8 if big else 2
+    try:
+        file.seek(offset)
+    except (OSError, OverflowError, ValueError):  # an offset beyond what a file can have
+        return Directory(complete=False), 0
+    head = file.read(count_size)
+    if len(head) < count_size:
+        return Directory(complete=False), 0
+    entries = min(struct.unpack(order + ("Q" if big else "H"), head)[0], _MAX_ENTRIES)
+    table = file.read(entries * size + width)
+    directory = Directory(complete=len(table) == entries * size + width)
+    for start in range(0, min(len(table) - size + 1, entries * size), size):
+        tag, kind, count = struct.unpack_from(order + "HH" + word, table, start)
+        letter = _INTEGERS.get(kind, "s" if kind == _ASCII else "")
+        if not letter or not 0 < count <= _MAX_VALUES:
+            continue
+        length = count * struct.calcsize("=" + letter)
+        value = table[start + size - width : start + size]
+        if length > width:
+            value = _read_at(file, struct.unpack(order + word, value)[0], length)
+        if len(value) < length:
+            continue
+        if kind == _ASCII:
+            directory.texts[tag] = value[:length].split(b"\0")[0].decode("latin-1").strip()
+        else:
+            directory.numbers[tag] = struct.unpack_from(f"{order}{count}{letter}", value)
+    return directory, struct.unpack(order + word, table[-width:])[0] if directory.complete else 0
+
+
+def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
+    try:
+        file.seek(offset)
+    except (OSError, OverflowError, ValueError):
+        return b""
+    return file.read(length)

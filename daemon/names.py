@@ -1,0 +1,162 @@
+"""Makes names that no value can turn into anything but a plain relative path below the library.
+
+A name is built from the template's values, each of them untrusted (camera models, folders, the name the
+file came with). The rules are the narrowest of the filesystems that a library may lie on: components of at
+most 255 bytes of UTF-8, no control characters, no `.` or `..`, nothing hidden.
+"""
+
+import string
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath
+
+# Room for what is put around a name: `-12345` before the suffix, `.xmp` or `.reason.txt` behind it.
+_MAX_BYTES = 255 - 24
+_MAX_SUFFIX = 16
+_MAX_DEPTH = 32
+UNKNOWN = "unknown"
+
+# Suffixes that claim a kind of image; one of these is replaced when the bytes say otherwise, any other
+# ending ("holiday.2024") is taken for a part of the name.
+_IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .tif .tiff .gif .bmp .dib .avif .heic .heif .hif .jp2 .j2k .jpf .jpx"
+    " .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .jxl .pef .srw .psd .svg .ico .jpc .j2c .heics .heifs".split()
+)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a template may use."""
+
+    taken: datetime
+    name: str
+    folder: str
+    camera: str | None
+    make: str | None
+    model: str | None
+    lens: str | None
+    format: str
+    source: str
+
+    def table(self) -> dict[str, object]:
+        """Give the values by the names that a template writes."""
+        stem, suffix = split(self.name)
+        plain = {
+            "name": self.name,
+            "stem": stem,
+            "camera": self.camera,
+            "make": self.make,
+            "model": self.model,
+            "lens": self.lens,
+            "format": self.format.lower(),
+            "source": self.source,
+        }
+        values: dict[str, object] = {key: component(value or UNKNOWN) for key, value in plain.items()}
+        folder = [component(part) for part in self.folder.split("/") if part]
+        return values | {"taken": self.taken, "suffix": suffix, "folder": "/".join(folder)}
+
+
+_EXAMPLE = Values(datetime(2026, 11, 23, 12), "IMG_1.jpg", "a/b", "c", "m", "o", "l", "JPEG", "inbox")  # noqa: DTZ001
+
+
+def check_template(template: str) -> str:
+    """Return `template` when it is one that `expand` can use; raise ValueError saying what is wrong."""
+    fields = sorted(_EXAMPLE.table())
+    for _, field, spec, conversion in _parse(template):
+        if field is None:
+            continue
+        if field not in fields:
+            raise ValueError(f"unknown field {{{field}}}; there are {{{'}, {'.join(fields)}}}")
+        if conversion or (spec and field != "taken"):
+            raise ValueError(f"{{{field}}} takes no format; only {{taken:…}} does, such as {{taken:%Y/%m}}")
+        if field == "taken" and not spec:
+            raise ValueError("{taken} needs a format, such as {taken:%Y/%m}")
+    if not any(field in {"name", "stem", "taken"} for _, field, _, _ in _parse(template)):
+        raise ValueError("needs at least one of {name}, {stem} and {taken:…}: all photos would get one name")
+    if template.endswith("/"):
+        raise ValueError("ends with a folder; the last part is the file's name")
+    return template
+
+
+def _parse(template: str) -> Iterable[tuple[str, str | None, str | None, str | None]]:
+    return string.Formatter().parse(template)
+
+
+def expand(template: str, values: Values) -> PurePosixPath:
+    """Fill in a checked template: a relative path whose last component ends with the suffix of `values.name`."""
+    table = values.table()
+    parts = []
+    for literal, field, spec, _ in _parse(template):
+        parts.append(literal)
+        if field == "taken":
+            parts.append(values.taken.strftime(spec or ""))
+        elif field is not None:
+            parts.append(str(table[field]))
+    components = [component(part) for part in "".join(parts).split("/") if part.strip()][:_MAX_DEPTH]
+    suffix = str(table["suffix"])
+    last = components.pop() if components else UNKNOWN
+    if not last.lower().endswith(suffix.lower()):
+        last = component(last + suffix)
+    return PurePosixPath(*components, last)
+
+
+def component(text: str) -> str:
+    """Make one legal path component of any text; never empty, hidden, `.` or `..`."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    # NFC: the same name typed on a Mac and on Linux must not become two files that look alike.
+    text = unicodedata.normalize("NFC", text)
+    # Cc control, Cf invisible direction marks (they can make gpj.exe look like exe.jpg), Cs lone surrogates.
+    text = "".join("_" if c in "/\\\0" or unicodedata.category(c) in {"Cc", "Cf", "Cs"} else c for c in text)
+    text = text.strip()
+    if text.startswith("."):
+        text = "_" + text.lstrip(".")
+    # Windows, and so SMB, can't open a name that ends with a dot or a space.
+    text = text.rstrip(". ") or "_"
+    stem, suffix = split(text)
+    return _cut(stem, _MAX_BYTES - len(suffix.encode())) + suffix
+
+
+def split(name: str) -> tuple[str, str]:
+    """Split a file's name into stem and suffix; an overlong or blank-holding "suffix" is part of the stem."""
+    path = PurePosixPath(name)
+    suffix = path.suffix
+    if len(suffix.encode("utf-8", "surrogateescape")) > _MAX_SUFFIX or " " in suffix:
+        return name, ""
+    return name[: len(name) - len(suffix)], suffix
+
+
+def numbered(path: PurePosixPath, number: int) -> PurePosixPath:
+    """Give the `number`-th name of the same stem: `name.jpg`, `name-1.jpg`, `name-2.jpg`, …"""
+    stem, suffix = split(path.name)
+    return path if number == 0 else path.with_name(f"{stem}-{number}{suffix}")
+
+
+def portable(path: PurePosixPath) -> PurePosixPath:
+    """Narrow a name to what every filesystem holds: short, and without what exFAT, NTFS and SMB refuse."""
+    parts = []
+    for part in path.parts:
+        stem, suffix = split("".join("_" if c in '<>:"|?*' else c for c in part))
+        parts.append(_cut(stem, 80) + suffix)
+    return PurePosixPath(*parts)
+
+
+def with_true_suffix(name: str, suffixes: tuple[str, ...]) -> str:
+    """Correct the suffix of `name` to what the bytes are; `suffixes` are the right ones, the usual one first."""
+    stem, suffix = split(name)
+    if suffix.lower() in suffixes:
+        return name
+    if suffix.lower() in _IMAGE_SUFFIXES:
+        return stem + suffixes[0]
+    return name.rstrip(". ") + suffixes[0]
+
+
+def display(path: str) -> str:
+    """Make a path fit for a line of text: control characters and undecodable bytes become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in path)
+
+
+def _cut(text: str, size: int) -> str:
+    """Cut to at most `size` bytes of UTF-8, never inside a character."""
+    return text.encode("utf-8")[:size].decode("utf-8", "ignore").rstrip(". ") or "_"

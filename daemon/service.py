@@ -1,0 +1,143 @@
+"""Wires the parts together, starts them and stops them."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from daemon.catalogue import Catalogue, Place, Queue
+from daemon.catalogue.memory import Memory
+from daemon.catalogue.reports import Reports
+from daemon.config import Config
+from daemon.consumer import Consumer, Patience
+from daemon.develop import Limits
+from daemon.develop.sandbox import Sandbox
+from daemon.errors import ConfigError
+from daemon.filing import Filing
+from daemon.folders import Folders
+from daemon.prune import Pruner
+from daemon.scan import Found
+from daemon.thumbnails import Thumbnails
+from daemon.watcher import Watcher
+
+_log = logging.getLogger(__name__)
+
+_PRUNE_SECONDS = 10.0
+# What `stop` grants the image in hand before its child process is killed and it goes back into the queue.
+_GRACE_SECONDS = 5.0
+
+
+def open_catalogue(config: Config) -> Catalogue:
+    """Open the database in the state folder, making both where there are none yet. Raises ConfigError."""
+    state = config.folders.state
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the state folder {state} can't be made: {error.strerror}") from error
+    return Catalogue(state / "darkroom.db")
+
+
+def prepare(config: Config, memory: Memory) -> None:
+    """Make the folders that are missing. Raises ConfigError with all that can't be used, a line each.
+
+    A folder in which the catalogue expects files is not made anew: its disk is not mounted, and the queue pauses.
+    """
+    faults = []
+    for name, folder in config.folders.items():
+        try:
+            if not folder.is_dir() and memory.expected(name) is None:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            faults.append(f"[folders] {name}: {folder} can't be made: {error.strerror}")
+            continue
+        if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            faults.append(f"[folders] {name}: {folder} can't be written")
+    if faults:
+        raise ConfigError("\n  ".join(["the folders can't be used", *faults]))
+
+
+def roots(config: Config) -> dict[Place, Path]:
+    """Give the folders that files go to, by the name under which a row knows them."""
+    return {
+        "library": config.folders.library,
+        "duplicates": config.folders.duplicates,
+        "failed": config.folders.failed,
+    }
+
+
+class Service:
+    """One running darkroom: the watcher, the consumer and the child process in which images are developed."""
+
+    def __init__(self, config: Config, catalogue: Catalogue, *, once: bool = False) -> None:
+        self.config = config
+        self.catalogue = catalogue
+        self.queue = Queue(catalogue)
+        self.reports = Reports(catalogue)
+        folders, limits = config.folders, config.limits
+        self.thumbnails = Thumbnails(folders.state / "thumbnails")
+        self.sandbox = Sandbox(
+            Limits(limits.file_mb, limits.megapixels, limits.decode_seconds, limits.decode_memory_mb)
+        )
+        settle = config.inbox.settle_seconds
+        self.pruner = Pruner(folders.inbox, settle if once else max(_PRUNE_SECONDS, settle))
+        self.filing = Filing(
+            self.queue,
+            roots(config),
+            config.filing.template,
+            self.thumbnails,
+            self.pruner.note,
+            delete_duplicates=config.filing.duplicates == "delete",
+        )
+        memory = Memory(catalogue)
+        self.consumer = Consumer(
+            folders.inbox,
+            catalogue,
+            self.queue,
+            Folders(dict(folders.items()), memory, memory.expected, limits.min_free_mb),
+            self.sandbox,
+            self.filing,
+            self.pruner,
+            Patience(settle, limits.attempts),
+        )
+        self.watcher = Watcher(
+            folders.inbox,
+            _Inlet(self.queue),
+            ignore=config.inbox.ignore,
+            recursive=config.inbox.recursive,
+            observer=config.inbox.observer,
+            rescan_seconds=config.inbox.rescan_seconds,
+        )
+        self._loop = threading.Thread(target=self.consumer.run, name="consumer")
+
+    def start(self) -> None:
+        """Start all parts; returns at once."""
+        self.sandbox.start()
+        self._loop.start()
+        self.watcher.start()
+
+    def stop(self) -> None:
+        """Finish the image in hand, or put it back if that takes too long, and stop all parts."""
+        self.consumer.stop()
+        self.watcher.stop()
+        if self._loop.ident is not None:
+            self._loop.join(_GRACE_SECONDS)
+            if self._loop.is_alive():
+                _log.info("the image in hand takes long; it goes back into the queue")
+                self.sandbox.abort()
+                self._loop.join()
+        self.sandbox.close()
+
+
+class _Inlet:
+    """The queue as the watcher sees it."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def enqueue(self, files: Sequence[Found]) -> list[str]:
+        return self._queue.enqueue(files, time.time())
+
+    def rename(self, old: str, new: str) -> None:
+        self._queue.rename(old, new)

@@ -1,0 +1,39 @@
+"""Keeps the thumbnails in the state folder, under the hash of the original's bytes.
+
+The name follows from the bytes, so writing twice is harmless, a duplicate shares its original's, and losing the
+catalogue loses nothing.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from daemon.moves import blaming
+
+Size = Literal["small", "medium"]
+SIZES: dict[Size, int] = {"small": 200, "medium": 800}
+
+
+class Thumbnails:
+    """The thumbnails under one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def path(self, sha256: str, size: Size) -> Path:
+        """Tell where an original's thumbnail is kept."""
+        return self._root / sha256[:2] / f"{sha256}-{SIZES[size]}.jpg"
+
+    def save(self, sha256: str, small: bytes, medium: bytes) -> None:
+        """Write both; no reader ever sees half of one. Raises EnvironmentFault."""
+        for size, content in (("small", small), ("medium", medium)):
+            file = self.path(sha256, size)  # type: ignore[arg-type]
+            with blaming(str(self._root)):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                temporary = file.with_name(f".darkroom-{file.name}.part")
+                with temporary.open("wb") as out:
+                    out.write(content)
+                    # A thumbnail is small and a power cut must not leave an empty one that looks ready.
+                    out.flush()
+                    os.fdatasync(out.fileno())
+                temporary.replace(file)

@@ -86,7 +86,7 @@ class Events(FileSystemEventHandler):
     def lose(self, *, broken: bool = False) -> None:
         """Note that events were lost, or that the watch itself is broken."""
         with self._lock:
-            self._hints = Hints(lost=True)
+            self._hints.lost = True
             self._broken = self._broken or broken
         self._wake.set()
 

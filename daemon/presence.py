@@ -23,13 +23,15 @@ class Pace:
 
     `poll` is the shortest interval of polling, `check` that between two looks at the inbox and its watch,
     `retry` when events are tried again after they could not be had, `late` how old a file that only a sweep
-    found must be to count against the events, `stumble` when to go on after an error.
+    found must be to count against the events, `breath` the least time between sweeps after lost events,
+    `stumble` when to go on after an error.
     """
 
     poll: float = 2.0
     check: float = 1.0
     retry: float = 300.0
     late: float = 5.0
+    breath: float = 1.0
     stumble: float = 5.0
 
 
@@ -113,6 +115,10 @@ class Presence:
             self.reason = advice(error)
             # Gone between two looks: the next one knows more.
             self._retry_at = now + (0.0 if error.errno == errno.ENOENT else self._pace.retry)
+            return True
+        except RuntimeError as error:  # no more threads to be had
+            self.reason = f"no events can be had: {error}"
+            self._retry_at = now + self._pace.retry
             return True
         shared = self._choice == "auto" and is_network(kind := filesystem(self._inbox))
         self.reason = f"{kind} does not tell what other machines write" if shared else None

@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 _STOP_SECONDS = 1.9
 _STUCK_SECONDS = 60.0
 _QUIET_SECONDS = 60.0
-_BREATH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ class Watcher:
                 self._overflow_said = now
             # The folders are watched anew only after this news: a second sweep finds what came in between.
             self._again = True
-            self._sweep_soon(not_before=self._swept_at + _BREATH_SECONDS)
+            self._sweep_soon(not_before=self._swept_at + self._pace.breath)
         self._self_check.told(hints.files)
         self._sweep.follow(hints)
         return not self._stopping.is_set()
@@ -181,7 +180,7 @@ class Watcher:
         self._swept_at = time.monotonic()
         if self._sweep_at == math.inf:  # else it was asked for meanwhile
             self._periodic = not self._again
-            self._sweep_at = self._swept_at + (2 * _BREATH_SECONDS if self._again else self._interval())
+            self._sweep_at = self._swept_at + (2 * self._pace.breath if self._again else self._interval())
             self._again = False
 
     def _interval(self) -> float:

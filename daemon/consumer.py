@@ -22,12 +22,12 @@ from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, With
 from daemon.filing import Filing, Source
 from daemon.folders import Folders
 from daemon.names import display
+from daemon.pause import Pause
 from daemon.prune import Pruner
 
 _log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 2.0
-_PAUSE_SECONDS = (1.0, 30.0)
 _BACKOFF_FACTOR = 4
 
 
@@ -72,7 +72,7 @@ class Consumer:
         self._inbox = inbox
         self._catalogue = catalogue
         self._queue = queue
-        self._memory = Memory(catalogue)
+        self._pause = Pause(Memory(catalogue))
         self._folders = folders
         self._developer = developer
         self._filing = filing
@@ -80,9 +80,7 @@ class Consumer:
         self._patience = patience
         self._recovered = False
         self._unresolved = False
-        self._pauses = 0
         self._stopping = threading.Event()
-        self.paused: str | None = None
         # When the loop last came round (monotonic seconds), for a watchdog.
         self.progress = time.monotonic()
 
@@ -96,9 +94,14 @@ class Consumer:
                 if finished(turn):
                     return
                 if turn is Turn.PAUSED:
-                    self._stopping.wait(self._backoff())
+                    self._stopping.wait(self._pause.seconds())
                 elif turn is Turn.IDLE and not self._stopping.is_set():
                     self._queue.changed.wait(self._idle_seconds())
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is filed at present; None while all is well."""
+        return self._pause.reason
 
     def stop(self) -> None:
         """End the loop after the image in hand; any thread or signal handler may call it."""
@@ -111,7 +114,7 @@ class Consumer:
             self._recover()
             due = self._queue.next_due()
             if due is None:
-                self._resume()
+                self._pause.end()
             if due is None or due > now:
                 return Turn.IDLE
             self._folders.check()
@@ -122,9 +125,9 @@ class Consumer:
         except EnvironmentFault as fault:
             # Not the image's fault, so no attempt is spent; what is half done is resolved before the next turn.
             self._unresolved = True
-            self._pause(str(fault))
+            self._pause.begin(str(fault))
             return Turn.PAUSED
-        self._resume()
+        self._pause.end()
         return turn
 
     def _recover(self) -> None:
@@ -133,6 +136,8 @@ class Consumer:
             if self._queue.unfinished():
                 self._folders.check()
             recovery.recover(self._queue, self._filing, self._inbox)
+            self._pruner.remember(self._queue.came_from)
+            self._pause.forget()
             self._recovered = True
         if self._unresolved:
             for job in self._queue.unfinished():
@@ -223,32 +228,6 @@ class Consumer:
         except Postponed as later:
             self._postpone(job, later, None, time.time())
             raise
-
-    def _pause(self, reason: str) -> None:
-        self._pauses += 1
-        if reason == self.paused:
-            return
-        self.paused = reason
-        _log.warning("paused: %s; nothing is lost, and filing goes on by itself once this is mended", reason)
-        self._tell({"reason": reason, "since": time.time()})
-
-    def _resume(self) -> None:
-        self._pauses = 0
-        if self.paused is not None:
-            _log.warning("resumed: %s: mended", self.paused)
-            self.paused = None
-            self._tell(None)
-
-    def _tell(self, pause: dict[str, object] | None) -> None:
-        """Let other processes see the pause; where the database is at fault they will notice that themselves."""
-        try:
-            self._memory.remember("paused", pause)
-        except EnvironmentFault as fault:
-            _log.debug("the pause could not be stored: %s", fault)
-
-    def _backoff(self) -> float:
-        first, last = _PAUSE_SECONDS
-        return min(last, first * 2.0 ** min(self._pauses - 1, 10))
 
     def _idle_seconds(self) -> float:
         prune_in = self._pruner.prune()

@@ -7,6 +7,7 @@ is never touched: somebody made it to drop photos into.
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,12 @@ class Pruner:
         self._inbox = inbox
         self._quiet = quiet_seconds
         self._emptied: set[Path] = set()
+
+    def remember(self, came_from: Callable[[str], bool]) -> None:
+        """Look for empty subfolders that an earlier process has emptied; `came_from` knows the folders of all files."""
+        for folder, folders, files in os.walk(self._inbox):
+            if not folders and not files and came_from(str(Path(folder).relative_to(self._inbox))):
+                self._emptied.add(Path(folder))
 
     def note(self, file: Path) -> None:
         """Note that a file has left the inbox."""

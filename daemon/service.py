@@ -7,9 +7,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from daemon.captions.loop import Captioner
+from daemon.captions.settings import Live
 from daemon.catalogue import Catalogue, Place, Queue
+from daemon.catalogue.captions import Captions
 from daemon.catalogue.memory import Memory
 from daemon.catalogue.reports import Reports
+from daemon.catalogue.sidecars import SidecarRows
 from daemon.config import Config
 from daemon.consumer import Consumer, Patience
 from daemon.develop import Limits
@@ -19,6 +23,7 @@ from daemon.filing import Filing
 from daemon.folders import Folders
 from daemon.prune import Pruner
 from daemon.scan import Found
+from daemon.sidecar import Sidecars
 from daemon.thumbnails import Thumbnails
 from daemon.watcher import Watcher
 
@@ -82,6 +87,12 @@ class Service:
         )
         settle = config.inbox.settle_seconds
         self.pruner = Pruner(folders.inbox, settle if once else max(_PRUNE_SECONDS, settle))
+        memory = Memory(catalogue)
+        self.sidecars = Sidecars(SidecarRows(catalogue), folders.library, enabled=config.filing.sidecars)
+        self.captions = Captions(catalogue)
+        self.captioner = Captioner(
+            self.captions, memory, self.thumbnails, self.sidecars, Live(config), session=catalogue.session
+        )
         self.filing = Filing(
             self.queue,
             roots(config),
@@ -89,8 +100,9 @@ class Service:
             self.thumbnails,
             self.pruner.note,
             delete_duplicates=config.filing.duplicates == "delete",
+            sidecars=self.sidecars,
+            caption_status=self.captioner.status_for,
         )
-        memory = Memory(catalogue)
         self.consumer = Consumer(
             folders.inbox,
             catalogue,
@@ -103,7 +115,7 @@ class Service:
         )
         self.watcher = Watcher(
             folders.inbox,
-            _Inlet(self.queue),
+            _Inlet(self.queue, catalogue),
             ignore=config.inbox.ignore,
             recursive=config.inbox.recursive,
             observer=config.inbox.observer,
@@ -116,11 +128,13 @@ class Service:
         self.sandbox.start()
         self._loop.start()
         self.watcher.start()
+        self.captioner.start()
 
     def stop(self) -> None:
         """Finish the image in hand, or put it back if that takes too long, and stop all parts."""
         self.consumer.stop()
         self.watcher.stop()
+        self.captioner.stop()
         if self._loop.ident is not None:
             self._loop.join(_GRACE_SECONDS)
             if self._loop.is_alive():
@@ -133,10 +147,13 @@ class Service:
 class _Inlet:
     """The queue as the watcher sees it."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, catalogue: Catalogue) -> None:
         self._queue = queue
+        self._catalogue = catalogue
 
     def enqueue(self, files: Sequence[Found]) -> list[str]:
+        # The watcher's thread keeps its connection: opening one costs more than the insert.
+        self._catalogue.hold()
         return self._queue.enqueue(files, time.time())
 
     def rename(self, old: str, new: str) -> None:

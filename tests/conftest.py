@@ -1,12 +1,27 @@
 """Fixtures that every test may use; the tests make their own images, and a corpus is used only where given."""
 
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import Room
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--corpus", type=Path, default=None, help="a folder of real photos to try things on")
+    parser.addoption("--no-skips", action="store_true", help="a test that is skipped has failed (but for the corpus)")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    no_corpus = "corpus" in getattr(item, "fixturenames", ()) and item.config.getoption("--corpus") is None
+    if report.skipped and item.config.getoption("--no-skips") and not no_corpus:
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture
@@ -15,3 +30,10 @@ def corpus(request: pytest.FixtureRequest) -> Path:
     if folder is None:
         pytest.skip("needs --corpus DIR")
     return folder.resolve()
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    made = Room(tmp_path / "room")
+    yield made
+    made.catalogue.close()

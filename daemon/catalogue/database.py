@@ -47,15 +47,25 @@ class Catalogue:
     @contextmanager
     def session(self) -> Iterator[None]:
         """Hold this thread's connection open; nests."""
-        opened = False
-        try:
+        with self._translated():
             opened = self._db.connect(reuse_if_open=True)
+            try:
+                yield
+            finally:
+                if opened:
+                    self._db.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
             yield
         except peewee.DatabaseError as error:
             raise EnvironmentFault(f"the database {self._file}: {error}") from error
-        finally:
-            if opened:
-                self._db.close()
+
+    def hold(self) -> None:
+        """Open this thread's connection for as long as the thread lives, where it is not open yet."""
+        with self._translated():
+            self._db.connect(reuse_if_open=True)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -11,8 +11,9 @@ from typing import Any
 from peewee import fn
 
 from daemon.catalogue.database import Catalogue
-from daemon.catalogue.models import Event, Image, RawExif
-from daemon.catalogue.rows import Final, Job, Look, Place, Seen, new_row, record, to_job
+from daemon.catalogue.intake import take_in
+from daemon.catalogue.models import Image, RawExif
+from daemon.catalogue.rows import Final, Job, Look, Place, Seen, record, to_job
 from daemon.errors import Withdrawn
 from daemon.names import display
 
@@ -25,51 +26,14 @@ class Queue:
         self.changed = threading.Event()
 
     def enqueue(self, files: Sequence[Seen], now: float) -> list[str]:
-        """Make a row for each file that has none; returns the paths that are new or have changed.
-
-        A queued file that has changed is due at once, with all its attempts: it is another file now.
-        """
-        told = []
+        """Make a row for each file that has none; returns the paths that are new or have changed."""
+        if not files:
+            return []
         with self._catalogue.writing():
-            known = {row.path: row for row in Image.select().where(Image.path.in_([file.path for file in files]))}
-            fresh = {file.path: file for file in files if file.path not in known}
-            for file in files:
-                row = known.get(file.path)
-                if row is not None and (row.size_bytes, row.mtime_ns) != (file.size, file.mtime_ns):
-                    self._touch(row, file, now)
-                    told.append(file.path)
-            self._insert(list(fresh.values()), now)
-        told += fresh
+            told = take_in(files, now)
         if told:
             self.changed.set()
         return told
-
-    def _insert(self, files: list[Seen], now: float) -> None:
-        if not files:
-            return
-        Image.insert_many([new_row(file, now) for file in files]).execute()
-        ids = Image.select(Image.id, Image.path).where(Image.path.in_([file.path for file in files]))
-        Event.insert_many(
-            [
-                {
-                    "image_id": row.id,
-                    "at": now,
-                    "kind": "queued",
-                    "detail": f"found in the inbox as {display(row.path)}",
-                }
-                for row in ids
-            ]
-        ).execute()
-
-    def _touch(self, row: Image, file: Seen, now: float) -> None:
-        """Note that a known file has changed: while it waits, while it is worked on, or stuck as failed."""
-        changes: dict[str, Any] = {"size_bytes": file.size, "mtime_ns": file.mtime_ns, "quiet_since": now}
-        if row.status == "queued":
-            changes |= {"not_before": now, "attempts": 0}
-        elif row.status == "failed" and row.destination is None:
-            changes |= {"status": "queued", "not_before": now, "attempts": 0, "error": None}
-            record(row.id, now, "queued", "the file has changed")
-        Image.update(changes).where(Image.id == row.id).execute()
 
     def rename(self, old: str, new: str) -> None:
         """Follow a queued file that was renamed inside the inbox; nothing where the new name has a row."""
@@ -205,6 +169,11 @@ class Queue:
         """Note that a final row's file has left the inbox."""
         with self._catalogue.writing():
             Image.update(path=None).where(Image.id == image_id).execute()
+
+    def came_from(self, folder: str) -> bool:
+        """Tell whether any file came from this subfolder of the inbox."""
+        with self._catalogue.reading():
+            return bool(Image.select().where((Image.folder == display(folder)) & (Image.folder != "")).exists())
 
     def failed(self, image_id: int) -> Job | None:
         """Give a failed row; None where it is not one."""

@@ -69,7 +69,8 @@ class _Once:
 
     def _finished(self, turn: Turn) -> bool:
         if turn is not Turn.IDLE:
-            self._blocked_since = None
+            if turn is Turn.FILED:
+                self._blocked_since = None
             return turn is Turn.PAUSED
         if self._service.reports.in_progress():
             return False

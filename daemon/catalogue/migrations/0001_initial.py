@@ -52,6 +52,7 @@ CREATE INDEX image_queue ON image (id, not_before) WHERE status = 'queued';
 CREATE INDEX image_due ON image (not_before) WHERE status = 'queued';
 CREATE INDEX image_leaving ON image (id) WHERE path IS NOT NULL AND status NOT IN ('queued', 'processing');
 CREATE INDEX image_status ON image (status, id);
+CREATE INDEX image_folder ON image (folder) WHERE folder <> '';
 CREATE INDEX image_processed ON image (processed_at);
 
 CREATE TABLE raw_exif (image_id INTEGER PRIMARY KEY, tags TEXT NOT NULL);

@@ -1,0 +1,124 @@
+"""Print the systemd unit, or install and start it."""
+
+import argparse
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from daemon.config import Config
+from daemon.errors import ConfigError, DarkroomError
+from daemon.units import Flavour, program, unit
+
+_NAME = "darkroom.service"
+_SECONDS = 120
+
+
+def main(config: Config, args: argparse.Namespace) -> int:
+    """Print the unit on standard output; with --install write, enable and start it."""
+    flavour: Flavour = "user" if args.user else "system"
+    if flavour == "user" and args.account:
+        raise ConfigError("--account is for the system's service; one of a user runs as that user")
+    file = config.file if config.file.is_file() else None
+    account = (args.account or _owner(config)) if flavour == "system" else None
+    namespaces = flavour == "system" or _user_namespaces()
+    text = unit(config, file, program(sys.argv[0]), flavour, account, namespaces=namespaces)
+    if not namespaces:
+        print("this kernel gives users no namespaces, so the unit shuts darkroom in less", file=sys.stderr)
+    if not args.install:
+        print(text, end="")
+        return 0
+    _install(config, text, flavour, account)
+    return 0
+
+
+def _owner(config: Config) -> str:
+    """Name the account that the inbox belongs to: darkroom is to read and move its files."""
+    inbox = config.folders.inbox
+    there = next(place for place in (inbox, *inbox.parents) if place.exists())
+    try:
+        account = pwd.getpwuid(there.stat().st_uid).pw_name
+    except KeyError:
+        account = str(there.stat().st_uid)
+    if account == "root":
+        raise ConfigError(
+            f"{there} belongs to root, and nothing should decode images as root:\n"
+            "  give the folders to an account of their own (chown), or name one: darkroom service --account NAME"
+        )
+    return account
+
+
+def _user_namespaces() -> bool:
+    """Tell whether a user's services can be shut in: some kernels and distributions forbid user namespaces."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return False
+    try:
+        asked = subprocess.run(  # noqa: S603
+            [unshare, "--user", "--map-root-user", "--mount", "true"], capture_output=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0
+
+
+def _install(config: Config, text: str, flavour: Flavour, account: str | None) -> None:
+    systemctl = shutil.which("systemctl")
+    if systemctl is None:
+        raise DarkroomError("there is no systemctl here, so nothing was installed; `darkroom service` prints the unit")
+    for name, folder in config.folders.items():
+        _make(name, folder, account)
+    file = _folder(flavour) / _NAME
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except PermissionError:
+        raise DarkroomError(
+            f"{file} can't be written: run this with sudo, or install for yourself with --user"
+        ) from None
+    except OSError as error:
+        raise DarkroomError(f"{file} can't be written: {error.strerror}") from error
+    print(f"wrote {file}")
+    scope = ["--user"] if flavour == "user" else []
+    # Restarted, not just started: a unit that runs already is to run as this text says.
+    for words in (["daemon-reload"], ["enable", _NAME], ["restart", _NAME]):
+        _systemctl([systemctl, *scope, *words])
+    print("enabled and started; how it is: " + " ".join(["systemctl", *scope, "status darkroom"]))
+    if flavour == "user":
+        print("it starts when you log in; to have it start at boot: loginctl enable-linger")
+
+
+def _make(name: str, folder: Path, account: str | None) -> None:
+    """Make a folder that is missing, and what leads to it, for the account that is to use it.
+
+    The unit opens these folders and no others, so they must be there when it starts.
+    """
+    if folder.is_dir():
+        return
+    if not folder.parent.is_dir():
+        _make(name, folder.parent, account)
+    try:
+        folder.mkdir()
+        if account and os.geteuid() == 0:
+            shutil.chown(folder, account)
+    except (OSError, LookupError) as error:
+        raise DarkroomError(f"[folders] {name}: {folder} can't be made for {account or 'you'}: {error}") from error
+
+
+def _folder(flavour: Flavour) -> Path:
+    if flavour == "system":
+        return Path("/etc/systemd/system")
+    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(home).expanduser() / "systemd" / "user"
+
+
+def _systemctl(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise DarkroomError(f"`{' '.join(command)}` did not end within {_SECONDS} s") from None
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise DarkroomError(f"`{' '.join(command)}` failed: {said}")

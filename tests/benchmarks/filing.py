@@ -1,0 +1,165 @@
+"""Measures filing: `python -m tests.benchmarks.filing` prints latency, throughput, memory and idle CPU.
+
+Everything is measured on the real program in a child process, with photos made on the spot (camera-like: 12
+megapixels, 4 to 5 MB; for the memory 24 megapixels). The throughput is also given as a ratio to a bare loop over
+the same files in the same run: read, SHA-256, EXIF, decode, two thumbnails, and nothing written.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+from PIL import Image, ImageFilter
+
+from daemon.develop import Limits
+from daemon.develop.decode import develop
+
+TWELVE, TWENTY_FOUR = (4000, 3000), (6000, 4000)
+
+
+def make_photos(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
+    """Make photos with the entropy of a camera's: soft shapes under sensor noise."""
+    folder.mkdir(parents=True)
+    base = Image.effect_noise((size[0] // 16, size[1] // 16), 200).resize(size, Image.Resampling.BICUBIC)
+    noise = Image.effect_noise(size, 10)
+    soft = base.filter(ImageFilter.GaussianBlur(2))
+    photo = Image.merge("RGB", (Image.blend(soft, noise, 0.3), soft, Image.blend(soft, noise, 0.2)))
+    first = folder / "IMG_0000.jpg"
+    photo.save(first, quality=90)
+    files = [first]
+    for number in range(1, count):
+        # The same picture with another comment: other bytes, the same work.
+        file = folder / f"IMG_{number:04}.jpg"
+        content = first.read_bytes()
+        comment = f"photo {number}".encode()
+        file.write_bytes(content[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + content[2:])
+        files.append(file)
+    os.sync()
+    return files
+
+
+class Program:
+    """A running `darkroom run` in a folder of its own."""
+
+    def __init__(self, base: Path, *options: str, toml: str = "") -> None:
+        base.mkdir()
+        (base / "config.toml").write_text(toml)
+        self.inbox, self._database = base / "inbox", base / "state/darkroom.db"
+        environment = {key: value for key, value in os.environ.items() if "API_KEY" not in key}
+        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+        with (base / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "daemon", "run", *options], cwd=base, stderr=log, stdout=log, env=environment
+            )
+        self.wait(lambda: self.inbox.is_dir() and "watching" in (base / "log").read_text(), 20)
+        # The decoders are loaded ahead of the first photo.
+        self.wait(lambda: len(self._processes()) >= 2, 20)
+        time.sleep(1)
+
+    @staticmethod
+    def wait(condition: object, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():  # type: ignore[operator]
+            if time.monotonic() > deadline:
+                raise TimeoutError("the program does not get there")
+            time.sleep(0.005)
+
+    def done(self) -> int:
+        with sqlite3.connect(self._database, timeout=10) as database:
+            row = database.execute("SELECT sum(n) FROM tally WHERE status IN ('done', 'duplicate', 'failed')").fetchone()
+        database.close()
+        return int(row[0])
+
+    def _processes(self) -> list[psutil.Process]:
+        main = psutil.Process(self.process.pid)
+        return [main, *main.children(recursive=True)]
+
+    def memory(self) -> float:
+        """Give the memory of all processes in MB (PSS: what is shared counts once)."""
+        total = 0
+        for process in self._processes():
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:
+                continue
+        return total / 1e6
+
+    def cpu(self) -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in self._processes())
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+def latency(base: Path, photos: list[Path]) -> list[float]:
+    """Give the seconds from `mv` to `done`, one photo at a time."""
+    program = Program(base / "latency")
+    seconds = []
+    for number, photo in enumerate(photos):
+        begin = time.monotonic()
+        photo.rename(program.inbox / photo.name)
+        program.wait(lambda wanted=number + 1: program.done() >= wanted, 30)
+        seconds.append(time.monotonic() - begin)
+    before, began = program.cpu(), time.monotonic()
+    time.sleep(20)
+    print(f"idle CPU                  {(program.cpu() - before) / (time.monotonic() - began) * 100:.2f} % of a core")
+    assert program.stop() == 0
+    return seconds
+
+
+def throughput(base: Path, photos: list[Path]) -> tuple[float, float]:
+    """Give images a second: of the bare loop, and of the program when all are moved in at once."""
+    develop(photos[0], Limits())
+    begin = time.monotonic()
+    for photo in photos:
+        develop(photo, Limits())
+    bare = len(photos) / (time.monotonic() - begin)
+    program = Program(base / "throughput")
+    begin = time.monotonic()
+    for photo in photos:
+        photo.rename(program.inbox / photo.name)
+    program.wait(lambda: program.done() >= len(photos), 300)
+    filed = len(photos) / (time.monotonic() - begin)
+    assert program.stop() == 0
+    return bare, filed
+
+
+def memory(base: Path, photos: list[Path]) -> float:
+    """Give the peak of the whole program's memory in MB."""
+    program = Program(base / "memory")
+    for photo in photos:
+        photo.rename(program.inbox / photo.name)
+    peak = 0.0
+    while program.done() < len(photos):
+        peak = max(peak, program.memory())
+    assert program.stop() == 0
+    return peak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=int, default=100)
+    args = parser.parse_args()
+    base = Path(tempfile.mkdtemp(prefix="darkroom-bench-", dir=Path.cwd()))
+    try:
+        seconds = latency(base, make_photos(base / "a", 15, TWELVE))
+        print(f"mv to done, 12 MP         median {statistics.median(seconds):.3f} s, slowest {max(seconds):.3f} s")
+        bare, filed = throughput(base, make_photos(base / "b", args.photos, TWELVE))
+        print(f"{args.photos} photos of 12 MP at once  {filed:.1f}/s, bare loop {bare:.1f}/s, ratio {filed / bare:.2f}")
+        print(f"peak memory, 24 MP        {memory(base, make_photos(base / 'c', 30, TWENTY_FOUR)):.0f} MB")
+    finally:
+        shutil.rmtree(base)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""What many tests need: photos made on the spot, folder trees as dictionaries, waiting for a condition."""
+
+import hashlib
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from daemon.catalogue import Catalogue, Queue
+from daemon.catalogue.memory import Memory
+from daemon.catalogue.reports import Reports
+from daemon.config import Config, load
+from daemon.consumer import Consumer, Patience, Turn
+from daemon.develop import Developed, Exif, Identity
+from daemon.errors import DarkroomError
+from daemon.filing import Filing
+from daemon.folders import Folders
+from daemon.prune import Pruner
+from daemon.recovery import recover
+from daemon.scan import walk
+from daemon.service import prepare, roots
+from daemon.thumbnails import Thumbnails
+
+
+def jpeg(size: tuple[int, int] = (64, 48), seed: int = 0, taken: str | None = None) -> bytes:
+    """Make a JPEG whose bytes differ by `seed`; `taken` is an EXIF date ("2024:05:01 12:34:56")."""
+    image = Image.effect_noise(size, 30 + seed % 100).convert("RGB")
+    image.putpixel((0, 0), (seed % 256, seed // 256 % 256, seed // 65536 % 256))
+    exif = Image.Exif()
+    if taken is not None:
+        exif.get_ifd(0x8769)[0x9003] = taken
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=90, exif=exif, comment=f"photo {seed}".encode())
+    return out.getvalue()
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Give all regular files below a folder, by their relative path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str = "the condition") -> None:
+    """Wait until something is true; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {seconds} s")
+        time.sleep(0.01)
+
+
+class Script:
+    """A developer that reads the file and does as it is told: an error by name, else a plausible `Developed`."""
+
+    def __init__(self) -> None:
+        self.errors: dict[str, list[DarkroomError | Callable[[], None]]] = {}
+        self.seen: list[str] = []
+
+    def develop(self, path: Path) -> Developed:
+        self.seen.append(path.name)
+        todo = self.errors.get(path.name, [])
+        if todo:
+            step = todo.pop(0)
+            if isinstance(step, DarkroomError):
+                raise step
+            step()
+        content, info = path.read_bytes(), path.stat()
+        return Developed(
+            identity=Identity(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns),
+            sha256=hashlib.sha256(content).hexdigest(),
+            format="JPEG",
+            suffixes=(".jpg", ".jpeg"),
+            width=4,
+            height=3,
+            exif=Exif(datetime_original="2024-05-01T12:34:56", camera_make="Canon", camera_model="Canon EOS 40D"),
+            small=b"small",
+            medium=b"medium",
+        )
+
+
+class Room:
+    """The core in one folder: everything but the watcher, the child process and the web, driven turn by turn."""
+
+    def __init__(self, base: Path, toml: str = "") -> None:
+        base.mkdir(exist_ok=True)
+        (base / "config.toml").write_text(toml)
+        self.config: Config = load(base / "config.toml", {})
+        folders = self.config.folders
+        self.inbox, self.library = folders.inbox, folders.library
+        self.duplicates, self.failed, self.state = folders.duplicates, folders.failed, folders.state
+        self.state.mkdir(exist_ok=True)
+        self.catalogue = Catalogue(self.state / "darkroom.db")
+        memory = Memory(self.catalogue)
+        prepare(self.config, memory)
+        self.queue, self.reports, self.developer = Queue(self.catalogue), Reports(self.catalogue), Script()
+        self.pruner = Pruner(self.inbox, 0.0)
+        self.filing = Filing(
+            self.queue,
+            roots(self.config),
+            self.config.filing.template,
+            Thumbnails(self.state / "thumbnails"),
+            self.pruner.note,
+            delete_duplicates=self.config.filing.duplicates == "delete",
+        )
+        self.consumer = Consumer(
+            self.inbox,
+            self.catalogue,
+            self.queue,
+            Folders(dict(folders.items()), memory, memory.expected, self.config.limits.min_free_mb),
+            self.developer,
+            self.filing,
+            self.pruner,
+            Patience(self.config.inbox.settle_seconds, self.config.limits.attempts),
+        )
+
+    def put(self, name: str, content: bytes) -> Path:
+        """Put a complete file into the inbox."""
+        path = self.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    def scan(self) -> None:
+        """Enqueue what lies in the inbox."""
+        self.queue.enqueue(list(walk(self.inbox, self.config.inbox.ignore, recursive=True)), time.time())
+
+    def drain(self, now: float | None = None) -> list[Turn]:
+        """Scan, and take turns until nothing is due."""
+        self.scan()
+        turns = []
+        while (turn := self.consumer.run_once(now or time.time())) not in {Turn.IDLE, Turn.PAUSED}:
+            turns.append(turn)
+        return [*turns, turn]
+
+    def recover(self) -> None:
+        """Do what start-up does after a crash."""
+        recover(self.queue, self.filing, self.inbox)
+
+    def rows(self) -> list[dict[str, object]]:
+        """Give all rows, oldest first."""
+        return list(self.reports.images(None, None, 1_000_000))[::-1]
+
+    def row(self) -> dict[str, object]:
+        """Give the only row."""
+        [row] = self.rows()
+        return row
+
+    def row_of(self, name: str) -> dict[str, object]:
+        """Give the only row of a file that came under a name."""
+        [row] = [row for row in self.rows() if row["original_name"] == name]
+        return row
+
+    def kinds(self, image_id: int = 1) -> list[str]:
+        """Give the kinds of an image's history."""
+        return [str(event["event"]) for event in self.reports.history(image_id)]
+
+
+@contextmanager
+def no_new_descriptors() -> Iterator[None]:
+    """Hold a block to closing every descriptor that it opens."""
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) <= before

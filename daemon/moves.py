@@ -75,7 +75,9 @@ def _link(fd: int, source: Path, destination: Path) -> bool:
     by_fd = Path(f"/proc/self/fd/{fd}")
     try:
         if by_fd.exists():
-            os.link(by_fd, destination, follow_symlinks=True)
+            # A src_dir_fd, though an absolute path has no use for one: without it Python calls link(2), which links
+            # the symbolic link in /proc itself.
+            os.link(by_fd, destination, src_dir_fd=fd, follow_symlinks=True)
         else:
             os.link(source, destination, follow_symlinks=False)
     except FileNotFoundError:
@@ -95,9 +97,9 @@ def _copy(fd: int, destination: Path, temporary: Path, expected: str) -> None:
         with temporary.open("wb") as copy:
             if _copy_bytes(fd, copy) != expected:
                 raise Postponed("changed while it was being copied", 1.0)
+            copy.flush()
             os.fchmod(copy.fileno(), stat.S_IMODE(was.st_mode))
             os.utime(copy.fileno(), ns=(was.st_atime_ns, was.st_mtime_ns))
-            copy.flush()
             os.fsync(copy.fileno())
         if sha256(temporary) != expected:
             raise EnvironmentFault(f"{destination.parent}: what was written there reads back differently")
@@ -229,6 +231,13 @@ def fsync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(fd)
+
+
+def make_durable(file: Path) -> None:
+    """Make a file that somebody else has written durable, its name included."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+    fsync_folder(file.parent)
 
 
 def write_whole(file: Path, temporary: Path, content: bytes) -> None:

@@ -1,6 +1,7 @@
 import os
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_the_shipped_file_states_every_key_with_its_default(tmp_path: Path) -> N
 
 def test_every_key_of_the_shipped_file_has_a_comment() -> None:
     lines = SHIPPED.read_text().splitlines()
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         if re.match(r"\w+ = ", line) and not re.match(r"\w+ = ", before):
             assert before.startswith("#"), line
 
@@ -55,7 +56,14 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         config.load(write(tmp_path, text), {})
     message = str(caught.value)
-    for part in ("5 faults", "did you mean settle_seconds", "observer", "rescan_seconds", "{nme}", "did you mean limits"):
+    for part in (
+        "5 faults",
+        "did you mean settle_seconds",
+        "observer",
+        "rescan_seconds",
+        "{nme}",
+        "did you mean limits",
+    ):
         assert part in message
     assert "Traceback" not in message
 

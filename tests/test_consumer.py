@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon.consumer import Turn
-from daemon.errors import EnvironmentFault, Rejected, Transient, Truncated
+from daemon.errors import EnvironmentFault, Rejected, Truncated
 from tests.support import Room, jpeg, tree
 
 
@@ -234,7 +234,9 @@ def test_links_and_pipes_are_moved_to_failed_unopened(room: Room, tmp_path: Path
     assert room.developer.seen == []
 
 
-@pytest.mark.parametrize("name", ["a\nb.jpg", 'q"uote\'s.jpg', "x" * 251 + ".jpg", "\udcff\udcfe.jpg", "ü" * 125 + ".jpg"])
+@pytest.mark.parametrize(
+    "name", ["a\nb.jpg", "q\"uote's.jpg", "x" * 251 + ".jpg", "\udcff\udcfe.jpg", "ü" * 125 + ".jpg"]
+)
 def test_odd_names(room: Room, name: str) -> None:
     room.put(name, b"a")
     room.drain()
@@ -302,5 +304,3 @@ def _replace(path: Path, content: bytes) -> None:
     fresh = path.with_name(".fresh")
     fresh.write_bytes(content)
     fresh.replace(path)
-
-

@@ -82,7 +82,7 @@ def test_what_can_not_be_filed_goes_to_failed_and_the_rest_goes_on(tmp_path: Pat
         (inbox / "half.jpg").write_bytes(jpeg((400, 300))[:-9000])
         (inbox / "link.jpg").symlink_to("/etc/passwd")
         os.mkfifo(inbox / "pipe.jpg")
-        (inbox / 'odd\n"name\'.jpg').write_bytes(jpeg(seed=1))
+        (inbox / "odd\n\"name'.jpg").write_bytes(jpeg(seed=1))
         (inbox / ("x" * 251 + ".jpg")).write_bytes(jpeg(seed=2))
         program.wait_for(done=2, failed=5, queued=0)
         reasons = {row["original_name"]: row["error"] for row in program.images() if row["status"] == "failed"}

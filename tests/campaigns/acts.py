@@ -1,0 +1,105 @@
+"""What is interrupted: the situations in which a photo is filed, each with the folders it begins with."""
+
+import io
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from tests.campaigns import program
+from tests.campaigns.stage import SHM, Stage, temporary_stage
+
+TEXT = b"this is no image, whatever its name says\n" * 20
+
+
+def photo(seed: int, size: tuple[int, int] = (96, 64)) -> bytes:
+    """Make a JPEG whose bytes differ by `seed`, taken in a month of its own."""
+    image = Image.effect_noise(size, 20 + seed % 100).convert("RGB")
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = f"{2000 + seed // 12 % 26}:{seed % 12 + 1:02d}:01 12:34:56"
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=90, exif=exif, comment=f"photo {seed}".encode())
+    return out.getvalue()
+
+
+@dataclass(frozen=True)
+class Act:
+    """`before` has been filed already, `prepare` puts in what is filed now; `words` is the command that is interrupted."""
+
+    name: str
+    prepare: Callable[[Stage], None]
+    before: Callable[[Stage], None] | None = None
+    across: bool = False
+    words: tuple[str, ...] = ("run", "--once")
+    filing: tuple[tuple[str, str], ...] = ()
+
+    @contextmanager
+    def template(self) -> Iterator[Stage]:
+        """Give the folders as they are before the act, for `stage` to copy."""
+        with temporary_stage(across=self.across) as stage:
+            stage.configure(filing=dict(self.filing))
+            if self.before is not None:
+                self.before(stage)
+                program.run(stage.base, "run", "--once")
+            self.prepare(stage)
+            yield stage
+
+    @contextmanager
+    def stage(self, template: Stage) -> Iterator[Stage]:
+        """Give a copy of the template to play on."""
+        base = Path(tempfile.mkdtemp(prefix="campaign-"))
+        away = Path(tempfile.mkdtemp(prefix="campaign-", dir=SHM)) if template.away is not None else None
+        try:
+            stage = template.copy(base, away)
+            stage.configure(filing=dict(self.filing))
+            yield stage
+        finally:
+            shutil.rmtree(base)
+            if away is not None:
+                shutil.rmtree(away)
+
+
+def _one(stage: Stage) -> None:
+    stage.put("IMG_1.jpg", photo(1))
+
+
+def _other(stage: Stage) -> None:
+    stage.put("IMG_2.jpg", photo(2))
+
+
+def _twin(stage: Stage) -> None:
+    stage.put("again/IMG_1.jpg", photo(1))
+
+
+def _text(stage: Stage) -> None:
+    stage.put("IMG_3.jpg", TEXT, bad=True)
+
+
+def _folder(stage: Stage) -> None:
+    stage.put("card/DCIM/IMG_4.jpg", photo(4))
+    stage.put("card/DCIM/IMG_5.jpg", TEXT, bad=True)
+    stage.put("card/IMG_4.jpg", photo(40))
+    stage.put("twin of IMG_4.jpg", photo(4))
+
+
+_DELETE = (("duplicates", "delete"),)
+ACTS = {
+    act.name: act
+    for act in (
+        Act("the first photo of all", _one),
+        Act("a photo", _other, before=_one),
+        Act("a duplicate", _twin, before=_one),
+        Act("a duplicate, deleted", _twin, before=_one, filing=_DELETE),
+        Act("no image", _text, before=_one),
+        Act("a folder of four", _folder, before=_one),
+        Act("asking to try again", lambda _: None, before=_text, words=("retry", "--failed")),
+        Act("a photo to another filesystem", _other, before=_one, across=True),
+        Act("a duplicate to another filesystem", _twin, before=_one, across=True),
+        Act("no image to another filesystem", _text, before=_one, across=True),
+        Act("asking to try again, from another filesystem", lambda _: None, _text, True, ("retry", "--failed")),
+    )
+}

@@ -1,0 +1,128 @@
+"""The invariants, judged from outside: from the files and the raw tables, with none of the program's own code."""
+
+import hashlib
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tests.campaigns.stage import OUTPUTS, Stage
+
+_FINAL = {"library": "done", "duplicates": "duplicate", "failed": "failed"}
+_BESIDE = (".reason.txt", ".xmp")
+
+
+def hash_of(path: Path) -> str:
+    """Name a file by the SHA-256 of its bytes."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def files(folder: Path) -> Iterator[str]:
+    """List what is no folder, by relative path; what stands beside an original is not listed with it."""
+    everything = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+    for name in sorted(everything):
+        if not any(name.endswith(suffix) and name.removesuffix(suffix) in everything for suffix in _BESIDE):
+            yield name
+
+
+def rows(stage: Stage) -> list[dict[str, Any]]:
+    """Read the image table as it is."""
+    with closing(sqlite3.connect(stage.state / "darkroom.db", timeout=30)) as database:
+        database.row_factory = sqlite3.Row
+        database.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
+        return [dict(row) for row in database.execute("SELECT * FROM image ORDER BY id")]
+
+
+def visible(stage: Stage) -> list[str]:
+    """Judge an instant, even one at which the program was just killed: no half-written file under a whole name."""
+    known = stage.must + stage.may
+    return [
+        f"half-written: {place}/{name}"
+        for place in OUTPUTS
+        for name in (files(stage.folder(place)) if stage.folder(place).is_dir() else ())
+        if not name.rpartition("/")[2].startswith(".darkroom-") and hash_of(stage.folder(place) / name) not in known
+    ]
+
+
+def drained(stage: Stage) -> list[str]:
+    """Judge the folders after a restart, when nothing is left to do; each fault in a line."""
+    faults = list(_leftovers(stage))
+    found: dict[str, Counter[str]] = {}
+    by_name: dict[tuple[str, str], str] = {}
+    for place in OUTPUTS:
+        found[place] = Counter()
+        for name in files(stage.folder(place)) if stage.folder(place).is_dir() else ():
+            content = hash_of(stage.folder(place) / name)
+            found[place][content] += 1
+            by_name[place, name] = content
+    faults += _losses(stage, found)
+    faults += _rows(stage, by_name)
+    return faults
+
+
+def _leftovers(stage: Stage) -> Iterator[str]:
+    for name in files(stage.inbox):
+        yield f"left in the inbox: {name}"
+    for folder in {stage.base, stage.away or stage.base}:
+        for path in folder.rglob(".darkroom-*"):
+            yield f"a temporary name remains: {path.relative_to(folder)}"
+
+
+def _losses(stage: Stage, found: dict[str, Counter[str]]) -> Iterator[str]:
+    total = sum(found.values(), Counter[str]())
+    for content, times in (stage.must + stage.may).items():
+        least = stage.must[content]
+        if not stage.keep_duplicates:
+            least, times = min(least, 1), 1
+        times += stage.again
+        if not least <= total[content] <= times:
+            where = {place: there[content] for place, there in found.items() if there[content]}
+            yield f"{content[:8]} was put in {least} to {times} times and came out {total[content]} times: {where}"
+        if content in stage.bad:
+            if found["library"][content]:
+                yield f"{content[:8]} is no image, but in the library"
+        elif found["failed"][content]:
+            yield f"{content[:8]} is a good image, but in failed"
+        elif found["library"][content] != min(1, total[content]):
+            yield f"{content[:8]} is {found['library'][content]} times in the library"
+    for content in total - (stage.must + stage.may):
+        if content not in stage.must + stage.may:
+            yield f"{content[:8]} came out, but never went in"
+
+
+def _rows(stage: Stage, by_name: dict[tuple[str, str], str]) -> Iterator[str]:
+    with closing(sqlite3.connect(stage.state / "darkroom.db", timeout=30)) as database:
+        verdict = database.execute("PRAGMA integrity_check").fetchone()[0]
+        if verdict != "ok":
+            yield f"the database: {verdict}"
+    owners: Counter[tuple[str, str]] = Counter()
+    for row in rows(stage):
+        label = f"row {row['id']} ({row['original_name']})"
+        if row["status"] not in _FINAL.values() or row["path"] is not None:
+            yield f"{label} is {row['status']}, path {row['path']!r}"
+            continue
+        if row["attempts"] > stage.attempts + 1:
+            yield f"{label} has had {row['attempts']} attempts"
+        if row["place"] is None:
+            if stage.keep_duplicates:
+                yield f"{label} has no file"
+            continue
+        owners[row["place"], row["destination"]] += 1
+        content = by_name.get((row["place"], row["destination"]))
+        if content is None or content != row["sha256"] or _FINAL[row["place"]] != row["status"]:
+            yield f"{label}: {row['place']}/{row['destination']} holds {content}, not {row['sha256']} ({row['status']})"
+        elif row["status"] == "done":
+            yield from _thumbnails(stage, content, label)
+    for key in by_name:
+        if owners[key] != 1:
+            yield f"{'/'.join(key)} has {owners[key]} rows"
+
+
+def _thumbnails(stage: Stage, content: str, label: str) -> Iterator[str]:
+    for size in (200, 800):
+        file = stage.state / "thumbnails" / content[:2] / f"{content}-{size}.jpg"
+        if not file.is_file() or not file.read_bytes().endswith(b"\xff\xd9"):
+            yield f"{label} lacks its {size} px thumbnail"

@@ -1,0 +1,106 @@
+"""Cuts the power: the order of writes, fsyncs and commits is traced, and what each instant would leave is restarted."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from tests.campaigns import check, program, trace
+from tests.campaigns.acts import Act
+from tests.campaigns.disk import Cut, Disk
+from tests.campaigns.kill import WORKERS, Tally, restarted
+from tests.campaigns.stage import OUTPUTS, SHM, Stage
+
+_OPENING = (*trace.CHANGING, "openat")
+
+
+def record(act: Act, stage: Stage) -> list[trace.Call]:
+    """Run an act, and list all that it did to the folders, with the bytes that it wrote."""
+    with tempfile.NamedTemporaryFile(suffix=".strace") as log:
+        program.run(stage.base, *act.words, under=trace.words(Path(log.name), _OPENING, written=20_000_000))
+        calls = trace.read(Path(log.name))
+    changing = trace.changes(calls, _roots(stage), _OPENING)
+    return [call for call in changing if call.name != "openat" or "O_CREAT" in call.text or "O_TRUNC" in call.text]
+
+
+def order(act: Act) -> Tally:
+    """Check, at each call of an act, that nothing is removed or shown before what must precede it is durable."""
+    tally = Tally(act.name)
+    with act.template() as template, act.stage(template) as stage:
+        disk = Disk(_roots(stage))
+        for name in check.files(stage.inbox):
+            # Its writer has closed it, which promises nothing.
+            disk.forget_bytes(stage.inbox / name)
+        calls = record(act, stage)
+        for call in calls:
+            tally.points += 1
+            tally.problems += [f"{act.name}: {fault}" for fault in _broken(disk, call, stage)]
+            disk.apply(call)
+        for place in OUTPUTS:
+            for name in check.files(stage.folder(place)) if stage.folder(place).is_dir() else ():
+                path = stage.folder(place) / name
+                if disk.promised(path) != path.read_bytes():
+                    tally.problems.append(f"{act.name}: {place}/{name} is not durable in the end")
+    return tally
+
+
+def _broken(disk: Disk, call: trace.Call, stage: Stage) -> Iterator[str]:
+    """Judge one call by what is promised just before it."""
+    if not call.ok:
+        return
+    source = call.paths[0]
+    now = disk.content(source)
+    if call.name == "unlink" and now is not None and Path(source).is_relative_to(stage.base):
+        sources = (stage.inbox, stage.folder("failed"))
+        if any(Path(source).is_relative_to(folder) for folder in sources) and not source.endswith(".reason.txt"):
+            if not any(content == now for path, content in disk.all_promised() if path != source and "/state/" not in path):
+                yield f"{call}: its bytes are not durable anywhere else"
+            if disk.unpromised(f"{stage.state}/darkroom.db-wal"):
+                yield f"{call}: the row that says so is not committed"
+    if call.name.startswith("rename") and disk.unpromised(source):
+        yield f"{call}: shown before its bytes are durable"
+
+
+def cut(act: Act, every: int = 1) -> Tally:
+    """Cut the power after each call of an act, in each way that POSIX allows, restart, and judge."""
+    tally = Tally(act.name)
+    with act.template() as template, act.stage(template) as stage:
+        disk = Disk(_roots(stage))
+        calls = record(act, stage)
+        seen: set[str] = set()
+        jobs = []
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for number, call in enumerate(calls):
+                disk.apply(call)
+                for way in Cut if number % every == 0 else ():
+                    left = Path(tempfile.mkdtemp(prefix="campaign-"))
+                    away = Path(tempfile.mkdtemp(prefix="campaign-", dir=SHM)) if stage.away else None
+                    print_ = disk.fingerprint(way)
+                    if print_ in seen:
+                        continue
+                    seen.add(print_)
+                    places = {stage.base: left} | ({stage.away: away} if stage.away and away else {})
+                    disk.materialise(way, places)
+                    wreck = replace(stage, base=left, away=away, again=True)
+                    wreck.configure(filing=dict(act.filing))
+                    jobs.append((call, way, pool.submit(_restarted, wreck)))
+            for call, way, job in jobs:
+                tally.points += 1
+                tally.problems += [f"{act.name}: power cut after {call} ({way.value}): {fault}" for fault in job.result()]
+    return tally
+
+
+def _restarted(stage: Stage) -> list[str]:
+    try:
+        return restarted(stage)
+    finally:
+        shutil.rmtree(stage.base)
+        if stage.away is not None:
+            shutil.rmtree(stage.away)
+
+
+def _roots(stage: Stage) -> list[Path]:
+    return [stage.base, *([stage.away] if stage.away else [])]

@@ -1,0 +1,119 @@
+"""The folders on which a campaign plays, and what was put into them."""
+
+import hashlib
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SHM = Path("/dev/shm")
+OUTPUTS = ("library", "duplicates", "failed")
+_SECTIONS: Mapping[str, Mapping[str, object]] = {
+    "inbox": {"settle_seconds": 0.2},
+    "limits": {"min_free_mb": 1},
+}
+
+
+def digest(content: bytes) -> str:
+    """Name bytes by their SHA-256."""
+    return hashlib.sha256(content).hexdigest()
+
+
+@dataclass
+class Stage:
+    """One set of folders. `away` holds those of the outputs that lie on another filesystem, None where all are in `base`.
+
+    `must` counts the contents that have to come out, as often as they were put in; `may` those whose writer was
+    never told that they had arrived.
+    """
+
+    base: Path
+    away: Path | None = None
+    must: Counter[str] = field(default_factory=Counter)
+    may: Counter[str] = field(default_factory=Counter)
+    # Contents that no decoder can read; all others have to end in the library or as a duplicate.
+    bad: set[str] = field(default_factory=set)
+    attempts: int = 3
+    keep_duplicates: bool = True
+    # A power cut may bring a removed inbox name back: then the file comes out once more, as a duplicate.
+    again: bool = False
+
+    @property
+    def inbox(self) -> Path:
+        return self.base / "inbox"
+
+    @property
+    def state(self) -> Path:
+        return self.base / "state"
+
+    def folder(self, name: str) -> Path:
+        """Tell where one of the three outputs is."""
+        return (self.away or self.base) / name
+
+    def put(self, name: str, content: bytes, *, bad: bool = False) -> Path:
+        """Put a whole file into the inbox."""
+        path = self.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        self.expect(content, bad=bad)
+        return path
+
+    def expect(self, content: bytes, *, bad: bool = False) -> None:
+        """Note that bytes have safely arrived."""
+        self.must[digest(content)] += 1
+        if bad:
+            self.bad.add(digest(content))
+
+    def configure(self, **sections: Mapping[str, object]) -> None:
+        """Write config.toml: the campaigns' own values and what is given."""
+        folders = {} if self.away is None else {name: str(self.folder(name)) for name in OUTPUTS}
+        merged: dict[str, dict[str, object]] = {"folders": dict(folders)}
+        for source in (_SECTIONS, sections):
+            for name, values in source.items():
+                merged.setdefault(name, {}).update(values)
+        self.attempts = int(str(merged["limits"].get("attempts", 3)))
+        self.keep_duplicates = merged.get("filing", {}).get("duplicates") != "delete"
+        lines = []
+        for name, values in merged.items():
+            lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+        (self.base / "config.toml").write_text("\n".join(lines) + "\n")
+
+    def copy(self, base: Path, away: Path | None) -> "Stage":
+        """Copy all folders, and what is expected of them, to other places; config.toml is left to the caller."""
+        shutil.copytree(self.base, base, dirs_exist_ok=True, symlinks=True)
+        if self.away is not None and away is not None:
+            shutil.copytree(self.away, away, dirs_exist_ok=True, symlinks=True)
+        return Stage(base, away, Counter(self.must), Counter(self.may), set(self.bad))
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(one) for one in value) + "]"
+    return str(value) if isinstance(value, int | float) else f'"{value}"'
+
+
+@contextmanager
+def temporary_stage(*, across: bool = False) -> Iterator[Stage]:
+    """Give fresh folders, the outputs on another filesystem where `across`, and remove them in the end."""
+    with tempfile.TemporaryDirectory(prefix="campaign-") as base:
+        if not across:
+            stage = Stage(Path(base))
+            stage.inbox.mkdir()
+            stage.configure()
+            yield stage
+            return
+        with tempfile.TemporaryDirectory(prefix="campaign-", dir=SHM) as away:
+            stage = Stage(Path(base), Path(away))
+            stage.inbox.mkdir()
+            stage.configure()
+            yield stage
+
+
+def has_second_filesystem() -> bool:
+    """Tell whether /dev/shm is another filesystem than the temporary folder's."""
+    return SHM.is_dir() and SHM.stat().st_dev != Path(tempfile.gettempdir()).stat().st_dev

@@ -1,0 +1,84 @@
+"""Reads what strace wrote: which calls change what is on disk, in which order, and how often each came before."""
+
+import re
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Every call that changes files, names or what of them is durable. Opening with O_CREAT is told from opening below.
+CHANGING = (
+    *("write", "pwrite64", "writev", "ftruncate", "fallocate", "copy_file_range", "sendfile"),
+    *("fsync", "fdatasync", "sync_file_range"),
+    *("link", "linkat", "symlink", "symlinkat", "rename", "renameat", "renameat2"),
+    *("unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "fchmod", "utimensat"),
+)
+_LINE = re.compile(r"^(?P<tid>\d+) +(?P<name>\w+)\((?P<rest>.*)$")
+_RESUMED = re.compile(r"^(?P<tid>\d+) +<\.\.\. (?P<name>\w+) resumed>(?P<rest>.*)$")
+_RESULT = re.compile(r"\) += (?P<result>-?\d+)")
+_PATHS = re.compile(r'\b\d+<(?P<fd>[^>]*)>|"(?P<text>(?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True)
+class Call:
+    """One system call: the `nth` of this name by its thread (from 1), the paths it names, whether it went well."""
+
+    tid: int
+    name: str
+    nth: int
+    paths: tuple[str, ...]
+    ok: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.nth} ({', '.join(self.paths)})"
+
+
+def read(log: Path) -> list[Call]:
+    """Read a log written by `strace -f -y`, in the order in which the calls began."""
+    counts: Counter[tuple[int, str]] = Counter()
+    calls: list[Call] = []
+    pending: dict[int, int] = {}
+    for line in log.read_text(errors="replace").splitlines():
+        if began := _LINE.match(line):
+            tid, name, rest = int(began["tid"]), began["name"], began["rest"]
+            counts[tid, name] += 1
+            if "<unfinished ...>" in rest:
+                pending[tid] = len(calls)
+            calls.append(Call(tid, name, counts[tid, name], tuple(_paths(name, rest)), _went_well(rest), rest))
+        elif (ended := _RESUMED.match(line)) and (at := pending.pop(int(ended["tid"]), None)) is not None:
+            was = calls[at]
+            calls[at] = Call(was.tid, was.name, was.nth, was.paths, _went_well(ended["rest"]), was.text.replace(" <unfinished ...>", "") + ended["rest"])
+    return calls
+
+
+def _paths(name: str, rest: str) -> Iterator[str]:
+    # Absolute ones only: the program uses no others.
+    for match in _PATHS.finditer(rest.rpartition(") =")[0] or rest):
+        path = match["fd"] or match["text"] or ""
+        if path.startswith("/"):
+            yield path
+        if "write" in name:  # what follows is what was written
+            return
+
+
+def _went_well(rest: str) -> bool:
+    result = _RESULT.search(rest)
+    return result is not None and int(result["result"]) >= 0
+
+
+def words(log: Path, names: Iterable[str] = CHANGING, written: int = 0) -> list[str]:
+    """Give the words that trace calls of these names into a log, with so many of the bytes that are written."""
+    what = ["-e", f"trace={','.join(names)}"]
+    return ["strace", "-f", "--seccomp-bpf", "-y", "-qq", "-s", str(written), "-o", str(log), *what]
+
+
+def changes(calls: Iterable[Call], folders: Iterable[Path], names: Container[str] = CHANGING) -> list[Call]:
+    """Keep the calls that change something below `folders`; SQLite's shared memory is none of it."""
+    roots = tuple(f"{folder}/" for folder in folders)
+    return [
+        call
+        for call in calls
+        if call.name in names
+        and any(path.startswith(roots) and not path.endswith("-shm") for path in call.paths)
+    ]

@@ -1,0 +1,179 @@
+"""What start-up makes of each thing that a crash can leave; the campaigns find out whether these are all."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemon.consumer import Turn
+from daemon.errors import Rejected
+from daemon.requeue import retry
+from daemon.service import roots
+from tests.support import Room, tree
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it, and nothing is tidied up."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, target: str, when: Callable[..., bool] = lambda *_, **__: True) -> None:
+    def die(*args: object, **kwargs: object) -> None:
+        if when(*args, **kwargs):
+            raise Killed
+
+    monkeypatch.setattr(target, die)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "daemon.thumbnails.Thumbnails.save",
+        "daemon.catalogue.Queue.plan",
+        "daemon.moves.place",
+        "daemon.moves.fsync_folder",
+        "daemon.catalogue.Queue.finish",
+        "daemon.filing.Filing.leave",
+        "daemon.catalogue.Queue.left",
+    ],
+)
+def test_killed_at_each_step_nothing_is_lost_or_doubled(
+    room: Room, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    room.put("a.jpg", b"a")
+    room.scan()
+    with monkeypatch.context() as patch:
+        kill_at(patch, target)
+        with pytest.raises(Killed):
+            room.consumer.run_once(time.time())
+    room.recover()
+    room.drain(time.time() + 60)
+    assert tree(room.library) == {"2024/05/a.jpg": b"a"}
+    assert (tree(room.inbox), tree(room.duplicates), tree(room.failed)) == ({}, {}, {})
+    assert [row["status"] for row in room.rows()] == ["done"]
+    assert room.row()["path"] is None
+
+
+@pytest.mark.parametrize(
+    "target", ["daemon.moves.place", "daemon.catalogue.Queue.finish", "daemon.catalogue.Queue.left"]
+)
+def test_a_failing_image_survives_a_kill_too(room: Room, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    room.put("a.jpg", b"a")
+    room.developer.errors["a.jpg"] = [Rejected("no image"), Rejected("no image")]
+    room.scan()
+    with monkeypatch.context() as patch:
+        kill_at(patch, target)
+        with pytest.raises(Killed):
+            room.consumer.run_once(time.time())
+    room.recover()
+    room.drain(time.time() + 60)
+    assert sorted(tree(room.failed)) == ["a.jpg", "a.jpg.reason.txt"]
+    assert tree(room.inbox) == {}
+    assert room.row()["status"] == "failed"
+
+
+def test_another_file_of_the_name_is_not_taken_for_the_one_that_left(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = room.put("a.jpg", b"old")
+    room.scan()
+    with monkeypatch.context() as patch:
+        kill_at(patch, "daemon.filing.Filing.leave")
+        with pytest.raises(Killed):
+            room.consumer.run_once(time.time())
+    path.unlink()
+    path.write_bytes(b"new")
+    room.recover()
+    room.drain(time.time() + 60)
+    assert sorted(tree(room.library).values()) == [b"new", b"old"]
+
+
+def test_a_copy_that_was_cut_off_leaves_no_temporary(room: Room) -> None:
+    room.put("a.jpg", b"a")
+    room.scan()
+    job = room.queue.claim(time.time())
+    assert job is not None
+    (room.library / "2024/05").mkdir(parents=True)
+    assert room.queue.plan(job, "library", "2024/05/a.jpg", {"sha256": "0" * 64}, None)
+    (room.library / f"2024/05/.darkroom-{job.id}.part").write_bytes(b"half")
+    room.recover()
+    assert tree(room.library) == {}
+    room.drain(time.time() + 60)
+    assert tree(room.library) == {"2024/05/a.jpg": b"a"}
+
+
+def test_somebody_elses_file_at_the_destination_is_left_alone(room: Room) -> None:
+    room.put("a.jpg", b"a")
+    room.scan()
+    job = room.queue.claim(time.time())
+    assert job is not None
+    assert room.queue.plan(job, "library", "2024/05/a.jpg", {"sha256": "0" * 64}, None)
+    (room.library / "2024/05").mkdir(parents=True)
+    (room.library / "2024/05/a.jpg").write_bytes(b"mine")
+    room.recover()
+    room.drain(time.time() + 60)
+    assert tree(room.library) == {"2024/05/a.jpg": b"mine", "2024/05/a-1.jpg": b"a"}
+
+
+def failed(room: Room) -> int:
+    room.put("sub/a.jpg", b"a")
+    room.developer.errors["a.jpg"] = [Rejected("no image")]
+    room.drain()
+    return 1
+
+
+def test_retry_brings_the_file_back_into_the_inbox(room: Room) -> None:
+    retry(room.queue, failed(room), room.inbox, roots(room.config))
+    assert (tree(room.inbox), tree(room.failed)) == ({"sub/a.jpg": b"a"}, {})
+    room.drain()
+    assert tree(room.library) == {"2024/05/a.jpg": b"a"}
+    assert room.row()["id"] == 1
+
+
+def test_retry_leaves_a_newer_file_of_the_name_alone(room: Room) -> None:
+    image_id = failed(room)
+    room.put("sub/a.jpg", b"other")
+    retry(room.queue, image_id, room.inbox, roots(room.config))
+    assert tree(room.inbox) == {"sub/a.jpg": b"other", "sub/a-1.jpg": b"a"}
+    room.drain()
+    assert sorted(tree(room.library).values()) == [b"a", b"other"]
+
+
+@pytest.mark.parametrize("target", ["daemon.requeue._link", "daemon.requeue._same", "daemon.catalogue.Queue.returned"])
+def test_retry_survives_a_kill(room: Room, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    image_id = failed(room)
+    with monkeypatch.context() as patch:
+        kill_at(patch, target)
+        with pytest.raises(Killed):
+            retry(room.queue, image_id, room.inbox, roots(room.config))
+    room.recover()
+    room.drain(time.time() + 60)
+    assert tree(room.library) == {"2024/05/a.jpg": b"a"}
+    assert (tree(room.inbox), tree(room.failed)) == ({}, {})
+
+
+def test_retry_says_what_it_can_not_do(room: Room) -> None:
+    with pytest.raises(Rejected, match="not a failed one"):
+        retry(room.queue, 99, room.inbox, roots(room.config))
+    image_id = failed(room)
+    (room.failed / "sub/a.jpg").unlink()
+    with pytest.raises(Rejected, match="is gone"):
+        retry(room.queue, image_id, room.inbox, roots(room.config))
+
+
+def test_a_library_on_another_mount_than_it_was_is_not_filed_into(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    room.put("a.jpg", b"a")
+    room.drain()
+    hidden = room.library.with_name("hidden")
+    room.library.rename(hidden)
+    room.library.mkdir()
+    elsewhere = {room.library: Path("/mnt/disk")}
+    monkeypatch.setattr("daemon.folders.mount_point", lambda path: elsewhere.get(path, Path("/")))
+    again = Room(room.library.parent)
+    again.put("b.jpg", b"b")
+    assert again.drain() == [Turn.PAUSED]
+    assert "not mounted" in str(again.consumer.paused)
+    os.rmdir(room.library)
+    hidden.rename(room.library)
+    assert again.drain(time.time() + 60) == [Turn.FILED, Turn.IDLE], "the files are there, so the move was meant"

@@ -1,7 +1,15 @@
 """Develops one image: what it really is, its SHA-256, EXIF and thumbnails.
 
-Plain values in, a frozen `Developed` out. Everything here but `sandbox` runs in the child process, where
-untrusted bytes are decoded; nothing here knows of the configuration, the database or the other folders.
+Plain values in, a frozen `Developed` out. `sandbox.Sandbox` is the way in; all that decodes runs in its child
+process, and only `formats.sniff` is safe and cheap enough for the main program. Nothing here knows of the
+configuration, the database or the other folders.
+
+    sandbox ──► worker ──► decode ──► source      which file is it, and does it hold still?
+                                  ├─► formats     what is it, by its first bytes? (kinds: what else may it be?)
+                                  ├─► pictures    opened by Pillow, of a RAW file its preview (raw)
+                                  ├─► thumbnails  decoded in full, upright, in sRGB
+                                  ├─► exif        read within bounds (exif_fields: as people search by it)
+                                  └─► ends        does it stop too early? (tiff: directories)
 """
 
 from dataclasses import dataclass, field

@@ -17,9 +17,9 @@ from exifread.tags.fields import RATIO_FIELD_TYPES, FieldType
 from PIL import ExifTags, Image
 
 from daemon.develop import Exif
-from daemon.develop.exif_fields import Tags, fields
+from daemon.develop.exif_fields import Tags, decoded, fields
 
-_MAX_READS, _MAX_READ_BYTES, _MAX_TOTAL_BYTES = 50_000, 1 << 20, 16 << 20
+_MAX_READS, _MAX_READ_BYTES, _MAX_TOTAL_BYTES = 200_000, 1 << 20, 16 << 20
 _MAX_RAW_BYTES, _MAX_TEXT, _MAX_BLOB, _MAX_LIST = 256 * 1024, 4096, 64, 256
 _PREFIX = b"Exif\0\0"
 _BIG_TIFF = (b"II+\0", b"MM\0+")
@@ -54,14 +54,15 @@ def read_block(block: bytes | None) -> tuple[Exif, str | None]:
 
 def read_file(file: BinaryIO) -> tuple[Exif, str | None]:
     """Return the EXIF of a TIFF or of a RAW file based on it, and a warning where it is damaged."""
-    warning = None
     file.seek(0)
+    if file.read(4) in _BIG_TIFF:  # neither parser reads it, and ExifRead takes it for classic TIFF
+        return Exif(), None
+    warning = None
     tags: Tags = {}
     raw: dict[str, Any] = {}
     # Both parsers leak nearly every kind of exception on hostile bytes, so nothing narrower will do.
     try:
-        if file.read(4) not in _BIG_TIFF:  # which ExifRead takes for classic TIFF
-            tags, raw = _by_exifread(file)
+        tags, raw = _by_exifread(file)
     except Exception:
         warning = _DAMAGED
     try:
@@ -101,11 +102,12 @@ def _native(name: str, tag: IfdTag) -> object:
     except Exception:  # one odd tag must not cost the others
         return None
     if isinstance(value, bytes) and tag.field_type == FieldType.ASCII:
-        return value.decode("latin-1")  # older cameras and editors write what their system used
+        return decoded(value)
     return value
 
 
 def _by_pillow(file: BinaryIO) -> tuple[Tags, dict[str, Any]]:
+    file.seek(0)
     exif = Image.Exif()
     exif.load_from_fp(cast("BinaryIO", _Bounded(file)))
     tags: Tags = {}

@@ -39,15 +39,20 @@ def _text(tags: Tags, *names: str) -> str | None:
         if isinstance(value, list) and value and all(isinstance(v, int) and 0 <= v < 256 for v in value):
             value = bytes(value)
         if isinstance(value, bytes):
-            try:
-                value = value.decode("utf-8")
-            except UnicodeDecodeError:
-                value = value.decode("latin-1")
+            value = decoded(value)
         if isinstance(value, str):
             text = "".join(c for c in value.split("\0")[0] if c.isprintable()).strip()
             if text:
                 return text[:256]
     return None
+
+
+def decoded(text: bytes) -> str:
+    """Return text that is UTF-8, as EXIF 3.0 has it, or else what older systems wrote."""
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
 
 
 def _numbers(tags: Tags, name: str) -> list[float | None]:

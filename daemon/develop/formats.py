@@ -79,9 +79,12 @@ def identify(file: BinaryIO) -> Format | None:
 
 
 def is_beginning(head: bytes) -> bool:
-    """Tell whether these few bytes are how an image may begin, with the rest still to come."""
+    """Tell whether a file of only these few bytes is how an image may begin, with the rest still to come."""
     known = (*(signature for signature, _ in _SIGNATURES), *_TIFF_SIGNATURES, b"RIFF", b"BM")
-    return any(signature.startswith(head) for signature in known)
+    if any(signature.startswith(head) for signature in known):
+        return True
+    media = head[:3] == b"\0\0\0" and b"ftyp".startswith(head[4:8])
+    return len(head) < 18 and (media or head.startswith((b"RIFF", b"BM")))
 
 
 def _identify(head: bytes, file: BinaryIO) -> Format | None:

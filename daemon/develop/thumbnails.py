@@ -28,18 +28,22 @@ def fit(size: tuple[int, int], box: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def make(image: Image.Image, orientation: int) -> tuple[bytes, bytes]:
-    """Return the small and the medium thumbnail of an opened image, which is decoded in full.
+def load(picture: Image.Image) -> None:
+    """Decode an opened picture in full, at the size that thumbnails need where its decoder can scale.
 
-    `orientation` is what the pixels still need (EXIF 1 to 8). Raises whatever Pillow raises on broken data.
+    Raises whatever Pillow raises on broken data.
     """
-    if image.format in ("JPEG", "MPO"):
-        # The decoder's own scaling. It takes the smaller scale of both axes, so a square box would undo it.
-        # Others have none, or would hand out an embedded thumbnail without a look at the image itself.
-        image.draft(None, fit(image.size, MEDIUM))
-    image.load()
-    profile = image.info.get("icc_profile")
-    medium = _flat(_scaled(_eight_bits(image), fit(image.size, MEDIUM)))
+    if picture.format in ("JPEG", "MPO"):
+        # The decoder takes the smaller scale of both axes, so a square box would undo it. Others have no
+        # scaling of their own, or would hand out an embedded thumbnail without a look at the image itself.
+        picture.draft(None, fit(picture.size, MEDIUM))
+    picture.load()
+
+
+def make(picture: Image.Image, orientation: int) -> tuple[bytes, bytes]:
+    """Return the small and the medium thumbnail of a loaded picture, turned as EXIF's `orientation` says."""
+    profile = picture.info.get("icc_profile")
+    medium = _flat(_scaled(_eight_bits(picture), fit(picture.size, MEDIUM)))
     medium = _srgb(medium, profile if isinstance(profile, bytes) else None)
     if orientation in _UPRIGHT:
         medium = medium.transpose(_UPRIGHT[orientation])

@@ -22,8 +22,9 @@ _MAX_ENTRIES, _MAX_VALUES, _MAX_DIRECTORIES = 1024, 100_000, 64
 
 @dataclass(frozen=True)
 class Directory:
-    """One IFD: its whole-number tags, its texts, and whether all of it was there to be read."""
+    """One IFD: where it is, its whole-number tags, its texts, and whether all of it was there to be read."""
 
+    offset: int = 0
     numbers: dict[int, tuple[int, ...]] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
     complete: bool = True
@@ -63,13 +64,13 @@ def _read(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Directory
     try:
         file.seek(offset)
     except (OSError, OverflowError, ValueError):  # an offset beyond what a file can have
-        return Directory(complete=False), 0
+        return Directory(offset, complete=False), 0
     head = file.read(count_size)
     if len(head) < count_size:
-        return Directory(complete=False), 0
+        return Directory(offset, complete=False), 0
     entries = min(struct.unpack(order + ("Q" if big else "H"), head)[0], _MAX_ENTRIES)
     table = file.read(entries * size + width)
-    directory = Directory(complete=len(table) == entries * size + width)
+    directory = Directory(offset, complete=len(table) == entries * size + width)
     for start in range(0, min(len(table) - size + 1, entries * size), size):
         tag, kind, count = struct.unpack_from(order + "HH" + word, table, start)
         letter = _INTEGERS.get(kind, "s" if kind == _ASCII else "")

@@ -1,12 +1,16 @@
 """Pictures, colour profiles and RAW files that the tests make for themselves."""
 
 import io
+import random
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pillow_heif
 from PIL import Image
+
+pillow_heif.register_heif_opener()
 
 RED, GREEN, BLUE, YELLOW = (220, 20, 20), (20, 200, 20), (20, 20, 220), (220, 220, 20)
 CORNERS = (RED, GREEN, BLUE, YELLOW)
@@ -91,6 +95,11 @@ def tiff_bytes(*directories: Mapping[int, tuple[str, Any]], blobs: bytes = b"", 
     return bytes(body)
 
 
+def exif_block(tags: Mapping[int, tuple[str, Any]]) -> bytes:
+    """EXIF as image files carry it, all tags in the first directory."""
+    return b"Exif\0\0" + tiff_bytes(tags)
+
+
 def dng(path: Path, preview: bytes | None = None, orientation: int = 1, width: int = 64, height: int = 48) -> Path:
     """A DNG file with a bare sensor, left half bright, and a JPEG preview if there is to be one."""
     row = struct.pack(f"<{width}H", *[60000 if x < width // 2 else 1000 for x in range(width)])
@@ -110,8 +119,32 @@ def dng(path: Path, preview: bytes | None = None, orientation: int = 1, width: i
         size = image.size
     small = {
         0xFE: ("I", (1,)), 0x100: ("I", (size[0],)), 0x101: ("I", (size[1],)), 0x102: ("H", (8, 8, 8)),
-        0x103: ("H", (7,)), 0x106: ("H", (6,)), 0x111: ("I", (8 + len(sensor),)), 0x115: ("H", (3,)), 0x116: ("I", (size[1],)),
-        0x117: ("I", (len(preview),)),
+        0x103: ("H", (7,)), 0x106: ("H", (6,)), 0x111: ("I", (8 + len(sensor),)), 0x115: ("H", (3,)),
+        0x116: ("I", (size[1],)), 0x117: ("I", (len(preview),)),
     }  # fmt: skip
     path.write_bytes(tiff_bytes(tags, small, blobs=sensor + preview))
     return path
+
+
+WRITERS: dict[str, dict[str, object]] = {
+    "JPEG": {"quality": 92},
+    "PNG": {},
+    "WEBP": {"quality": 92},
+    "TIFF": {"compression": "tiff_lzw"},
+    "GIF": {},
+    "BMP": {},
+    "AVIF": {"quality": 85},
+    "HEIF": {"quality": 85},
+    "JPEG2000": {},
+}
+
+
+def image_bytes(name: str, image: Image.Image | None = None, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    (image or photo()).save(buffer, name, **cast("Any", WRITERS[name] | options))
+    return buffer.getvalue()
+
+
+def noise(width: int = 300, height: int = 200) -> Image.Image:
+    """What compresses badly: a file long enough to be cut in many places."""
+    return Image.frombytes("RGB", (width, height), random.Random(1).randbytes(width * height * 3))

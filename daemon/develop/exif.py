@@ -7,6 +7,7 @@ What a parser may read is bounded: an EXIF block of 26 bytes can make ExifRead l
 import io
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, BinaryIO, cast
 
@@ -70,7 +71,29 @@ def read_file(file: BinaryIO) -> tuple[Exif, str | None]:
             tags, raw = _by_pillow(file)
     except Exception:
         warning = _DAMAGED
-    return Exif(**fields(tags), raw=_bounded(raw)), warning
+    found = Exif(**fields(tags), raw=_bounded(raw))
+    if found.iso is None and (found.camera_make or "").startswith("Canon"):
+        found = replace(found, iso=_canon_iso(file))
+    return found, warning
+
+
+def _canon_iso(file: BinaryIO) -> int | None:
+    """Read the sensitivity from the maker note, where Canon's cameras kept it until 2005 or so.
+
+    Base and auto ISO are in steps of 1/32 stop (exiftool's Canon::ShotInfo, and its Composite:ISO).
+    """
+    try:
+        file.seek(0)
+        found = exifread.process_file(
+            cast("BinaryIO", _Bounded(file)), details=True, extract_thumbnail=False, builtin_types=False
+        )
+        camera = str(found.get("MakerNote ISO", ""))
+        if camera.isdecimal():
+            return int(camera)
+        base, auto = (float(str(found[f"MakerNote {name}"])) for name in ("BaseISO", "AutoISO"))
+        return round(2 ** (base / 32) * 100 / 32 * 2 ** (auto / 32)) if base > 0 else None
+    except Exception:  # as in read_file: any exception may come out
+        return None
 
 
 def _by_exifread(file: BinaryIO) -> tuple[Tags, dict[str, Any]]:

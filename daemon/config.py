@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -60,17 +61,75 @@ class Filing(_Section):
 
     template: Annotated[str, AfterValidator(check_template)] = "{taken:%Y/%m}/{name}"
     duplicates: Literal["keep", "delete"] = "keep"
+    sidecars: bool = True
 
 
 class Limits(_Section):
     """What one image may cost, and when the queue pauses."""
 
+    upload_mb: Megabytes = 2048
     file_mb: Megabytes = 2048
     megapixels: Annotated[int, Field(ge=1, le=10_000)] = 250
     decode_seconds: Seconds = 60.0
     decode_memory_mb: Annotated[int, Field(ge=256, le=1_000_000)] = 2048
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
     min_free_mb: Annotated[int, Field(ge=0, le=1_000_000_000)] = 200
+
+
+def _folder(text: str) -> str:
+    """Check one subfolder of the inbox, given by its name or by its path from there."""
+    parts = text.strip("/").split("/")
+    if text.startswith("/") or not all(part not in {"", ".", ".."} for part in parts):
+        raise ValueError("should be a subfolder of the inbox, by its name or by its path from the inbox")
+    return "/".join(parts)
+
+
+class Captions(_Section):
+    """What Gemini is asked, how often, and about which photos never."""
+
+    model: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")] = "gemini-flash-lite-latest"
+    language: Annotated[str, Field(min_length=1, max_length=100)] = "English"
+    prompt: Annotated[str, Field(max_length=10_000)] = ""
+    facts: bool = False
+    requests_per_minute: Annotated[int, Field(ge=0, le=100_000)] = 15
+    requests_per_day: Annotated[int, Field(ge=0, le=10_000_000)] = 1000
+    private: tuple[Annotated[str, AfterValidator(_folder)], ...] = Field(default=(), strict=False)
+
+
+def _origin(text: str) -> str:
+    """Check one origin as browsers write it: scheme, host, port, and nothing after them."""
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or text != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError("should be an origin such as https://photos.example.org")
+    return text.lower()
+
+
+class Web(_Section):
+    """Where the REST API and the page are served, and to whom."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    allowed_hosts: tuple[str, ...] = Field(default=(), strict=False)
+    cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(default=(), strict=False)
+
+
+def _address(text: str) -> str:
+    """Check the address of a webhook."""
+    if text and (urlsplit(text).scheme not in {"http", "https"} or not urlsplit(text).hostname):
+        raise ValueError("should be an address such as http://127.0.0.1:8123/api/webhook/photos")
+    return text
+
+
+class Hooks(_Section):
+    """Whom to tell of each image that became final."""
+
+    command: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), strict=False)
+    url: Annotated[str, AfterValidator(_address)] = ""
+    on: tuple[Literal["done", "duplicate", "failed"], ...] = Field(
+        default=("done", "duplicate", "failed"), strict=False
+    )
+    timeout_seconds: Seconds = 30.0
+    attempts: Annotated[int, Field(ge=1, le=20)] = 4
 
 
 class _File(_Section):
@@ -80,13 +139,18 @@ class _File(_Section):
     inbox: Inbox = Inbox()
     filing: Filing = Filing()
     limits: Limits = Limits()
+    captions: Captions = Captions()
+    web: Web = Web()
+    hooks: Hooks = Hooks()
 
 
 class Config(_File):
     """Everything that the user decides, with absolute folders; secrets never print."""
 
     base: Path
+    file: Path
     gemini_key: SecretStr | None = None
+    gemini_base_url: str | None = None
     token: SecretStr | None = None
 
 
@@ -115,7 +179,9 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     return Config(
         **{**dict(parsed), "folders": folders},
         base=file.parent,
+        file=file,
         gemini_key=SecretStr(key) if key else None,
+        gemini_base_url=secrets.get("GOOGLE_GEMINI_BASE_URL") or None,
         token=SecretStr(secrets["DARKROOM_TOKEN"]) if secrets.get("DARKROOM_TOKEN") else None,
     )
 

@@ -22,6 +22,7 @@ from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, With
 from daemon.filing import Filing, Source
 from daemon.folders import Folders
 from daemon.names import display
+from daemon.pairing import Pairing
 from daemon.pause import Pause
 from daemon.prune import Pruner
 
@@ -68,6 +69,7 @@ class Consumer:
         filing: Filing,
         pruner: Pruner,
         patience: Patience,
+        pairing: Pairing | None = None,
     ) -> None:
         self._inbox = inbox
         self._catalogue = catalogue
@@ -78,6 +80,7 @@ class Consumer:
         self._filing = filing
         self._pruner = pruner
         self._patience = patience
+        self._pairing = pairing
         self._recovered = False
         self._unresolved = False
         self._stopping = threading.Event()
@@ -112,7 +115,7 @@ class Consumer:
         """Do one turn: at most one image. Never raises for what an image or the environment does."""
         try:
             self._recover()
-            due = self._queue.next_due()
+            due = self._queue.next_due(now)
             if due is None:
                 self._pause.end()
             if due is None or due > now:
@@ -133,16 +136,18 @@ class Consumer:
     def _recover(self) -> None:
         """Resolve what an earlier process, or an earlier fault of this one, left half done."""
         if not self._recovered:
+            # A process that was paused when it ended had a fault of the environment in hand, not a bad image.
+            spent = not self._pause.inherited
             if self._queue.unfinished():
                 self._folders.check()
-            recovery.recover(self._queue, self._filing, self._inbox)
+            recovery.recover(self._queue, self._filing, self._inbox, spent=spent)
             self._pruner.remember(self._queue.came_from)
             self._pause.forget()
             self._recovered = True
         if self._unresolved:
             for job in self._queue.unfinished():
                 self._folders.check()
-                recovery.resolve(job, self._queue, self._filing, self._inbox, spent=False)
+                recovery.resolve(job, self._queue, self._filing, self._inbox, spent=False, live=True)
             self._unresolved = False
 
     def _attempt(self, job: Job, now: float) -> Turn:
@@ -192,6 +197,8 @@ class Consumer:
             settle.check(lease, seen, now, self._patience.settle_seconds)
             if not os.access(path.parent, os.W_OK | os.X_OK):
                 raise Postponed(f"its folder {display(path.parent.name)} can't be written, so it can't leave", 60.0)
+            if self._pairing is not None and (outcome := self._pairing.file(job, source, now)) is not None:
+                return outcome
             developed = self._developer.develop(path)
             if developed.identity != _identity(was):
                 raise Postponed("changed while it was being read", self._patience.settle_seconds)
@@ -201,6 +208,8 @@ class Consumer:
             self._postpone(job, later, seen, now)
             raise
         except (Rejected, Transient) as fault:
+            if isinstance(fault, Rejected) and self._pairing is not None:
+                fault = Rejected(f"{fault}{self._pairing.alone(job)}")
             return self._judge(job, source, fault)
         except (EnvironmentFault, Withdrawn):
             raise

@@ -3,7 +3,7 @@
 What the row says and what is on disk at each instant, and so what start-up finds after a crash:
 
     plan     processing, destination written   the destination may or may not hold the bytes yet
-    place    (the same)                        the bytes are durable under both names
+    place    (the same)                        the bytes are durable under both names, the sidecar is written
     finish   done | duplicate | failed         the inbox name may or may not be gone yet
     left     path empty                        nothing is left to do
 """
@@ -12,17 +12,20 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from daemon import moves, names
+from daemon import companions, disk, moves, names
 from daemon.catalogue import Final, Job, Place, Queue
-from daemon.dates import Taken, taken
+from daemon.catalogue.captions import CaptionStatus
+from daemon.catalogue.companions import CompanionRows
+from daemon.dates import taken
+from daemon.destination import check_kept, columns, holds, library_name, mirrored, temporary, write_reason
 from daemon.develop import Developed
 from daemon.errors import EnvironmentFault, Postponed, Transient
 from daemon.scan import Found
+from daemon.sidecar import Sidecars
 from daemon.thumbnails import Thumbnails
 
 _log = logging.getLogger(__name__)
@@ -46,7 +49,11 @@ class Source:
 
 
 class Filing:
-    """The three folders that files go to. `left` is told each inbox path that a file has left."""
+    """The three folders that files go to.
+
+    `left` is told each inbox path that a file has left; `caption_status` tells with which one a photo of a subfolder
+    of the inbox is filed.
+    """
 
     def __init__(
         self,
@@ -57,6 +64,9 @@ class Filing:
         left: Callable[[Path], None],
         *,
         delete_duplicates: bool = False,
+        sidecars: Sidecars | None = None,
+        beside: CompanionRows | None = None,
+        caption_status: Callable[[str], CaptionStatus] = lambda _folder: "off",
     ) -> None:
         self._queue = queue
         self.roots = roots
@@ -64,20 +74,20 @@ class Filing:
         self._thumbnails = thumbnails
         self._left = left
         self._delete_duplicates = delete_duplicates
+        self._sidecars = sidecars
+        self._companions = beside
+        self._caption_status = caption_status
 
     def file(self, job: Job, source: Source, developed: Developed) -> str:
         """File a developed image into the library, or as a duplicate; returns what happened, for people."""
-        when = taken(
-            developed.exif.datetime_original,
-            job.original_name,
-            developed.identity.mtime_ns / 1e9,
-            time.time(),
-        )
+        mtime = developed.identity.mtime_ns / 1e9
+        when = taken(developed.exif.datetime_original, job.original_name, mtime, time.time())
         values = columns(developed, when)
         twin = self._twin(developed)
         if twin is None:
             self._thumbnails.save(developed.sha256, developed.small, developed.medium)
             wanted = library_name(self._template, job, developed, when.at)
+            values["caption_status"] = self._caption_status(job.path.rpartition("/")[0])
             return self._move(job, source, "library", wanted, values, developed.exif.raw)
         original, path = twin
         values |= {"duplicate_of": original}
@@ -90,7 +100,7 @@ class Filing:
         values: dict[str, Any] = {"error": reason}
         if source.fd is not None:
             try:
-                values |= {"sha256": moves.sha256(source.fd), "size_bytes": source.was.st_size}
+                values |= {"sha256": disk.sha256(source.fd), "size_bytes": source.was.st_size}
             except OSError:  # a bad sector: then it can only be linked or renamed
                 source = replace(source, fd=None)
         try:
@@ -101,14 +111,43 @@ class Filing:
             self._queue.finish(job, "failed", detail, time.time(), stuck)
             return detail
 
+    def accompany(
+        self, job: Job, source: Source, image_id: int, place: Place, wanted: PurePosixPath | None, sha256: str
+    ) -> str:
+        """File a companion beside its photo; `wanted` None is the name it came with."""
+        values = {"sha256": sha256, "size_bytes": source.was.st_size, "companion_of": image_id, "error": None}
+        return self._move(job, source, place, wanted or mirrored(job), values, None, companions.numbered)
+
+    def drop(self, job: Job, source: Source, image_id: int, kept: Path, sha256: str) -> str:
+        """Delete a companion whose bytes were filed before, as `kept`."""
+        check_kept(kept, sha256)
+        source.unchanged()
+        self.leave(replace(job, companion_of=image_id), source)
+        return f"the same bytes as {kept.name} beside image {image_id}; deleted"
+
     def complete(self, job: Job, place: Place, source: Source | None) -> str:
         """Finish a job whose bytes are safe at its destination: the reason, the row, then the inbox name."""
         destination = self.roots[place] / str(job.destination)
         detail = f"{place}/{names.display(str(job.destination))}"
+        if job.companion_of is not None and self._companions is not None:
+            self._companions.arrived(job, time.time())
+            if self._sidecars is not None:
+                self._sidecars.write(job.companion_of)
+            if source is None:
+                self._companions.forget(job.id)
+            else:
+                self.leave(job, source)
+            return f"{detail}, beside image {job.companion_of}"
         if place == "failed":
             write_reason(job, destination)
             detail = f"{job.error} (now {detail})"
+        elif place == "library" and self._sidecars is not None:
+            self._sidecars.write(job.id)
+        elif place == "duplicates" and self._sidecars is not None:
+            self._sidecars.record(job.id, destination)
         self._queue.finish(job, _FINAL[place], detail, time.time())
+        if self._companions is not None:
+            companions.hasten(self._companions, job.path, job.original_name, time.time())
         if source is not None:
             self.leave(job, source)
         return detail
@@ -128,7 +167,10 @@ class Filing:
             # The bytes are safe and the row says so; the name is tried again later.
             _log.warning("image %d: %s stays in the inbox: %s", job.id, names.display(job.path), error.strerror)
             return
-        self._queue.left(job.id)
+        if job.companion_of is not None and self._companions is not None:
+            self._companions.forget(job.id)
+        else:
+            self._queue.left(job.id)
         self._queue.enqueue(newer, time.time())
         self._left(source.path)
 
@@ -140,29 +182,38 @@ class Filing:
         wanted: PurePosixPath,
         values: dict[str, Any],
         raw: dict[str, Any] | None,
+        name: Callable[[PurePosixPath, int], PurePosixPath] = names.numbered,
     ) -> str:
         sha256 = values.get("sha256")
-        for candidate in (names.numbered(wanted, number) for number in range(_TRIES)):
+        for candidate in (name(wanted, number) for number in range(_TRIES)):
             destination = self.roots[place] / candidate
             try:
-                held = _holds(destination, source, sha256)
+                held = holds(destination, source.was.st_size, sha256 if source.fd is not None else None)
                 if held is False or not self._queue.plan(job, place, str(candidate), values, raw):
                     continue
                 if held is None:
                     self._place(job, source, place, destination, sha256)
+                else:
+                    disk.make_durable(destination)
             except FileExistsError:
                 continue
             except OSError as error:
                 portable = names.portable(wanted)
-                if error.errno not in moves.BAD_NAME or wanted == portable:
+                if error.errno not in disk.BAD_NAME or wanted == portable:
                     raise EnvironmentFault(f"{destination}: {error.strerror}") from error
-                return self._move(job, source, place, portable, values, raw)
+                return self._move(job, source, place, portable, values, raw, name)
             try:
                 source.unchanged()
             except Postponed:
                 if held or moves.take_back(destination, source.path):
                     raise
-            planned = replace(job, place=place, destination=str(candidate), error=values.get("error"))
+            planned = replace(
+                job,
+                place=place,
+                destination=str(candidate),
+                error=values.get("error"),
+                companion_of=values.get("companion_of"),
+            )
             return self.complete(planned, place, source)
         raise EnvironmentFault(f"{self.roots[place] / wanted}: {_TRIES} files have that name already")
 
@@ -174,14 +225,12 @@ class Filing:
             moves.place(source.fd, source.path, root, destination, temporary(destination, job.id), sha256)
 
     def _delete(self, job: Job, source: Source, original: int, path: Path, values: dict[str, Any]) -> str:
-        # What goes here is the user's file: the copy that stays must be read again, not believed.
-        with moves.blaming(str(path)):
-            kept = moves.sha256(path)
-        if kept != values["sha256"]:
-            raise EnvironmentFault(f"{path} no longer holds the bytes that were filed there: run darkroom verify")
+        check_kept(path, values["sha256"])
         source.unchanged()
         detail = f"the same bytes as image {original}; deleted"
         self._queue.finish(job, "duplicate", detail, time.time(), values)
+        if self._companions is not None:
+            companions.hasten(self._companions, job.path, job.original_name, time.time())
         self.leave(job, source)
         return detail
 
@@ -191,90 +240,9 @@ class Filing:
         if found is None:
             return None
         original, path = found[0], self.roots["library"] / found[1]
-        with moves.blaming(str(path)):
-            if moves.size_of(path) == developed.identity.size:
+        with disk.blaming(str(path)):
+            if disk.size_of(path) == developed.identity.size:
                 return original, path
         lost = f"no longer at library/{names.display(found[1])}; its bytes came again and were filed anew"
         self._queue.lost(original, lost, time.time())
         return None
-
-
-def temporary(destination: Path, image_id: int) -> Path:
-    """Name the hidden file under which an image's bytes are copied before they get their name."""
-    return destination.with_name(f".darkroom-{image_id}.part")
-
-
-def mirrored(job: Job) -> PurePosixPath:
-    """Keep the name and the subfolders that a file had in the inbox."""
-    folder = [names.component(part) for part in job.path.split("/")[:-1]]
-    return PurePosixPath(*folder, names.component(job.original_name))
-
-
-def library_name(template: str, job: Job, developed: Developed, at: datetime) -> PurePosixPath:
-    """Fill in the template for one image."""
-    exif = developed.exif
-    make, model = exif.camera_make or "", exif.camera_model or ""
-    # "Canon Canon EOS 40D" is how a camera introduces itself, not how anybody calls it.
-    camera = model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
-    values = names.Values(
-        taken=at,
-        name=names.with_true_suffix(names.component(job.original_name), developed.suffixes),
-        folder=str(mirrored(job).parent) if "/" in job.path else "",
-        camera=camera,
-        make=exif.camera_make,
-        model=exif.camera_model,
-        lens=exif.lens_model,
-        format=developed.format,
-        source=job.source,
-    )
-    return names.expand(template, values)
-
-
-def columns(developed: Developed, when: Taken) -> dict[str, Any]:
-    """Give the row's values of a developed image."""
-    exif = {field.name: getattr(developed.exif, field.name) for field in fields(developed.exif)}
-    del exif["raw"]
-    return {
-        **exif,
-        "sha256": developed.sha256,
-        "size_bytes": developed.identity.size,
-        "format": developed.format,
-        "width": developed.width,
-        "height": developed.height,
-        "warning": developed.warning,
-        "taken_at": when.at.isoformat(),
-        "taken_from": when.origin,
-        "error": None,
-    }
-
-
-def reason_beside(failed: Path) -> Path:
-    """Name the file that says why another is in `failed/`."""
-    return failed.with_name(failed.name + ".reason.txt")
-
-
-def write_reason(job: Job, destination: Path) -> None:
-    """Say beside a failed file why it is there."""
-    text = (
-        f"{names.display(destination.name)} could not be filed.\n\nReason: {job.error}\n\n"
-        f"It came as {names.display(job.path)} and is image {job.id}.\n"
-        f"To try again: darkroom retry {job.id}\n"
-    )
-    reason = reason_beside(destination)
-    try:
-        moves.write_whole(reason, temporary(reason, job.id), text.encode())
-    except FileExistsError:
-        _log.debug("image %d: %s is there already", job.id, reason)
-
-
-def _holds(destination: Path, source: Source, sha256: str | None) -> bool | None:
-    """Tell whether a name is free (None), taken by other bytes (False), or has the very bytes already (True).
-
-    The last is a library that the catalogue has forgotten: its files are adopted, not filed twice.
-    """
-    if not os.path.lexists(destination):
-        return None
-    if source.fd is None or sha256 is None:
-        return False
-    with moves.blaming(str(destination)):
-        return moves.size_of(destination) == source.was.st_size and moves.sha256(destination) == sha256

@@ -10,28 +10,31 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from daemon.errors import Busy
+from daemon.errors import Busy, ConfigError
 
 _FILE = "lock"
 
 
 @contextmanager
 def exclusive(state: Path, folders: Iterable[Path]) -> Iterator[None]:
-    """Hold the folders for this process. Raises Busy naming what another one holds."""
+    """Hold the folders for this process. Raises Busy naming what another one holds, ConfigError without rights."""
     with ExitStack() as stack:
-        opened = stack.enter_context((state / _FILE).open("a+"))
+        try:
+            opened = stack.enter_context((state / _FILE).open("ab", buffering=0))
+        except OSError as error:
+            raise ConfigError(f"{state / _FILE} can't be opened: {error.strerror}; whose is it?") from error
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy(f"darkroom is already running on {state} (pid {running(state) or 'unknown'})") from None
         for folder in folders:
             _hold(stack, folder)
-        opened.truncate(0)
-        opened.write(str(os.getpid()))
-        opened.flush()
+        with suppress(OSError):  # a full disk: then nobody learns the process id
+            opened.truncate(0)
+            opened.write(str(os.getpid()).encode())
         yield
 
 

@@ -5,51 +5,22 @@ exFAT, SMB, `fs.protected_hardlinks`) by a copy under a hidden temporary name, f
 exclusive rename. The first name is only removed by the caller, after it has committed its row.
 """
 
-import ctypes
 import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from daemon import disk
 from daemon.errors import DarkroomError, EnvironmentFault, Postponed, Transient, Withdrawn
 
 _BLOCK = 1 << 20
-# link(2): no second name here, so copy. EPERM: the filesystem has no links, or fs.protected_hardlinks.
-_NO_LINK = {
-    errno.EXDEV,
-    errno.EPERM,
-    errno.EACCES,
-    errno.EMLINK,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-    errno.EINVAL,
-}
-# What a filesystem says to a name that it can't hold: exFAT and SMB to `a:b`, eCryptfs to 144 bytes.
-BAD_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
-_RENAME_NOREPLACE = 1
-_AT_FDCWD = -100
 
 
 class Immovable(DarkroomError):
     """Raised when a file can't be moved at all: it can be neither read nor renamed."""
-
-
-@contextmanager
-def blaming(what: str) -> Iterator[None]:
-    """Turn the file system's refusals into an EnvironmentFault about `what`; a taken or bad name passes."""
-    try:
-        yield
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if error.errno in BAD_NAME:
-            raise
-        raise EnvironmentFault(f"{what}: {os.strerror(error.errno or 0)}") from error
 
 
 def place(fd: int, source: Path, root: Path, destination: Path, temporary: Path, sha256: str) -> None:
@@ -60,14 +31,14 @@ def place(fd: int, source: Path, root: Path, destination: Path, temporary: Path,
     an errno of BAD_NAME, EnvironmentFault for all else that is the destination's fault, Transient when `source` can't
     be read.
     """
-    make_folders(root, destination.parent)
-    with blaming(str(destination.parent)):
+    disk.make_folders(root, destination.parent)
+    with disk.blaming(str(destination.parent)):
         if not _link(fd, source, destination):
             _copy(fd, destination, temporary, sha256)
         else:
             # The writer has closed the file, but nobody has told the disk yet.
             os.fsync(fd)
-        fsync_folder(destination.parent)
+        disk.fsync_folder(destination.parent)
 
 
 def _link(fd: int, source: Path, destination: Path) -> bool:
@@ -85,7 +56,7 @@ def _link(fd: int, source: Path, destination: Path) -> bool:
             raise Withdrawn(f"{source.name} is gone from the inbox") from None
         return False
     except OSError as error:
-        if error.errno in _NO_LINK:
+        if error.errno in disk.NO_LINK:
             return False
         raise
     return True
@@ -101,9 +72,9 @@ def _copy(fd: int, destination: Path, temporary: Path, expected: str) -> None:
             os.fchmod(copy.fileno(), stat.S_IMODE(was.st_mode))
             os.utime(copy.fileno(), ns=(was.st_atime_ns, was.st_mtime_ns))
             os.fsync(copy.fileno())
-        if sha256(temporary) != expected:
+        if disk.sha256(temporary) != expected:
             raise EnvironmentFault(f"{destination.parent}: what was written there reads back differently")
-        rename_exclusive(temporary, destination)
+        disk.rename_exclusive(temporary, destination)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
@@ -130,22 +101,22 @@ def place_node(source: Path, root: Path, destination: Path) -> None:
 
     Where no link is to be had it is renamed. Raises FileExistsError, Immovable, EnvironmentFault.
     """
-    make_folders(root, destination.parent)
-    with blaming(str(destination.parent)):
+    disk.make_folders(root, destination.parent)
+    with disk.blaming(str(destination.parent)):
         try:
             os.link(source, destination, follow_symlinks=False)
         except FileNotFoundError:
             raise Withdrawn(f"{source.name} is gone from the inbox") from None
         except OSError as error:
-            if error.errno not in _NO_LINK:
+            if error.errno not in disk.NO_LINK:
                 raise
             _rename_node(source, destination)
-        fsync_folder(destination.parent)
+        disk.fsync_folder(destination.parent)
 
 
 def _rename_node(source: Path, destination: Path) -> None:
     try:
-        rename_exclusive(source, destination)
+        disk.rename_exclusive(source, destination)
     except FileExistsError:
         raise
     except OSError as error:
@@ -159,114 +130,6 @@ def take_back(destination: Path, source: Path) -> bool:
     """Undo `place` where the inbox still has the file; False where `destination` is now its only name."""
     if not os.path.lexists(source):
         return False
-    with blaming(str(destination)):
+    with disk.blaming(str(destination)):
         destination.unlink(missing_ok=True)
     return True
-
-
-def rename_exclusive(temporary: Path, destination: Path) -> None:
-    """Rename without replacing; raises FileExistsError when the name is taken."""
-    outcome = _renameat2(temporary, destination)
-    if outcome == 0:
-        return
-    if outcome == errno.EEXIST:
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(destination))
-    try:
-        os.link(temporary, destination, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _NO_LINK:
-            raise
-        # No exclusive rename and no links (some network shares): reserve the name, then replace the reservation.
-        os.close(os.open(destination, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        temporary.replace(destination)
-    else:
-        temporary.unlink()
-
-
-@cache
-def _libc() -> Any:
-    try:
-        return ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError):  # another system, or an old C library
-        return None
-
-
-def _renameat2(source: Path, destination: Path) -> int:
-    """Call renameat2(RENAME_NOREPLACE): 0, EEXIST, or ENOSYS for "find another way"; see renameat2(2)."""
-    call = _libc()
-    if call is None:
-        return errno.ENOSYS
-    names = os.fsencode(source), os.fsencode(destination)
-    if call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
-        return 0
-    code = ctypes.get_errno()
-    if code in {errno.EEXIST, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}:
-        return errno.EEXIST if code == errno.EEXIST else errno.ENOSYS
-    raise OSError(code, os.strerror(code), str(destination))
-
-
-def make_folders(root: Path, folder: Path) -> None:
-    """Make a folder and what leads to it from `root` on, durably; never `root`, which may be a mount that is away."""
-    if folder.is_dir():
-        return
-    if folder == root:
-        raise EnvironmentFault(f"the folder {root} is gone")
-    make_folders(root, folder.parent)
-    with blaming(str(folder)):
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            if not folder.is_dir():
-                raise EnvironmentFault(f"{folder} is a file where a folder must be: move it away") from None
-        fsync_folder(folder.parent)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network filesystems have no fsync for folders
-            raise
-    finally:
-        os.close(fd)
-
-
-def make_durable(file: Path) -> None:
-    """Make a file that somebody else has written durable, its name included."""
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-    fsync_folder(file.parent)
-
-
-def write_whole(file: Path, temporary: Path, content: bytes) -> None:
-    """Write a new file durably, whole or not at all; raises FileExistsError when the name is taken."""
-    with blaming(str(file.parent)):
-        try:
-            with temporary.open("wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
-            rename_exclusive(temporary, file)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        fsync_folder(file.parent)
-
-
-def sha256(file: Path | int) -> str:
-    """Hash the bytes of a file, named or open."""
-    with open(file, "rb", closefd=isinstance(file, Path)) as opened:
-        opened.seek(0)
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def size_of(file: Path) -> int | None:
-    """Tell the size of a regular file in bytes; None where there is none, or something else has the name."""
-    try:
-        here = file.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return here.st_size if stat.S_ISREG(here.st_mode) else None

@@ -20,7 +20,7 @@ UNKNOWN = "unknown"
 
 # Suffixes that claim a kind of image; one of these is replaced when the bytes say otherwise, any other
 # ending ("holiday.2024") is taken for a part of the name.
-_IMAGE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .tif .tiff .gif .bmp .dib .avif .heic .heif .hif .jp2 .j2k .jpf .jpx"
     " .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .jxl .pef .srw .psd .svg .ico .jpc .j2c .heics .heifs".split()
 )
@@ -107,8 +107,7 @@ def component(text: str) -> str:
     text = text.encode("utf-8", "replace").decode("utf-8")
     # NFC: the same name typed on a Mac and on Linux must not become two files that look alike.
     text = unicodedata.normalize("NFC", text)
-    # Cc control, Cf invisible direction marks (they can make gpj.exe look like exe.jpg), Cs lone surrogates.
-    text = "".join("_" if c in "/\\\0" or unicodedata.category(c) in {"Cc", "Cf", "Cs"} else c for c in text)
+    text = "".join("_" if c in "/\\\0" or _is_unshowable(c) else c for c in text)
     text = text.strip()
     if text.startswith("."):
         text = "_" + text.lstrip(".")
@@ -147,14 +146,25 @@ def with_true_suffix(name: str, suffixes: tuple[str, ...]) -> str:
     stem, suffix = split(name)
     if suffix.lower() in suffixes:
         return name
-    if suffix.lower() in _IMAGE_SUFFIXES:
+    if suffix.lower() in IMAGE_SUFFIXES:
         return stem + suffixes[0]
     return name.rstrip(". ") + suffixes[0]
 
 
 def display(path: str) -> str:
     """Make a path fit for a line of text: control characters and undecodable bytes become escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in path)
+    return "".join(
+        c.encode("unicode_escape", "surrogatepass").decode("ascii") if _is_unshowable(c) else c for c in path
+    )
+
+
+def _is_unshowable(c: str) -> bool:
+    """Tell whether a character would break a line of text, or make it look like another.
+
+    Cc control, Zl and Zp line ends, Cs undecodable bytes, Cf direction marks (they make gpj.exe look like exe.jpg), but
+    not the joiners of Persian and of emoji.
+    """
+    return unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and c not in "\u200c\u200d"
 
 
 def _cut(text: str, size: int) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from functools import cached_property
 
 from daemon.catalogue.memory import Memory
 from daemon.errors import EnvironmentFault
@@ -18,6 +19,11 @@ class Pause:
         self._memory = memory
         self._turns = 0
         self.reason: str | None = None
+
+    @cached_property
+    def inherited(self) -> bool:
+        """Whether the process before this one was paused when it ended; to be asked before this one pauses."""
+        return self._memory.recall("paused") is not None
 
     def begin(self, reason: str) -> None:
         """Note a fault of the environment; another one of the same kind is not news."""

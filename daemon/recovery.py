@@ -9,46 +9,57 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from daemon import moves, names
+from daemon import disk, names
 from daemon.catalogue import Job, Queue
+from daemon.destination import temporary
 from daemon.errors import EnvironmentFault
-from daemon.filing import Filing, Source, temporary
+from daemon.filing import Filing, Source
 from daemon.requeue import bring_back
-from daemon.scan import Found
+from daemon.scan import OWN_PREFIX, Found
 
 _log = logging.getLogger(__name__)
 
 _FAULT_SECONDS = 30.0
+# What an upload is called in the inbox while it arrives.
+UPLOAD_PREFIX = f"{OWN_PREFIX}upload-"
 
 
-def recover(queue: Queue, filing: Filing, inbox: Path) -> None:
+def recover(queue: Queue, filing: Filing, inbox: Path, *, spent: bool = True) -> None:
     """Resolve all that a dead process left. Raises EnvironmentFault where a folder is not usable."""
     for job in queue.unfinished():
-        resolve(job, queue, filing, inbox, spent=True)
+        resolve(job, queue, filing, inbox, spent=spent)
     bring_back(queue, inbox, filing.roots)
     finish_leaving(queue, filing, inbox)
 
 
-def resolve(job: Job, queue: Queue, filing: Filing, inbox: Path, *, spent: bool) -> None:
+def sweep_uploads(inbox: Path) -> None:
+    """Remove what uploads that a dead process was receiving have left; before any new one can arrive."""
+    with suppress(FileNotFoundError), disk.blaming(str(inbox)):
+        for leftover in inbox.glob(f"{UPLOAD_PREFIX}*"):
+            leftover.unlink(missing_ok=True)
+
+
+def resolve(job: Job, queue: Queue, filing: Filing, inbox: Path, *, spent: bool, live: bool = False) -> None:
     """Complete a job whose bytes have arrived at its destination; put any other back into the queue.
 
-    `spent`: the attempt counts, since the image itself may have killed the process.
+    `spent`: the attempt counts, since the image itself may have killed the process. `live`: it did not; this
+    process had begun the job itself.
     """
     source = source_of(inbox / job.path)
     if job.place is not None and job.destination is not None:
         destination = filing.roots[job.place] / job.destination
-        with moves.blaming(str(destination.parent)):
+        with disk.blaming(str(destination.parent)):
             temporary(destination, job.id).unlink(missing_ok=True)
             if _arrived(job, destination, source):
                 _log.info("image %d: %s", job.id, filing.complete(job, job.place, source))
                 return
             _undo(destination, source)
     now = time.time()
-    if spent:
-        queue.release(job, "darkroom was interrupted", now, now, spent=True)
-    else:
+    if live:
         # Others go first: should the fault concern this image alone, it must not hold up the queue.
-        queue.release(job, "interrupted by a fault", now + _FAULT_SECONDS, now, spent=False)
+        queue.release(job, "interrupted by a fault", now + _FAULT_SECONDS, now, spent=spent)
+    else:
+        queue.release(job, "darkroom was interrupted", now, now, spent=spent)
 
 
 def finish_leaving(queue: Queue, filing: Filing, inbox: Path) -> None:
@@ -81,17 +92,16 @@ def source_of(path: Path) -> Source | None:
 def _arrived(job: Job, destination: Path, source: Source | None) -> bool:
     """Tell whether the destination durably holds the job's bytes."""
     if job.sha256 is not None:
-        if moves.size_of(destination) is None or moves.sha256(destination) != job.sha256:
+        if disk.size_of(destination) is None or disk.sha256(destination) != job.sha256:
             return False
-        with destination.open("rb") as opened:
-            os.fsync(opened.fileno())
-    else:
-        # A symbolic link, a FIFO, another's file: known by being the same thing, or by having been renamed.
-        if not os.path.lexists(destination):
-            return False
-        if source is not None and not os.path.samestat(destination.lstat(), source.was):
-            return False
-    moves.fsync_folder(destination.parent)
+        disk.make_durable(destination)
+        return True
+    # A symbolic link, a FIFO, another's file: known by being the same thing, or by having been renamed.
+    if not os.path.lexists(destination):
+        return False
+    if source is not None and not os.path.samestat(destination.lstat(), source.was):
+        return False
+    disk.fsync_folder(destination.parent)
     return True
 
 
@@ -101,7 +111,7 @@ def _undo(destination: Path, source: Source | None) -> None:
         here = destination.lstat()
         linked = source is not None and os.path.samestat(here, source.was)
         # Empty: a name reserved on a filesystem without exclusive renames.
-        if linked or (here.st_size == 0 and moves.size_of(destination) == 0):
+        if linked or (here.st_size == 0 and disk.size_of(destination) == 0):
             destination.unlink()
 
 
@@ -114,8 +124,8 @@ def _is_safe(job: Job, queue: Queue, filing: Filing, source: Source) -> bool:
         kept = filing.roots["library"] / twin[1]
     if kept is None or not os.path.lexists(kept):
         return False
-    with moves.blaming(str(source.path)):
+    with disk.blaming(str(source.path)):
         if os.path.samestat(kept.lstat(), source.was):
             return True
-        same_size = moves.size_of(kept) == moves.size_of(source.path) is not None
-        return same_size and moves.sha256(source.path) == job.sha256 == moves.sha256(kept)
+        same_size = disk.size_of(kept) == disk.size_of(source.path) is not None
+        return same_size and disk.sha256(source.path) == job.sha256 == disk.sha256(kept)

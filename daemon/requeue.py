@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from daemon import moves, names
+from daemon import disk, moves, names
 from daemon.catalogue import Job, Place, Queue
+from daemon.destination import reason_beside, temporary
 from daemon.errors import Rejected
-from daemon.filing import reason_beside, temporary
 
 _TRIES = 10_000
 
@@ -46,9 +46,10 @@ def bring_back(queue: Queue, inbox: Path, roots: Mapping[Place, Path]) -> None:
         old = roots["failed"] / str(job.destination)
         if os.path.lexists(old):
             _move_back(queue, job, old, inbox)
-            with moves.blaming(str(old)):
+            with disk.blaming(str(old)):
                 old.unlink(missing_ok=True)
-                reason_beside(old).unlink(missing_ok=True)
+        with disk.blaming(str(old)):
+            reason_beside(old).unlink(missing_ok=True)
         queue.returned(job.id, time.time())
 
 
@@ -66,12 +67,12 @@ def _move_back(queue: Queue, job: Job, old: Path, inbox: Path) -> None:
 
 
 def _link(old: Path, inbox: Path, new: Path, job: Job) -> None:
-    if moves.size_of(old) is None:
+    if disk.size_of(old) is None:
         moves.place_node(old, inbox, new)
         return
     with old.open("rb") as opened:
         fd = opened.fileno()
-        moves.place(fd, old, inbox, new, temporary(new, job.id), moves.sha256(fd))
+        moves.place(fd, old, inbox, new, temporary(new, job.id), disk.sha256(fd))
 
 
 def _same(old: Path, new: Path) -> bool:
@@ -79,4 +80,4 @@ def _same(old: Path, new: Path) -> bool:
         return False
     if os.path.samestat(old.lstat(), new.lstat()):
         return True
-    return moves.size_of(old) == moves.size_of(new) is not None and moves.sha256(old) == moves.sha256(new)
+    return disk.size_of(old) == disk.size_of(new) is not None and disk.sha256(old) == disk.sha256(new)

@@ -7,10 +7,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from daemon import disk, recovery
 from daemon.captions.loop import Captioner
 from daemon.captions.settings import Live
 from daemon.catalogue import Catalogue, Place, Queue
 from daemon.catalogue.captions import Captions
+from daemon.catalogue.companions import CompanionRows
 from daemon.catalogue.memory import Memory
 from daemon.catalogue.reports import Reports
 from daemon.catalogue.sidecars import SidecarRows
@@ -21,6 +23,9 @@ from daemon.develop.sandbox import Sandbox
 from daemon.errors import ConfigError
 from daemon.filing import Filing
 from daemon.folders import Folders
+from daemon.heartbeat import Pulse
+from daemon.hooks import Hooks
+from daemon.pairing import Pairing
 from daemon.prune import Pruner
 from daemon.scan import Found
 from daemon.sidecar import Sidecars
@@ -53,7 +58,7 @@ def prepare(config: Config, memory: Memory) -> None:
     for name, folder in config.folders.items():
         try:
             if not folder.is_dir() and memory.expected(name) is None:
-                folder.mkdir(parents=True, exist_ok=True)
+                _make(folder)
         except OSError as error:
             faults.append(f"[folders] {name}: {folder} can't be made: {error.strerror}")
             continue
@@ -61,6 +66,14 @@ def prepare(config: Config, memory: Memory) -> None:
             faults.append(f"[folders] {name}: {folder} can't be written")
     if faults:
         raise ConfigError("\n  ".join(["the folders can't be used", *faults]))
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and all that leads to it, durably: a photo is no safer than the folders above it."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        disk.fsync_folder(folder.parent)
 
 
 def roots(config: Config) -> dict[Place, Path]:
@@ -93,6 +106,7 @@ class Service:
         self.captioner = Captioner(
             self.captions, memory, self.thumbnails, self.sidecars, Live(config), session=catalogue.session
         )
+        beside = CompanionRows(catalogue)
         self.filing = Filing(
             self.queue,
             roots(config),
@@ -101,7 +115,11 @@ class Service:
             self.pruner.note,
             delete_duplicates=config.filing.duplicates == "delete",
             sidecars=self.sidecars,
+            beside=beside,
             caption_status=self.captioner.status_for,
+        )
+        self.pairing = Pairing(
+            beside, self.filing, roots(config), delete_duplicates=config.filing.duplicates == "delete"
         )
         self.consumer = Consumer(
             folders.inbox,
@@ -112,6 +130,7 @@ class Service:
             self.filing,
             self.pruner,
             Patience(settle, limits.attempts),
+            self.pairing,
         )
         self.watcher = Watcher(
             folders.inbox,
@@ -121,20 +140,36 @@ class Service:
             observer=config.inbox.observer,
             rescan_seconds=config.inbox.rescan_seconds,
         )
+        self.hooks = Hooks(config.hooks, catalogue, roots(config))
         self._loop = threading.Thread(target=self.consumer.run, name="consumer")
 
     def start(self) -> None:
         """Start all parts; returns at once."""
+        recovery.sweep_uploads(self.config.folders.inbox)
         self.sandbox.start()
         self._loop.start()
         self.watcher.start()
         self.captioner.start()
+        self.hooks.start()
+
+    def health(self) -> dict[str, tuple[bool, str]]:
+        """Tell of each part whether it is well, and how it is, for people."""
+        watcher = self.watcher.state
+        pulse = Pulse(self.watcher, self.consumer, self.queue, self.config.limits.decode_seconds)
+        stuck = pulse.fault() if self._loop.is_alive() else "the consumer has ended"
+        captions = "on" if self.captioner.settings.key else "off"
+        return {
+            "watcher": (self.watcher.alive() and watcher.healthy, watcher.problem or watcher.reason or watcher.mode),
+            "consumer": (not (stuck or self.consumer.paused), stuck or self.consumer.paused or "working"),
+            "captioner": (self.captioner.alive(), captions if self.captioner.alive() else "has ended"),
+        }
 
     def stop(self) -> None:
         """Finish the image in hand, or put it back if that takes too long, and stop all parts."""
         self.consumer.stop()
         self.watcher.stop()
         self.captioner.stop()
+        self.hooks.stop()
         if self._loop.ident is not None:
             self._loop.join(_GRACE_SECONDS)
             if self._loop.is_alive():

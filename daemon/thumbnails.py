@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from daemon.moves import blaming
+from daemon.disk import blaming, fsync_folder, make_folders
 
 Size = Literal["small", "medium"]
 SIZES: dict[Size, int] = {"small": 200, "medium": 800}
@@ -29,7 +29,7 @@ class Thumbnails:
         for size, content in (("small", small), ("medium", medium)):
             file = self.path(sha256, size)  # type: ignore[arg-type]
             with blaming(str(self._root)):
-                file.parent.mkdir(parents=True, exist_ok=True)
+                make_folders(self._root.parent, file.parent)
                 temporary = file.with_name(f".darkroom-{file.name}.part")
                 with temporary.open("wb") as out:
                     out.write(content)
@@ -37,3 +37,6 @@ class Thumbnails:
                     out.flush()
                     os.fdatasync(out.fileno())
                 temporary.replace(file)
+        with blaming(str(self._root)):
+            # Nobody would make them again for a row that is done.
+            fsync_folder(file.parent)

@@ -23,6 +23,12 @@ def environment(**more: str) -> dict[str, str]:
 
 def darkroom(base: Path, *words: str, seconds: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
     """Run one command to its end in a folder."""
+    return _run(base, words, more, seconds)
+
+
+def _run(
+    base: Path, words: tuple[str, ...], more: dict[str, str], seconds: float = 60
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "daemon", *words]
     return subprocess.run(
         command, cwd=base, env=environment(**more), capture_output=True, text=True, timeout=seconds, check=False
@@ -68,7 +74,7 @@ class Program:
 
     def status(self) -> dict[str, Any]:
         """Ask as a user does."""
-        answer = darkroom(self.base, "status", "--json", **self._more)
+        answer = _run(self.base, ("status", "--json"), self._more)
         assert answer.returncode == 0, answer.stderr
         facts: dict[str, Any] = json.loads(answer.stdout)
         return facts
@@ -76,7 +82,7 @@ class Program:
     def images(self) -> list[dict[str, Any]]:
         """List all images, newest first."""
         rows: list[dict[str, Any]] = json.loads(
-            darkroom(self.base, "list", "--json", "--limit", "100000", **self._more).stdout
+            _run(self.base, ("list", "--json", "--limit", "100000"), self._more).stdout
         )
         return rows
 

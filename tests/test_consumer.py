@@ -168,7 +168,7 @@ def test_a_file_that_changes_while_it_is_developed_is_not_filed(room: Room) -> N
 def test_a_newer_file_of_the_name_is_filed_too(room: Room) -> None:
     path = room.put("a.jpg", b"old")
     link = os.link
-    linked = []
+    linked: list[int] = []
 
     def link_then_replace(*args: object, **kwargs: object) -> None:
         link(*args, **kwargs)  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ def test_no_value_escapes(name: str, folder: str, camera: str) -> None:
         assert part not in {"", ".", ".."}
         assert not part.startswith(".")
         assert "/" not in part
-        assert not any(unicodedata.category(c) in {"Cc", "Cf", "Cs"} for c in part)
+        assert not any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in part)
         assert len(part.encode()) <= 240
 
 
@@ -102,6 +102,11 @@ def test_numbers_go_before_the_suffix() -> None:
 def test_portable_names() -> None:
     assert str(names.portable(PurePosixPath('a:b/c?"d.jpg'))) == "a_b/c__d.jpg"
     assert len(names.portable(PurePosixPath("ü" * 200 + ".jpg")).name.encode()) <= 84
+
+
+def test_names_as_people_write_them_stay() -> None:
+    for name in ("Screenshot at 1.34.56\u202fPM.png", "写真\u3000一.jpg", "👨\u200d👩\u200d👧.jpg", "a\u00a0b.jpg"):
+        assert names.display(name) == names.component(name) == name
 
 
 def test_display_escapes_what_a_line_of_text_can_not_hold() -> None:

@@ -32,7 +32,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, target: str, when: Callable[..., bo
         "daemon.thumbnails.Thumbnails.save",
         "daemon.catalogue.Queue.plan",
         "daemon.moves.place",
-        "daemon.moves.fsync_folder",
+        "daemon.disk.fsync_folder",
         "daemon.catalogue.Queue.finish",
         "daemon.filing.Filing.leave",
         "daemon.catalogue.Queue.left",

@@ -1,6 +1,7 @@
 """Opens the SQLite file, brings its schema up to date and hands out transactions."""
 
 import logging
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,11 @@ class Catalogue:
         try:
             yield
         except peewee.DatabaseError as error:
-            raise EnvironmentFault(f"the database {self._file}: {error}") from error
+            # SQLite has rolled back by itself where the disk failed, and that the rollback fails is not the reason.
+            first: BaseException = error
+            while isinstance(first.__context__, peewee.DatabaseError | sqlite3.DatabaseError):
+                first = first.__context__
+            raise EnvironmentFault(f"the database {self._file}: {first}") from error
 
     def hold(self) -> None:
         """Open this thread's connection for as long as the thread lives, where it is not open yet."""

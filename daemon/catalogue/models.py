@@ -1,6 +1,8 @@
 """The tables as peewee sees them; the migrations create them, and a test compares the two."""
 
+import json
 import os
+from functools import partial
 from typing import Any
 
 from peewee import AutoField, Field, FloatField, IntegerField, JSONField, Model, TextField
@@ -72,6 +74,31 @@ class Image(Model):
     lat = FloatField(null=True)
     lon = FloatField(null=True)
 
+    caption = TextField(null=True)
+    caption_status = TextField(default="off")
+    title = TextField(null=True)
+    # Letters as they are, not as \u escapes: the search index reads this text.
+    keywords: JSONField = JSONField(null=True, dumps=partial(json.dumps, ensure_ascii=False))
+    visible_text = TextField(null=True)
+    caption_model = TextField(null=True)
+    caption_prompt = TextField(null=True)
+    tokens_in = IntegerField(null=True)
+    tokens_out = IntegerField(null=True)
+    captioned_at = FloatField(null=True)
+    caption_not_before = FloatField(default=0)
+    caption_attempts = IntegerField(default=0)
+    caption_error = TextField(null=True)
+    # A model that a person asked for, "" for the configured one; None where nobody has asked.
+    caption_wanted = TextField(null=True)
+    # Which words a person wrote ("caption", "keywords", "caption keywords"), and when: no model ever changes those.
+    edited = TextField(null=True)
+    edited_at = FloatField(null=True)
+    thumb_sha = TextField(null=True)
+    # How many changes of this row the sidecar on disk does not show yet.
+    sidecar_due = IntegerField(default=0)
+    # The image beside which this row's file is being filed; the row goes when the file is there.
+    companion_of = IntegerField(null=True)
+
     class Meta:
         table_name = "image"
 
@@ -120,4 +147,32 @@ class Setting(Model):
         table_name = "setting"
 
 
-MODELS: tuple[type[Model], ...] = (Image, RawExif, Event, Tally, Setting)
+class Companion(Model):
+    """A file that was filed beside an image, under its stem."""
+
+    id = AutoField()
+    image_id = IntegerField()
+    place = TextField()
+    destination = FilenameField()
+    original_name = TextField()
+    folder = TextField()
+    sha256 = TextField()
+    size_bytes = IntegerField()
+    filed_at = FloatField()
+
+    class Meta:
+        table_name = "companion"
+
+
+class CaptionRequest(Model):
+    """One request to a model, written before it is sent; the quota counts them."""
+
+    id = AutoField()
+    model = TextField()
+    at = FloatField()
+
+    class Meta:
+        table_name = "caption_request"
+
+
+MODELS: tuple[type[Model], ...] = (Image, RawExif, Event, Tally, Setting, Companion, CaptionRequest)

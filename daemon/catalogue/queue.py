@@ -12,7 +12,7 @@ from peewee import fn
 
 from daemon.catalogue.database import Catalogue
 from daemon.catalogue.intake import take_in
-from daemon.catalogue.models import Image, RawExif
+from daemon.catalogue.models import Companion, Image, RawExif
 from daemon.catalogue.rows import Final, Job, Look, Place, Seen, record, to_job
 from daemon.errors import Withdrawn
 from daemon.names import display
@@ -58,11 +58,22 @@ class Queue:
             )
         return to_job(rows[0]) if rows else None
 
-    def next_due(self) -> float | None:
-        """Tell when the next queued row is due; None when none waits."""
+    def next_due(self, now: float | None = None) -> float | None:
+        """Tell when the next queued row is due; None when none waits.
+
+        Given `now`, rows that have been seen or claimed later than that are due: the clock was set back.
+        """
         with self._catalogue.reading():
             due: float | None = Image.select(fn.MIN(Image.not_before)).where(Image.status == "queued").scalar()
-        return due
+            if now is None or due is None or due <= now:
+                return due
+            later = fn.COALESCE(Image.claimed_at, Image.created_at) > now + 1
+            rows = (Image.status == "queued") & (Image.not_before > now) & later
+            if not Image.select().where(rows).exists():
+                return due
+        with self._catalogue.writing():
+            Image.update(not_before=now).where(rows).execute()
+        return now
 
     def postpone(self, job: Job, reason: str, until: float, now: float, seen: Look | None = None) -> None:
         """Put a row back without spending the attempt; `seen` is what the file looks like now."""
@@ -92,6 +103,7 @@ class Queue:
                 "waiting": reason,
                 "place": None,
                 "destination": None,
+                "companion_of": None,
                 **({"attempts": 0} if touched else changes),
             }
             Image.update(merged).where(Image.id == job.id).execute()
@@ -114,7 +126,9 @@ class Queue:
         """Write down what was learned and where the file is about to go; False when that name is another row's."""
         with self._catalogue.writing():
             other = (Image.place == place) & (Image.destination == destination) & (Image.id != job.id)
-            if Image.select().where(other).exists():
+            beside = (Companion.place == place) & (Companion.destination == destination)
+            another = Companion.image_id != values.get("companion_of", 0)
+            if Image.select().where(other).exists() or Companion.select().where(beside & another).exists():
                 return False
             changes = {**values, "place": place, "destination": destination}
             if not Image.update(changes).where((Image.id == job.id) & (Image.status == "processing")).execute():

@@ -61,6 +61,7 @@ class Job:
     destination: str | None = None
     sha256: str | None = None
     error: str | None = None
+    companion_of: int | None = None
 
 
 def new_row(file: Seen, now: float) -> dict[str, Any]:
@@ -103,4 +104,5 @@ def to_job(row: Image) -> Job:
         destination=row.destination,
         sha256=row.sha256,
         error=row.error,
+        companion_of=row.companion_of,
     )

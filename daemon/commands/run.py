@@ -2,18 +2,29 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from daemon import lock
+from daemon import lock, recovery, undo
+from daemon.captions.progress import progress
 from daemon.catalogue.memory import Memory
 from daemon.config import Config
 from daemon.consumer import Turn
-from daemon.service import Service, open_catalogue, prepare
+from daemon.doctor import rounds
+from daemon.doctor.folders import sweep
+from daemon.heartbeat import Heartbeat, Pulse
+from daemon.notify import Notifier
+from daemon.requeue import retry
+from daemon.service import Service, open_catalogue, prepare, roots
+
+if TYPE_CHECKING:
+    from web.site import Access, Site
 
 _log = logging.getLogger(__name__)
 
@@ -25,19 +36,64 @@ def main(config: Config, args: argparse.Namespace) -> int:
     folders = [path for name, path in config.folders.items() if name != "state"]
     with lock.exclusive(config.folders.state, folders):
         service = Service(config, catalogue, once=args.once)
+        undo.finish(catalogue, dict(config.folders.items()), service.thumbnails)
         return _Once(service).run() if args.once else _serve(service)
 
 
 def _serve(service: Service) -> int:
-    stop = threading.Event()
-    _on_signals(stop.set)
-    folders = service.config.folders
-    _log.info("watching %s, filing into %s", folders.inbox, folders.library)
-    service.start()
-    stop.wait()
-    _log.info("stopping")
-    service.stop()
+    # Here, not above: --once needs none of it.
+    from web.app import App
+    from web.server import Server, bind, url
+
+    config = service.config
+    access = _access(config)
+    with bind(access, config.web.port) as listener:
+        server = Server(App(_site(service), access), listener)
+        _on_signals(server.stop)
+        _log.info("watching %s, filing into %s", config.folders.inbox, config.folders.library)
+        service.start()
+        # Beside the work, not before it: a slow share must not hold up the start.
+        threading.Thread(target=rounds.warn, args=(config,), name="start-up checks").start()
+        try:
+            _log.info("serving %s", url(listener))
+            with Heartbeat(Notifier(os.environ), service.reports, _pulse(service).fault):
+                server.run()
+                _log.info("stopping")
+        finally:
+            service.stop()
     return 0
+
+
+def _pulse(service: Service) -> Pulse:
+    return Pulse(service.watcher, service.consumer, service.queue, service.config.limits.decode_seconds)
+
+
+def _access(config: Config) -> "Access":
+    from web.site import Access
+
+    token = config.token.get_secret_value() if config.token else None
+    return Access(config.web.host, config.web.allowed_hosts, config.web.cors_origins, token)
+
+
+def _site(service: Service) -> "Site":
+    """Give the web what it needs of the service, and no more."""
+    from web.site import Health, Site
+
+    config = service.config
+    limits, inbox = config.limits, config.folders.inbox
+    return Site(
+        catalogue=service.catalogue,
+        queue=service.queue,
+        captions=service.captions,
+        thumbnails=service.thumbnails,
+        inbox=inbox,
+        roots=roots(config),
+        ignore=config.inbox.ignore,
+        upload_bytes=min(limits.upload_mb, limits.file_mb) * 1_000_000,
+        min_free_bytes=limits.min_free_mb * 1_000_000,
+        health=lambda: {name: Health(ok, detail) for name, (ok, detail) in service.health().items()},
+        retry=lambda image_id: retry(service.queue, image_id, inbox, roots(config)),
+    )
 
 
 class _Once:
@@ -53,7 +109,11 @@ class _Once:
         service = self._service
         _on_signals(self._stop)
         before = service.reports.stats(time.time()).counts
+        recovery.sweep_uploads(service.config.folders.inbox)
+        for _, folder in service.config.folders.items():
+            sweep(folder)
         service.sandbox.start()
+        service.hooks.begin()
         try:
             service.watcher.scan_now()
             service.consumer.run(self._finished)
@@ -61,11 +121,24 @@ class _Once:
                 time.sleep(min(seconds, 0.1))
         finally:
             service.sandbox.close()
-        return self._report(before)
+        code = self._report(before)
+        service.hooks.drain()
+        self._caption()
+        return code
+
+    def _caption(self) -> None:
+        """Make the captions that the quota allows; what is left is made another time and is no failure."""
+        service = self._service
+        service.captioner.drain()
+        now = progress(service.captions, Memory(service.catalogue), service.captioner.settings, time.time())
+        if now.waiting:
+            _log.info("%s", now.line())
 
     def _stop(self) -> None:
         self._stopped = True
         self._service.consumer.stop()
+        self._service.captioner.stop()
+        self._service.hooks.stop()
 
     def _finished(self, turn: Turn) -> bool:
         if turn is not Turn.IDLE:
@@ -76,6 +149,8 @@ class _Once:
             return False
         if self._service.queue.next_due() is None:
             return True
+        if self._service.pairing.give_up():
+            return False
         self._blocked_since = self._blocked_since or time.monotonic()
         return time.monotonic() - self._blocked_since > self._grace
 

@@ -7,7 +7,11 @@ import time
 from typing import Any
 
 from daemon import lock
+from daemon.captions.progress import Progress, progress
+from daemon.captions.settings import of
 from daemon.catalogue import Catalogue
+from daemon.catalogue.captions import Captions
+from daemon.catalogue.memory import Memory
 from daemon.catalogue.reports import Reports
 from daemon.config import Config
 
@@ -18,14 +22,19 @@ def main(config: Config, args: argparse.Namespace) -> int:
     if not file.is_file():
         print(f"nothing has run here yet: there is no {file}", file=sys.stderr)
         return 1
-    reports = Reports(Catalogue(file))
+    catalogue = Catalogue(file)
+    reports = Reports(catalogue)
     if args.watch:
         _watch(config, reports)
     elif args.json:
-        print(json.dumps(_facts(config, reports), indent=2))
+        print(json.dumps(_facts(config, reports) | {"captions": vars(_captions(config, catalogue))}, indent=2))
     else:
-        print("\n".join(_lines(_facts(config, reports))))
+        print("\n".join([*_lines(_facts(config, reports)), _captions(config, catalogue).line()]))
     return 0
+
+
+def _captions(config: Config, catalogue: Catalogue) -> Progress:
+    return progress(Captions(catalogue), Memory(catalogue), of(config), time.time())
 
 
 def _facts(config: Config, reports: Reports) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from daemon.develop import Developed, Exif, Identity, Limits, exif, thumbnails
+from daemon.develop import Developed, Exif, Identity, Limits, damage, exif, thumbnails
 from daemon.develop.ends import checksums_match, ends_early
 from daemon.develop.formats import (
     CR3,
@@ -52,12 +52,13 @@ def _develop(file: BufferedReader, identity: Identity, limits: Limits) -> Develo
         kind = _identified(file)
     with _explained(file, kind, limits):
         picture, size = _opened_picture(file, kind, limits)
-        thumbnails.load(picture)
+        swallowed = damage.load(picture)
         orientation = orientation_of(picture, size if kind.raw else None)
         small, medium = thumbnails.make(picture, orientation)
         found, warning = _exif(file, kind, picture)
         if orientation in (5, 6, 7, 8) and not kind.raw:
             size = size[1], size[0]
+    warning = "; ".join(filter(None, (swallowed, warning))) or None
     if ends_early(file, kind, decoded=True):
         raise Truncated(f"the {kind.name} ends early")
     if kind is PNG and not checksums_match(file):

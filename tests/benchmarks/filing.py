@@ -75,7 +75,9 @@ class Program:
 
     def done(self) -> int:
         with sqlite3.connect(self._database, timeout=10) as database:
-            row = database.execute("SELECT sum(n) FROM tally WHERE status IN ('done', 'duplicate', 'failed')").fetchone()
+            row = database.execute(
+                "SELECT sum(n) FROM tally WHERE status IN ('done', 'duplicate', 'failed')"
+            ).fetchone()
         database.close()
         return int(row[0])
 

@@ -11,7 +11,7 @@ from typing import Any
 from tests.campaigns.stage import OUTPUTS, Stage
 
 _FINAL = {"library": "done", "duplicates": "duplicate", "failed": "failed"}
-_BESIDE = (".reason.txt", ".xmp")
+BESIDE = (".reason.txt", ".xmp")
 
 
 def hash_of(path: Path) -> str:
@@ -24,7 +24,7 @@ def files(folder: Path) -> Iterator[str]:
     """List what is no folder, by relative path; what stands beside an original is not listed with it."""
     everything = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
     for name in sorted(everything):
-        if not any(name.endswith(suffix) and name.removesuffix(suffix) in everything for suffix in _BESIDE):
+        if not any(name.endswith(suffix) and name.removesuffix(suffix) in everything for suffix in BESIDE):
             yield name
 
 
@@ -38,12 +38,13 @@ def rows(stage: Stage) -> list[dict[str, Any]]:
 
 def visible(stage: Stage) -> list[str]:
     """Judge an instant, even one at which the program was just killed: no half-written file under a whole name."""
-    known = stage.must + stage.may
     return [
         f"half-written: {place}/{name}"
         for place in OUTPUTS
         for name in (files(stage.folder(place)) if stage.folder(place).is_dir() else ())
-        if not name.rpartition("/")[2].startswith(".darkroom-") and hash_of(stage.folder(place) / name) not in known
+        if not name.rpartition("/")[2].startswith(".darkroom-")
+        and not name.endswith(BESIDE)
+        and not stage.knows(hash_of(stage.folder(place) / name))
     ]
 
 
@@ -77,10 +78,13 @@ def _losses(stage: Stage, found: dict[str, Counter[str]]) -> Iterator[str]:
         least = stage.must[content]
         if not stage.keep_duplicates:
             least, times = min(least, 1), 1
-        times += stage.again
+        if stage.again:
+            times *= 2
         if not least <= total[content] <= times:
             where = {place: there[content] for place, there in found.items() if there[content]}
             yield f"{content[:8]} was put in {least} to {times} times and came out {total[content]} times: {where}"
+        if content in stage.either:
+            continue
         if content in stage.bad:
             if found["library"][content]:
                 yield f"{content[:8]} is no image, but in the library"

@@ -1,9 +1,8 @@
 """Cuts the power: the order of writes, fsyncs and commits is traced, and what each instant would leave is restarted."""
 
-import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ def record(act: Act, stage: Stage) -> list[trace.Call]:
     with tempfile.NamedTemporaryFile(suffix=".strace") as log:
         program.run(stage.base, *act.words, under=trace.words(Path(log.name), _OPENING, written=20_000_000))
         calls = trace.read(Path(log.name))
-    changing = trace.changes(calls, _roots(stage), _OPENING)
+    changing = trace.changes(calls, stage.roots, _OPENING)
     return [call for call in changing if call.name != "openat" or "O_CREAT" in call.text or "O_TRUNC" in call.text]
 
 
@@ -30,7 +29,7 @@ def order(act: Act) -> Tally:
     """Check, at each call of an act, that nothing is removed or shown before what must precede it is durable."""
     tally = Tally(act.name)
     with act.template() as template, act.stage(template) as stage:
-        disk = Disk(_roots(stage))
+        disk = Disk(stage.roots)
         for name in check.files(stage.inbox):
             # Its writer has closed it, which promises nothing.
             disk.forget_bytes(stage.inbox / name)
@@ -56,7 +55,9 @@ def _broken(disk: Disk, call: trace.Call, stage: Stage) -> Iterator[str]:
     if call.name == "unlink" and now is not None and Path(source).is_relative_to(stage.base):
         sources = (stage.inbox, stage.folder("failed"))
         if any(Path(source).is_relative_to(folder) for folder in sources) and not source.endswith(".reason.txt"):
-            if not any(content == now for path, content in disk.all_promised() if path != source and "/state/" not in path):
+            if not any(
+                content == now for path, content in disk.all_promised() if path != source and "/state/" not in path
+            ):
                 yield f"{call}: its bytes are not durable anywhere else"
             if disk.unpromised(f"{stage.state}/darkroom.db-wal"):
                 yield f"{call}: the row that says so is not committed"
@@ -68,7 +69,7 @@ def cut(act: Act, every: int = 1) -> Tally:
     """Cut the power after each call of an act, in each way that POSIX allows, restart, and judge."""
     tally = Tally(act.name)
     with act.template() as template, act.stage(template) as stage:
-        disk = Disk(_roots(stage))
+        disk = Disk(stage.roots)
         calls = record(act, stage)
         seen: set[str] = set()
         jobs = []
@@ -89,7 +90,9 @@ def cut(act: Act, every: int = 1) -> Tally:
                     jobs.append((call, way, pool.submit(_restarted, wreck)))
             for call, way, job in jobs:
                 tally.points += 1
-                tally.problems += [f"{act.name}: power cut after {call} ({way.value}): {fault}" for fault in job.result()]
+                tally.problems += [
+                    f"{act.name}: power cut after {call} ({way.value}): {fault}" for fault in job.result()
+                ]
     return tally
 
 
@@ -100,7 +103,3 @@ def _restarted(stage: Stage) -> list[str]:
         shutil.rmtree(stage.base)
         if stage.away is not None:
             shutil.rmtree(stage.away)
-
-
-def _roots(stage: Stage) -> list[Path]:
-    return [stage.base, *([stage.away] if stage.away else [])]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -38,7 +39,7 @@ def command(*words: str) -> list[str]:
 def environment() -> dict[str, str]:
     """Give the environment for the program: no keys, this source tree."""
     kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    return kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 def run(base: Path, *words: str, under: Sequence[str] = (), seconds: float = 120.0) -> Outcome:
@@ -47,19 +48,22 @@ def run(base: Path, *words: str, under: Sequence[str] = (), seconds: float = 120
     try:
         text, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
+        # Its fault handler writes what each thread is at.
+        os.killpg(process.pid, signal.SIGABRT)
+        text, _ = process.communicate()
         end(process)
-        raise AssertionError(f"{' '.join(words)} did not end within {seconds:g} s") from None
+        raise AssertionError(f"{' '.join(words)} did not end within {seconds:g} s: {text[-6000:]}") from None
     wait_for_group(process.pid)
     return Outcome(process.returncode, text)
 
 
-def start(base: Path, *words: str, under: Sequence[str] = ()) -> "subprocess.Popen[str]":
-    """Start darkroom in a session of its own."""
+def start(base: Path, *words: str, under: Sequence[str] = (), output: Any = subprocess.PIPE) -> "subprocess.Popen[str]":
+    """Start darkroom in a session of its own; what it writes goes to `output`."""
     return subprocess.Popen(
         [*under, *command(*words)],
         cwd=base,
         env=environment(),
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
@@ -78,11 +82,14 @@ def end(process: "subprocess.Popen[str]") -> None:
 @contextmanager
 def serving(base: Path, *, under: Sequence[str] = (), log: Path | None = None) -> Iterator["subprocess.Popen[bytes]"]:
     """Keep `darkroom run` going for a block, its output in `log`; stop it with SIGTERM, and expect exit code 0."""
-    with (log or base / "run.log").open("ab") as out:
+    file = log or base / "run.log"
+    with file.open("ab") as out:
+        before = out.tell()
         process = subprocess.Popen(
             [*under, *command("run")], cwd=base, env=environment(), stdout=out, stderr=out, start_new_session=True
         )
         try:
+            wait(lambda: b"serving http" in file.read_bytes()[before:], 30, lambda: file.read_text(errors="replace"))
             yield process
             process.send_signal(signal.SIGTERM)
             code = process.wait(30)
@@ -91,7 +98,7 @@ def serving(base: Path, *, under: Sequence[str] = (), log: Path | None = None) -
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         wait_for_group(process.pid)
-        assert code == 0, f"ended with {code}: {(log or base / 'run.log').read_text(errors='replace')[-2000:]}"
+        assert code == 0, f"ended with {code}: {file.read_text(errors='replace')[-2000:]}"
 
 
 def group(pid: int) -> list[psutil.Process]:
@@ -106,7 +113,15 @@ def group(pid: int) -> list[psutil.Process]:
 
 def wait_for_group(pid: int) -> None:
     """Wait until a process group is gone; fail naming what is left of it."""
-    wait(lambda: not group(pid), _ENDED_SECONDS, lambda: f"still running: {group(pid)}")
+    wait(lambda: _is_gone(pid), _ENDED_SECONDS, lambda: f"still running: {group(pid)}")
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return True
+    return not group(pid)  # those that nobody has waited for are no more than entries
 
 
 def wait(condition: Callable[[], object], seconds: float, what: Callable[[], str] | str) -> None:
@@ -122,4 +137,6 @@ def has_strace() -> bool:
     """Tell whether strace is here and may trace."""
     if shutil.which("strace") is None:
         return False
-    return subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
+    )

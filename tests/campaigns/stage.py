@@ -1,6 +1,7 @@
 """The folders on which a campaign plays, and what was put into them."""
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -14,6 +15,8 @@ OUTPUTS = ("library", "duplicates", "failed")
 _SECTIONS: Mapping[str, Mapping[str, object]] = {
     "inbox": {"settle_seconds": 0.2},
     "limits": {"min_free_mb": 1},
+    # Any free port: several run at once.
+    "web": {"port": 0},
 }
 
 
@@ -24,7 +27,7 @@ def digest(content: bytes) -> str:
 
 @dataclass
 class Stage:
-    """One set of folders. `away` holds those of the outputs that lie on another filesystem, None where all are in `base`.
+    """One set of folders. `away` holds the outputs where they lie on another filesystem.
 
     `must` counts the contents that have to come out, as often as they were put in; `may` those whose writer was
     never told that they had arrived.
@@ -36,6 +39,8 @@ class Stage:
     may: Counter[str] = field(default_factory=Counter)
     # Contents that no decoder can read; all others have to end in the library or as a duplicate.
     bad: set[str] = field(default_factory=set)
+    # Contents that may be either.
+    either: set[str] = field(default_factory=set)
     attempts: int = 3
     keep_duplicates: bool = True
     # A power cut may bring a removed inbox name back: then the file comes out once more, as a duplicate.
@@ -48,6 +53,14 @@ class Stage:
     @property
     def state(self) -> Path:
         return self.base / "state"
+
+    @property
+    def roots(self) -> list[Path]:
+        return [self.base, *([self.away] if self.away else [])]
+
+    def moved_to(self, other: "Stage") -> dict[Path, Path]:
+        """Tell where each of this stage's folders is on another."""
+        return dict(zip(self.roots, other.roots, strict=True))
 
     def folder(self, name: str) -> Path:
         """Tell where one of the three outputs is."""
@@ -67,6 +80,10 @@ class Stage:
         if bad:
             self.bad.add(digest(content))
 
+    def knows(self, content: str) -> bool:
+        """Tell whether bytes have been put in, by a writer that has ended or is at it; from any thread."""
+        return content in self.may or content in self.must
+
     def configure(self, **sections: Mapping[str, object]) -> None:
         """Write config.toml: the campaigns' own values and what is given."""
         folders = {} if self.away is None else {name: str(self.folder(name)) for name in OUTPUTS}
@@ -83,10 +100,25 @@ class Stage:
 
     def copy(self, base: Path, away: Path | None) -> "Stage":
         """Copy all folders, and what is expected of them, to other places; config.toml is left to the caller."""
-        shutil.copytree(self.base, base, dirs_exist_ok=True, symlinks=True)
+        _copy_tree(self.base, base)
         if self.away is not None and away is not None:
-            shutil.copytree(self.away, away, dirs_exist_ok=True, symlinks=True)
+            _copy_tree(self.away, away)
         return Stage(base, away, Counter(self.must), Counter(self.may), set(self.bad))
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copy a tree in which two names of one file stay so."""
+    names: dict[int, str] = {}
+
+    def copy(here: str, there: str) -> None:
+        inode = os.lstat(here).st_ino
+        if inode in names:
+            os.link(names[inode], there, follow_symlinks=False)
+        else:
+            shutil.copy2(here, there, follow_symlinks=False)
+            names[inode] = there
+
+    shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True, copy_function=copy)
 
 
 def _toml(value: object) -> str:

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Every call that changes files, names or what of them is durable. Opening with O_CREAT is told from opening below.
@@ -21,7 +21,7 @@ _PATHS = re.compile(r'\b\d+<(?P<fd>[^>]*)>|"(?P<text>(?:[^"\\]|\\.)*)"')
 
 @dataclass(frozen=True)
 class Call:
-    """One system call: the `nth` of this name by its thread (from 1), the paths it names, whether it went well."""
+    """One system call: the `nth` of its name that touches its last path (from 1), and whether it went well."""
 
     tid: int
     name: str
@@ -31,24 +31,33 @@ class Call:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.name} {self.nth} ({', '.join(self.paths)})"
+        return f"{self.name} {self.nth} of {self.paths[-1] if self.paths else 'nothing'}"
 
 
 def read(log: Path) -> list[Call]:
     """Read a log written by `strace -f -y`, in the order in which the calls began."""
-    counts: Counter[tuple[int, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     calls: list[Call] = []
     pending: dict[int, int] = {}
     for line in log.read_text(errors="replace").splitlines():
         if began := _LINE.match(line):
             tid, name, rest = int(began["tid"]), began["name"], began["rest"]
-            counts[tid, name] += 1
+            paths = tuple(_paths(name, rest))
+            counts.update((name, path) for path in set(paths))
             if "<unfinished ...>" in rest:
                 pending[tid] = len(calls)
-            calls.append(Call(tid, name, counts[tid, name], tuple(_paths(name, rest)), _went_well(rest), rest))
+            nth = counts[name, paths[-1]] if paths else 0
+            calls.append(Call(tid, name, nth, paths, _went_well(rest), rest))
         elif (ended := _RESUMED.match(line)) and (at := pending.pop(int(ended["tid"]), None)) is not None:
             was = calls[at]
-            calls[at] = Call(was.tid, was.name, was.nth, was.paths, _went_well(ended["rest"]), was.text.replace(" <unfinished ...>", "") + ended["rest"])
+            calls[at] = Call(
+                was.tid,
+                was.name,
+                was.nth,
+                was.paths,
+                _went_well(ended["rest"]),
+                was.text.replace(" <unfinished ...>", "") + ended["rest"],
+            )
     return calls
 
 
@@ -73,12 +82,35 @@ def words(log: Path, names: Iterable[str] = CHANGING, written: int = 0) -> list[
     return ["strace", "-f", "--seccomp-bpf", "-y", "-qq", "-s", str(written), "-o", str(log), *what]
 
 
+def relocated(call: Call, moved: Mapping[Path, Path]) -> Call:
+    """Give the same call on other folders."""
+    return replace(call, paths=tuple(_relocated(Path(path), moved) for path in call.paths))
+
+
+def _relocated(path: Path, moved: Mapping[Path, Path]) -> str:
+    for was, now in moved.items():
+        if path.is_relative_to(was):
+            return str(now / path.relative_to(was))
+    return str(path)
+
+
+def at(call: Call, moved: Mapping[Path, Path], what: str) -> list[str]:
+    """Give the words that do something to one call of a second run, whose folders have been `moved`.
+
+    `what` is as strace puts it: `signal=SIGKILL`, `error=EIO`.
+    """
+    path = relocated(call, moved).paths[-1]
+    inject = f"inject={call.name}:{what}:when={call.nth}"
+    # By path: calls on other files, and those of the decoder's process, neither count nor suffer.
+    # Not with --seccomp-bpf, fast as it is: strace 6.1 then sends no signals.
+    return ["strace", "-f", "-qq", "-o", "/dev/null", "-P", path, "-e", f"trace={call.name}", "-e", inject]
+
+
 def changes(calls: Iterable[Call], folders: Iterable[Path], names: Container[str] = CHANGING) -> list[Call]:
-    """Keep the calls that change something below `folders`; SQLite's shared memory is none of it."""
+    """Keep the calls that change something in `folders`; SQLite's shared memory is none of it."""
     roots = tuple(f"{folder}/" for folder in folders)
     return [
         call
         for call in calls
-        if call.name in names
-        and any(path.startswith(roots) and not path.endswith("-shm") for path in call.paths)
+        if call.name in names and any(f"{path}/".startswith(roots) and not path.endswith("-shm") for path in call.paths)
     ]

@@ -127,7 +127,7 @@ class Gemini:
         self.delay = delay
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
+        self._server = _Server(("127.0.0.1", port), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
@@ -159,6 +159,11 @@ class Gemini:
 
     def wait_closed(self) -> None:
         self._closing.wait()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients are killed in the middle of requests here."""
 
 
 def _handler(gemini: Gemini) -> Callable[..., BaseHTTPRequestHandler]:

@@ -1,0 +1,239 @@
+"""The captioner's loop: one caption at a time, from its own thread.
+
+Nothing here touches the queue: an image is `done` before it comes here, and stays so whatever happens.
+"""
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from daemon.captions import client as gemini
+from daemon.captions import prompt
+from daemon.captions.pause import Memory, Pauses
+from daemon.captions.progress import progress
+from daemon.captions.quota import Quota
+from daemon.captions.settings import Settings
+from daemon.captions.verdicts import Verdicts
+from daemon.catalogue.captions import Captions, CaptionStatus, Origin, Wanting, Words
+from daemon.errors import EnvironmentFault
+from daemon.sidecar import Sidecars
+from daemon.thumbnails import Thumbnails
+
+_log = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 1.0
+_LOOK_SECONDS = 2.0
+_FAULT_SECONDS = 30.0
+_STOP_SECONDS = 3.0
+_REQUEST_SECONDS = 45.0
+# What `drain` waits for: the quota of the minute, not that of the day.
+_LIMIT_SECONDS = 60.0
+_TOKENS = 2048
+
+
+class Captioner:
+    """Asks for captions from `start` to `stop`; `drain` does so in the caller's thread until nothing is due."""
+
+    def __init__(
+        self,
+        captions: Captions,
+        memory: Memory,
+        thumbnails: Thumbnails,
+        sidecars: Sidecars,
+        settings: Callable[[], Settings],
+        *,
+        session: Callable[[], AbstractContextManager[None]] = nullcontext,
+        request_seconds: float = _REQUEST_SECONDS,
+    ) -> None:
+        self.captions = captions
+        self._thumbnails = thumbnails
+        self._sidecars = sidecars
+        self._settings = settings
+        self._session = session
+        self._seconds = request_seconds
+        self._memory = memory
+        self._pauses = Pauses(memory)
+        self._verdicts = Verdicts(captions, self._pauses)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="captioner", daemon=True)
+        self._client: tuple[str, gemini.Client] | None = None
+        self._was_on: bool | None = None
+        self._fault: str | None = None
+        # When the loop last came round (monotonic seconds), for a watchdog; a request may take a minute.
+        self.progress = time.monotonic()
+
+    @property
+    def settings(self) -> Settings:
+        """Give the settings as they are now."""
+        return self._settings()
+
+    def status_for(self, folder: str) -> CaptionStatus:
+        """Tell with which caption status a photo of a subfolder of the inbox is filed."""
+        settings = self._settings()
+        if settings.is_private(folder):
+            return "private"
+        return "pending" if settings.key else "off"
+
+    def start(self) -> None:
+        """Begin; says once whether captions are on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End within seconds; an answer that is still awaited is given up, and asked for again another time."""
+        self._stopping.set()
+        self.captions.changed.set()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_SECONDS)
+
+    def alive(self) -> bool:
+        """Tell whether the thread lives."""
+        return self._thread.is_alive()
+
+    def drain(self, turned: Callable[[], object] = lambda: None) -> float | None:
+        """Make the captions that are due, waiting for the minute's quota where need be.
+
+        `turned` is called after each turn. Returns the seconds until more can be done, None when nothing is left.
+        """
+        with self._session():
+            while not self._stopping.is_set():
+                now = time.time()
+                wait = self.run_once(now)
+                turned()
+                if not self._settings().key or self.captions.count("pending") == 0:
+                    return None
+                if wait > _LIMIT_SECONDS:
+                    return wait
+                due = self.captions.next_due()
+                if due is not None and due > time.time() and due - now > _IDLE_SECONDS:
+                    return due - now
+                self._stopping.wait(wait)
+        return None
+
+    def _run(self) -> None:
+        with self._session():
+            while not self._stopping.is_set():
+                self.captions.changed.clear()
+                wait = self.run_once(time.time())
+                self.progress = time.monotonic()
+                if wait and not self._stopping.is_set():
+                    self.captions.changed.wait(min(wait, _LOOK_SECONDS))
+
+    def run_once(self, now: float) -> float:
+        """Do one turn, at most one request; returns the seconds after which another makes sense. Never raises."""
+        try:
+            for image_id in self.captions.sidecars_due():
+                self._sidecars.write(image_id)
+            wait = self._turn(now)
+        except EnvironmentFault as fault:
+            if str(fault) != self._fault:
+                _log.warning("captions and sidecars wait: %s", fault)
+            self._fault = str(fault)
+            return _FAULT_SECONDS
+        except Exception:
+            _log.exception("an error in the captioner itself")
+            return _FAULT_SECONDS
+        self._fault = None
+        return wait
+
+    def _turn(self, now: float) -> float:
+        settings = self._settings()
+        self._tell(settings, now)
+        if settings.key is None:
+            return _IDLE_SECONDS
+        left = self._pauses.left(settings.fingerprint, now)
+        if left is not None:
+            return left
+        wanting = self.captions.next(now)
+        if wanting is None:
+            due = self.captions.next_due()
+            return _IDLE_SECONDS if due is None else max(0.05, min(_IDLE_SECONDS, due - now))
+        if settings.is_private(wanting.folder):
+            self.captions.conclude(wanting.id, "private", "its folder is private", now)
+            return 0.0
+        try:
+            image = self._thumbnails.path(wanting.sha256, "medium").read_bytes()
+        except OSError as error:
+            self.captions.conclude(wanting.id, "failed", f"its thumbnail can't be read: {error.strerror}", now)
+            return 0.0
+        return self._caption(wanting, image, settings, now)
+
+    def _caption(self, wanting: Wanting, image: bytes, settings: Settings, now: float) -> float:
+        thumb_sha = hashlib.sha256(image).hexdigest()
+        if wanting.wanted is None and (twin := self.captions.twin(thumb_sha, wanting.id)) is not None:
+            self._keep(wanting, *twin, thumb_sha, now)
+            return 0.0
+        model = wanting.wanted or settings.model
+        quota = Quota(self.captions, model, settings.requests_per_minute, settings.requests_per_day)
+        free_at = quota.free_at(now)
+        if free_at > now and wanting.wanted not in {None, "", settings.model}:
+            # Another model's quota must not hold up the usual one's.
+            self.captions.later(wanting.id, free_at, "the quota is used up", spent=False)
+            return 0.0
+        if free_at > now:
+            return free_at - now
+        quota.spend(now)
+        try:
+            words, origin = self._ask(wanting, image, model, settings)
+        except gemini.Stopped:
+            return 0.0
+        except (gemini.CaptionError, prompt.Unusable) as error:
+            return self._verdicts.decide(wanting, error, settings, time.time())
+        except Exception as error:
+            _log.exception("image %d: an error in darkroom itself", wanting.id)
+            own = gemini.Unavailable(f"an error in darkroom itself: {error!r}")
+            return self._verdicts.decide(wanting, own, settings, time.time())
+        self._verdicts.went_well()
+        self._keep(wanting, words, origin, thumb_sha, time.time())
+        return 0.0
+
+    def _ask(self, wanting: Wanting, image: bytes, model: str, settings: Settings) -> tuple[Words, Origin]:
+        if self._client is None or self._client[0] != settings.fingerprint:
+            self._close()
+            fresh = gemini.Client(settings.key or "", settings.base_url, self._stopping, self._seconds)
+            self._client = settings.fingerprint, fresh
+        text = prompt.compose(settings.prompt, settings.language, _facts(wanting) if settings.facts else ())
+        # Cut off once, it may think longer the next time.
+        tokens = _TOKENS << min(wanting.attempts, 3)
+        reply = self._client[1].ask(model, image, text, tokens=tokens)
+        answer = prompt.check(reply.text)
+        words = Words(answer.caption, answer.keywords, None, answer.visible_text)
+        version = prompt.version(settings.prompt, settings.language)
+        return words, Origin(model, version, reply.tokens_in, reply.tokens_out)
+
+    def _keep(self, wanting: Wanting, words: Words, origin: Origin, thumb_sha: str, now: float) -> None:
+        if not self._stopping.is_set() and self.captions.store(wanting.id, words, origin, thumb_sha, now):
+            _log.info("image %d: captioned", wanting.id)
+            self._sidecars.write(wanting.id)
+
+    def _tell(self, settings: Settings, now: float) -> None:
+        """Say once whether captions are on, and again when that changes."""
+        is_on = settings.key is not None
+        if is_on is self._was_on:
+            return
+        self._was_on = is_on
+        if is_on:
+            told = progress(self.captions, self._memory, settings, now).line()
+            _log.info("captions are on (%s): %s", settings.model, told)
+        else:
+            _log.info("captions are off: there is no GEMINI_API_KEY in the environment or in .env")
+
+    def _close(self) -> None:
+        if self._client is not None:
+            self._client[1].close()
+            self._client = None
+
+
+def _facts(wanting: Wanting) -> tuple[str, ...]:
+    """List what is known of a photo, for the prompt."""
+    told = []
+    if wanting.taken_at and wanting.taken_from != "mtime":
+        told.append(f"taken on {wanting.taken_at[:10]}")
+    if wanting.folder:
+        told.append(f"from a folder named {wanting.folder}")
+    camera = " ".join(part for part in (wanting.camera_make, wanting.camera_model) if part)
+    if camera:
+        told.append(f"camera {camera}")
+    return tuple(told)

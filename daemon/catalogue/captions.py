@@ -1,0 +1,230 @@
+"""The captions in the catalogue: a person's words, a model's, who waits for one, and the requests made so far.
+
+`caption_status` is `off | pending | done | blocked | failed | private`, and only `pending` rows are ever asked for.
+A person's words (`edited_at`) are never changed by a model.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from peewee import SQL, fn
+
+from daemon.catalogue.caption_counts import PENDING, CaptionCounts, CaptionStatus
+from daemon.catalogue.database import Catalogue
+from daemon.catalogue.models import Image
+from daemon.catalogue.rows import record
+from daemon.errors import Rejected
+
+# The plus: see `PENDING`.
+_SIDECAR_DUE = SQL("(sidecar_due > 0 AND +status = 'done')")
+
+__all__ = ["KEPT", "CaptionStatus", "Captions", "Origin", "Wanting", "Words"]
+
+
+class _Kept(Enum):
+    KEPT = "not mentioned"
+
+
+KEPT = _Kept.KEPT
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is said of a photo; None is unknown."""
+
+    caption: str | None = None
+    keywords: list[str] | None = None
+    title: str | None = None
+    visible_text: str | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a caption came about: the model, the prompt's version, and what it cost."""
+
+    model: str
+    prompt: str
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+
+
+@dataclass(frozen=True)
+class Wanting:
+    """An image whose caption is due. `wanted` is the model a person asked for ("" the configured one), or None."""
+
+    id: int
+    sha256: str
+    folder: str
+    destination: str
+    attempts: int
+    wanted: str | None
+    taken_at: str | None
+    taken_from: str | None
+    camera_make: str | None
+    camera_model: str | None
+
+
+class Captions(CaptionCounts):
+    """The captions of one catalogue; any thread may call it. `changed` is set whenever there is work for the loop."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        super().__init__(catalogue)
+        self.changed = threading.Event()
+
+    def edit(
+        self,
+        image_id: int,
+        now: float,
+        *,
+        caption: str | _Kept | None = KEPT,
+        keywords: Sequence[str] | _Kept | None = KEPT,
+        title: str | _Kept | None = KEPT,
+    ) -> None:
+        """Write a person's words, which no model changes from then on; what is not mentioned stays.
+
+        The sidecar follows within moments. Raises Rejected where there is no such image.
+        """
+        given: dict[str, Any] = {"caption": caption, "keywords": keywords, "title": title}
+        words = {key: value for key, value in given.items() if value is not KEPT}
+        with self._catalogue.writing():
+            row = Image.get_or_none((Image.id == image_id) & Image.companion_of.is_null())
+            if row is None:
+                raise Rejected(f"there is no image {image_id}")
+            changes = {**words, "sidecar_due": Image.sidecar_due + 1}
+            if "keywords" in words and words["keywords"] is not None:
+                changes["keywords"] = list(words["keywords"])
+            if words.keys() & {"caption", "keywords"}:
+                changes |= {"edited": together(row.edited, words), "edited_at": now}
+            if "caption" in words:
+                changes |= {"caption_status": "done", "caption_error": None, "caption_wanted": None}
+            Image.update(changes).where(Image.id == image_id).execute()
+            record(image_id, now, "edited", f"{', '.join(words)} by a person")
+        self.changed.set()
+
+    def ask_again(self, image_id: int, now: float, model: str | None = None) -> None:
+        """Have a model asked for a new caption; the one that is there stays until then.
+
+        Raises Rejected where there is no filed image of that id, or its words are a person's.
+        """
+        with self._catalogue.writing():
+            self.check(image_id)
+            changes = {
+                "caption_status": "pending",
+                "caption_wanted": model or "",
+                # Before all that merely wait their turn: somebody is looking.
+                "caption_not_before": -1.0,
+                "caption_attempts": 0,
+                "caption_error": None,
+            }
+            Image.update(changes).where(Image.id == image_id).execute()
+            record(image_id, now, "caption asked", f"of {model}" if model else "")
+        self.changed.set()
+
+    def check(self, image_id: int) -> None:
+        """Raise Rejected, saying why, where a model can't be asked for an image's caption."""
+        with self._catalogue.reading():
+            row = Image.get_or_none((Image.id == image_id) & (Image.status == "done"))
+        if row is None:
+            raise Rejected(f"image {image_id} is not one that was filed")
+        if "caption" in (row.edited or ""):
+            raise Rejected(f"image {image_id}: its caption is a person's words, which no model replaces")
+
+    def fill_in(self, image_ids: Sequence[int]) -> None:
+        """Have the configured model asked for captions of images that have none."""
+        changes = {"caption_status": "pending", "caption_not_before": 0.0, "caption_attempts": 0}
+        with self._catalogue.writing():
+            for start in range(0, len(image_ids), 500):
+                Image.update(changes).where(Image.id.in_(image_ids[start : start + 500])).execute()
+        self.changed.set()
+
+    def next(self, now: float) -> Wanting | None:
+        """Give the image whose caption has been due for longest; None when none is."""
+        due = Image.select().where(PENDING & (Image.caption_not_before <= now))
+        with self._catalogue.reading():
+            row = due.order_by(Image.caption_not_before, Image.id).first()
+        if row is None:
+            return None
+        return Wanting(
+            id=row.id,
+            sha256=row.sha256,
+            folder=row.folder,
+            destination=row.destination,
+            attempts=row.caption_attempts,
+            wanted=row.caption_wanted,
+            taken_at=row.taken_at,
+            taken_from=row.taken_from,
+            camera_make=row.camera_make,
+            camera_model=row.camera_model,
+        )
+
+    def next_due(self) -> float | None:
+        """Tell when the next caption is due; None when none is waited for."""
+        with self._catalogue.reading():
+            due: float | None = Image.select(fn.MIN(Image.caption_not_before)).where(PENDING).scalar()
+        return due
+
+    def store(self, image_id: int, words: Words, origin: Origin, thumb_sha: str, now: float) -> bool:
+        """Keep a model's answer, except where a person has written meanwhile; False where it is not wanted any more."""
+        with self._catalogue.writing():
+            row = Image.get_or_none((Image.id == image_id) & PENDING)
+            if row is None:
+                return False
+            edited = row.edited or ""
+            changes = {
+                "caption": row.caption if "caption" in edited else words.caption,
+                "keywords": row.keywords if "keywords" in edited else words.keywords,
+                "visible_text": words.visible_text,
+                "caption_status": "done",
+                "caption_model": origin.model,
+                "caption_prompt": origin.prompt,
+                "tokens_in": origin.tokens_in,
+                "tokens_out": origin.tokens_out,
+                "captioned_at": now,
+                "caption_error": None,
+                "caption_wanted": None,
+                "thumb_sha": thumb_sha,
+                "sidecar_due": Image.sidecar_due + 1,
+            }
+            Image.update(changes).where(Image.id == image_id).execute()
+            record(image_id, now, "captioned", f"by {origin.model}")
+        return True
+
+    def twin(self, thumb_sha: str, image_id: int) -> tuple[Words, Origin] | None:
+        """Find the answer that a model has given for the very same thumbnail."""
+        same = (Image.thumb_sha == thumb_sha) & (Image.caption_status == "done") & (Image.id != image_id)
+        with self._catalogue.reading():
+            row = Image.get_or_none(same & Image.edited.is_null() & Image.caption_model.is_null(False))
+        if row is None:
+            return None
+        words = Words(row.caption, row.keywords, None, row.visible_text)
+        return words, Origin(str(row.caption_model), row.caption_prompt or "", 0, 0)
+
+    def conclude(self, image_id: int, status: CaptionStatus, reason: str, now: float) -> None:
+        """End the wait for a caption without one: blocked, failed, private or off."""
+        with self._catalogue.writing():
+            changes = {"caption_status": status, "caption_error": reason, "caption_wanted": None}
+            if Image.update(changes).where((Image.id == image_id) & PENDING).execute():
+                record(image_id, now, f"caption {status}", reason)
+
+    def later(self, image_id: int, until: float, reason: str, *, spent: bool = True) -> None:
+        """Ask for a caption again later; `spent` counts the attempt."""
+        changes: Mapping[str, Any] = {
+            "caption_not_before": until,
+            "caption_attempts": Image.caption_attempts + spent,
+            "caption_error": reason,
+        }
+        with self._catalogue.writing():
+            Image.update(changes).where((Image.id == image_id) & PENDING).execute()
+
+    def sidecars_due(self, limit: int = 100) -> list[int]:
+        """List filed images whose sidecar is older than the row."""
+        with self._catalogue.reading():
+            return [row.id for row in Image.select(Image.id).where(_SIDECAR_DUE).order_by(Image.id).limit(limit)]
+
+
+def together(edited: str | None, more: Iterable[str]) -> str:
+    """Add to the names of the columns that a person wrote; a title is always a person's and needs no note."""
+    return " ".join(sorted({*(edited or "").split(), *more} - {"title"}))

@@ -1,0 +1,29 @@
+"""Tell everything that happened to one file, and where it is now."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from daemon.catalogue import Catalogue
+from daemon.config import Config
+from daemon.explain import Explainer
+
+
+def main(config: Config, args: argparse.Namespace) -> int:
+    """Print a paragraph for each image that was meant; 1 when there is none."""
+    file = config.folders.state / "darkroom.db"
+    if not file.is_file():
+        print(f"nothing has run here yet: there is no {file}", file=sys.stderr)
+        return 1
+    explainer = Explainer(config, Catalogue(file))
+    here = Path.cwd()
+    paragraphs = [list(explainer.image(image_id)) for image_id in explainer.find(args.target, here)]
+    paragraphs = [lines for lines in paragraphs if lines]
+    untracked = None if paragraphs else explainer.untracked(args.target, here)
+    if untracked:
+        paragraphs = [[f"{args.target}: {untracked}"]]
+    if not paragraphs:
+        print(f"{args.target}: darkroom has never seen such an image", file=sys.stderr)
+        return 1
+    print("\n\n".join("\n".join(lines) for lines in paragraphs))
+    return 0

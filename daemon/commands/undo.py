@@ -1,0 +1,34 @@
+"""Move filed originals out again."""
+
+import argparse
+import sys
+import time
+
+from daemon.config import Config
+from daemon.errors import DarkroomError, Rejected
+from daemon.service import open_catalogue
+from daemon.thumbnails import Thumbnails
+from daemon.undo import Undo, alone
+
+
+def main(config: Config, args: argparse.Namespace) -> int:
+    """Move each image into --to; 1 when one can't be."""
+    to = args.to.expanduser().absolute()
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DarkroomError(f"{to} can't be made: {error.strerror}") from error
+    catalogue = open_catalogue(config)
+    refused = moved = 0
+    with alone(config.folders.state):
+        undo = Undo(catalogue, dict(config.folders.items()), Thumbnails(config.folders.state / "thumbnails"))
+        undo.resume()
+        for image_id in args.ids or undo.since(time.time() - args.since):
+            try:
+                print(f"image {image_id}: {undo.out(image_id, to)}")
+                moved += 1
+            except Rejected as reason:
+                print(reason, file=sys.stderr)
+                refused += 1
+    print(f"{moved} moved out")
+    return 1 if refused else 0

@@ -1,0 +1,106 @@
+"""Where a file goes, relative to its folder, what its row learns of it, and what is said of one that failed."""
+
+import logging
+import os
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from daemon import disk, names
+from daemon.catalogue import Job
+from daemon.dates import Taken
+from daemon.develop import Developed
+from daemon.errors import EnvironmentFault
+
+_log = logging.getLogger(__name__)
+
+
+def mirrored(job: Job) -> PurePosixPath:
+    """Keep the name and the subfolders that a file had in the inbox."""
+    folder = [names.component(part) for part in job.path.split("/")[:-1]]
+    return PurePosixPath(*folder, names.component(job.original_name))
+
+
+def library_name(template: str, job: Job, developed: Developed, at: datetime) -> PurePosixPath:
+    """Fill in the template for one image."""
+    exif = developed.exif
+    make, model = exif.camera_make or "", exif.camera_model or ""
+    # "Canon Canon EOS 40D" is how a camera introduces itself, not how anybody calls it.
+    camera = model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
+    values = names.Values(
+        taken=at,
+        name=names.with_true_suffix(names.component(job.original_name), developed.suffixes),
+        folder=str(mirrored(job).parent) if "/" in job.path else "",
+        camera=camera,
+        make=exif.camera_make,
+        model=exif.camera_model,
+        lens=exif.lens_model,
+        format=developed.format,
+        source=job.source,
+    )
+    return names.expand(template, values)
+
+
+def columns(developed: Developed, when: Taken) -> dict[str, Any]:
+    """Give the row's values of a developed image."""
+    exif = {field.name: getattr(developed.exif, field.name) for field in fields(developed.exif)}
+    del exif["raw"]
+    return {
+        **exif,
+        "sha256": developed.sha256,
+        "size_bytes": developed.identity.size,
+        "format": developed.format,
+        "width": developed.width,
+        "height": developed.height,
+        "warning": developed.warning,
+        "taken_at": when.at.isoformat(),
+        "taken_from": when.origin,
+        "error": None,
+    }
+
+
+def reason_beside(failed: Path) -> Path:
+    """Name the file that says why another is in `failed/`."""
+    return failed.with_name(failed.name + ".reason.txt")
+
+
+def write_reason(job: Job, destination: Path) -> None:
+    """Say beside a failed file why it is there."""
+    text = (
+        f"{names.display(destination.name)} could not be filed.\n\nReason: {job.error}\n\n"
+        f"It came as {names.display(job.path)} and is image {job.id}.\n"
+        f"It came at {datetime.fromtimestamp(job.created_at, UTC).isoformat()}, by {job.source}.\n"
+        f"To try again: darkroom retry {job.id}\n"
+    )
+    reason = reason_beside(destination)
+    try:
+        disk.write_whole(reason, temporary(reason, job.id), text.encode())
+    except FileExistsError:
+        _log.debug("image %d: %s is there already", job.id, reason)
+
+
+def temporary(destination: Path, image_id: int) -> Path:
+    """Name the hidden file under which an image's bytes are copied before they get their name."""
+    return destination.with_name(f".darkroom-{image_id}.part")
+
+
+def holds(destination: Path, size: int, sha256: str | None) -> bool | None:
+    """Tell whether a name is free (None), taken by other bytes (False), or has the very bytes already (True).
+
+    The last is a library that the catalogue has forgotten: its files are adopted, not filed twice.
+    """
+    if not os.path.lexists(destination):
+        return None
+    if sha256 is None:
+        return False
+    with disk.blaming(str(destination)):
+        return disk.size_of(destination) == size and disk.sha256(destination) == sha256
+
+
+def check_kept(kept: Path, sha256: str) -> None:
+    """Raise EnvironmentFault unless a filed file still has its bytes: it is read again, not believed."""
+    with disk.blaming(str(kept)):
+        found = disk.sha256(kept)
+    if found != sha256:
+        raise EnvironmentFault(f"{kept} no longer holds the bytes that were filed there: run darkroom verify")

@@ -1,0 +1,119 @@
+"""Tells a command or a web address of each image that became final, from a loop of its own.
+
+What was told of last is remembered in the catalogue, so a restart loses nothing: after a crash the last one may be
+told of twice. Filing never waits for any of this.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from daemon.catalogue import Catalogue, Place
+from daemon.catalogue.feed import Feed, Outcome
+from daemon.catalogue.memory import Memory
+from daemon.config import Hooks as Settings
+from daemon.errors import EnvironmentFault, Transient
+from daemon.hook_calls import Refused, Way, describe, post, run_command
+
+_log = logging.getLogger(__name__)
+
+_MEMORY = "hooks"
+_LOOK_SECONDS = 1.0
+_BATCH = 100
+_STOP_SECONDS = 5.0
+_BACKOFF_SECONDS = 1.0
+_BACKOFF_FACTOR = 4
+
+
+class Hooks:
+    """The loop, from `start` to `stop`; nothing where neither a command nor a URL is configured."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        roots: Mapping[Place, Path],
+        backoff_seconds: float = _BACKOFF_SECONDS,
+    ) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._feed, self._memory = Feed(catalogue), Memory(catalogue)
+        self._roots = roots
+        self._backoff_seconds = backoff_seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hooks", daemon=True)
+
+    def start(self) -> None:
+        """Tell of what happens from now on, and of what happened since an earlier process stopped."""
+        if self.begin():
+            self._thread.start()
+
+    def begin(self) -> bool:
+        """Note from where on to tell; False where nothing is configured."""
+        known = self._memory.recall(_MEMORY)
+        if not self._settings.command and not self._settings.url:
+            # Should hooks come back in a year, they must not tell of that year.
+            if known is not None:
+                self._memory.remember(_MEMORY, None)
+            return False
+        if known is None:
+            self._memory.remember(_MEMORY, self._feed.last())
+        return True
+
+    def drain(self) -> None:
+        """Tell of all that there is to tell in the caller's thread; after `begin`."""
+        if self._memory.recall(_MEMORY) is not None:
+            self._turn()
+
+    def stop(self) -> None:
+        """End the loop; what is being told is given up, and told again by the next process."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(_STOP_SECONDS)
+
+    def _run(self) -> None:
+        with self._catalogue.session():
+            while not self._stopping.is_set():
+                try:
+                    self._turn()
+                except EnvironmentFault as fault:
+                    _log.debug("hooks: %s", fault)
+                except Exception:
+                    _log.exception("hooks stumbled, and go on")
+                self._stopping.wait(_LOOK_SECONDS)
+
+    def _turn(self) -> None:
+        number = int(self._memory.recall(_MEMORY) or 0)
+        while outcomes := self._feed.after(number, self._settings.on, _BATCH):
+            for outcome in outcomes:
+                if self._stopping.is_set() or not self._tell(outcome):
+                    return
+                number = outcome.number
+                self._memory.remember(_MEMORY, number)
+
+    def _tell(self, outcome: Outcome) -> bool:
+        """Tell of one outcome; False where the program is to stop before that is done."""
+        ways = ((run_command, self._settings.command), (post, self._settings.url))
+        return all(self._insist(way, outcome) for way, wanted in ways if wanted)
+
+    def _insist(self, way: Way, outcome: Outcome) -> bool:
+        """Try one way as often as is allowed; False where the program is to stop before that is done."""
+        document, which = describe(outcome, self._roots), f"image {outcome.image_id}, {outcome.kind}"
+        attempts = self._settings.attempts
+        for attempt in range(1, attempts + 1):
+            try:
+                way(self._settings, document, self._stopping)
+            except Refused as refused:
+                _log.warning("hook: %s: %s; not told", which, refused)
+                return True
+            except Transient as fault:
+                level = logging.WARNING if attempt == attempts else logging.DEBUG
+                _log.log(level, "hook: %s: attempt %d of %d failed: %s", which, attempt, attempts, fault)
+            else:
+                return True
+            if attempt < attempts:
+                self._stopping.wait(self._backoff_seconds * _BACKOFF_FACTOR ** (attempt - 1))
+            if self._stopping.is_set():
+                return False
+        return True

@@ -1,0 +1,169 @@
+"""Moves filed originals out again, with what came with them, under the names they came with.
+
+The same order as filing, and as safe at any instant: what is about to happen is written down, the bytes appear
+durably under their new names, the rows go, and only then the old names. Whoever finds what is written down does
+the rest.
+"""
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from daemon import disk, moves, names
+from daemon.catalogue import Catalogue
+from daemon.catalogue.inventory import Inventory
+from daemon.catalogue.memory import Memory
+from daemon.catalogue.traces import Traces
+from daemon.catalogue.undoing import JOURNAL, Undoing
+from daemon.errors import Busy, DarkroomError, Postponed, Rejected, Withdrawn
+from daemon.sidecar import path_beside
+from daemon.thumbnails import SIZES, Thumbnails
+
+_log = logging.getLogger(__name__)
+
+_TRIES = 100_000
+
+
+@dataclass(frozen=True)
+class _Move:
+    """One file on its way out."""
+
+    old: str
+    new: str
+    sha256: str
+
+
+class Undo:
+    """Moves images out of one darkroom's folders; one process at a time."""
+
+    def __init__(self, catalogue: Catalogue, folders: Mapping[str, Path], thumbnails: Thumbnails) -> None:
+        self._rows, self._traces = Undoing(catalogue), Traces(catalogue)
+        self._inventory, self._memory = Inventory(catalogue), Memory(catalogue)
+        self._folders, self._thumbnails = folders, thumbnails
+
+    def since(self, moment: float) -> list[int]:
+        """List what was filed since then."""
+        return self._rows.since(moment)
+
+    def resume(self) -> None:
+        """Finish what an earlier process has begun."""
+        journal = self._memory.recall(JOURNAL)
+        if journal is not None:
+            self._finish(journal)
+
+    def out(self, image_id: int, to: Path) -> Path:
+        """Move one image out; returns its new path. Raises Rejected saying why it can't be, EnvironmentFault."""
+        row = self._traces.row(image_id)
+        if row is None:
+            raise Rejected(f"there is no image {image_id}")
+        if row["status"] not in {"done", "duplicate"} or row["destination"] is None:
+            hint = "darkroom retry queues it again" if row["status"] == "failed" else "there is nothing to move out"
+            raise Rejected(f"image {image_id} ({row['original_name']}) is {row['status']}: {hint}")
+        planned = list(self._plan(row, to))
+        journal = {"image": image_id, "to": str(to), "moves": [asdict(move) for move in planned], "rows": True}
+        self._memory.remember(JOURNAL, journal)
+        self._finish(journal)
+        return Path(planned[0].new)
+
+    def _plan(self, row: Mapping[str, Any], to: Path) -> Iterator[_Move]:
+        """Decide where the image, its sidecar and its companions go."""
+        original = self._folders[row["place"]] / row["destination"]
+        if disk.size_of(original) is None:
+            raise Rejected(f"image {row['id']}: {original} is gone")
+        came = _came(row["folder"], row["original_name"])
+        taken: set[Path] = set()
+        yield (first := self._move(original, to, came, taken))
+        companions = self._inventory.beside(row["id"])
+        files = [(self._folders[one.place] / one.destination, one) for one in companions]
+        sidecar = path_beside(original)
+        if sidecar not in [path for path, _ in files] and disk.size_of(sidecar) is not None:
+            yield self._move(sidecar, to, came.with_name(path_beside(Path(first.new)).name), taken)
+        for path, one in files:
+            if disk.size_of(path) is not None:
+                yield self._move(path, to, _came(one.folder, one.original_name), taken)
+
+    def _move(self, old: Path, to: Path, wanted: PurePosixPath, taken: set[Path]) -> _Move:
+        for number in range(_TRIES):
+            new = to / names.numbered(wanted, number)
+            for name, folder in self._folders.items():
+                if new.resolve().is_relative_to(folder):
+                    raise Rejected(f"{new} lies in the {name} folder: choose another --to")
+            if not os.path.lexists(new) and new not in taken:
+                taken.add(new)
+                with disk.blaming(str(old)):
+                    return _Move(str(old), str(new), disk.sha256(old))
+        raise Rejected(f"{to} is full of files named {wanted.name}")
+
+    def _finish(self, journal: dict[str, Any]) -> None:
+        planned = [_Move(**move) for move in journal["moves"]]
+        to, image_id = Path(journal["to"]), journal["image"]
+        if journal["rows"]:
+            try:
+                for move in planned:
+                    self._place(move, to, image_id)
+            except (Rejected, Postponed, Withdrawn) as reason:
+                # The image stays where it is; what has its new name already is left there, and nothing is lost.
+                self._memory.remember(JOURNAL, None)
+                raise Rejected(f"image {image_id}: {reason}") from reason
+            journal = {**journal, "rows": False}
+            self._rows.take_out(image_id, f"moved out to {names.display(planned[0].new)}", time.time(), journal)
+        for move in planned:
+            old = Path(move.old)
+            with disk.blaming(str(old)):
+                old.unlink(missing_ok=True)
+        self._forget([move.sha256 for move in planned])
+        self._memory.remember(JOURNAL, None)
+
+    def _place(self, move: _Move, to: Path, image_id: int) -> None:
+        """Make one file appear under its new name too; nothing where an earlier process has done so."""
+        old, new = Path(move.old), Path(move.new)
+        with disk.blaming(str(new)):
+            if disk.size_of(new) is not None and disk.sha256(new) == move.sha256:
+                return
+        if old.parent.is_dir() and disk.size_of(old) is None:
+            raise Rejected(f"{old} is gone")
+        temporary = new.with_name(f".darkroom-{image_id}.part")
+        try:
+            with disk.blaming(str(old)), old.open("rb") as opened:
+                moves.place(opened.fileno(), old, to, new, temporary, move.sha256)
+        except FileExistsError:
+            raise Rejected(f"another file has taken the name {new}; try again") from None
+
+    def _forget(self, sha256s: list[str]) -> None:
+        """Remove thumbnails that no image needs any more."""
+        for sha256 in set(sha256s) - self._rows.still_used(sha256s):
+            for size in SIZES:
+                file = self._thumbnails.path(sha256, size)
+                with disk.blaming(str(file)):
+                    file.unlink(missing_ok=True)
+
+
+def finish(catalogue: Catalogue, folders: Mapping[str, Path], thumbnails: Thumbnails) -> None:
+    """Finish at start-up what an `undo` that was killed has begun; what can't be done now waits for the next."""
+    try:
+        with alone(folders["state"]):
+            Undo(catalogue, folders, thumbnails).resume()
+    except DarkroomError as error:
+        _log.warning("an undo that was interrupted is not finished yet: %s", error)
+
+
+@contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """Keep a second `undo` off: what one has written down, the other would take for left behind. Raises Busy."""
+    with (state / "undo.lock").open("a") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy("another darkroom undo is at work here") from None
+        yield
+
+
+def _came(folder: str, name: str) -> PurePosixPath:
+    parts = [names.component(part) for part in folder.split("/") if part]
+    return PurePosixPath(*parts, names.component(name))

@@ -1,0 +1,231 @@
+"""Reads and writes XMP packets (Adobe's XMP specification, part 1), keeping properties that it knows nothing of.
+
+What is written has one rdf:Description of properties as elements.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from xml.dom import minidom
+from xml.parsers import expat
+
+from daemon.xml_guard import Malformed as Malformed
+from daemon.xml_guard import check
+
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+DC = "http://purl.org/dc/elements/1.1/"
+XMP = "http://ns.adobe.com/xap/1.0/"
+EXIF = "http://ns.adobe.com/exif/1.0/"
+PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
+
+_META = "adobe:ns:meta/"
+_XML = "http://www.w3.org/XML/1998/namespace"
+_XMLNS = "http://www.w3.org/2000/xmlns/"
+_PREFIXES = {RDF: "rdf", DC: "dc", XMP: "xmp", EXIF: "exif", PHOTOSHOP: "photoshop"}
+_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Packet:
+    """One XMP packet; a property is named by its namespace and its name."""
+
+    def __init__(self) -> None:
+        implementation: Any = minidom.getDOMImplementation()
+        self._document: Any = implementation.createDocument(_META, "x:xmpmeta", None)
+        root = self._document.documentElement
+        root.setAttributeNS(_XMLNS, "xmlns:x", _META)
+        self._description: Any = None
+        self._properties: dict[tuple[str, str], Any] = {}
+        self._rdf = self._child(root, RDF, "rdf:RDF")
+        self._rdf.setAttributeNS(_XMLNS, "xmlns:rdf", RDF)
+        self._description = self._child(self._rdf, RDF, "rdf:Description")
+        self._description.setAttributeNS(RDF, "rdf:about", "")
+
+    @classmethod
+    def parse(cls, content: bytes) -> "Packet":
+        """Read a packet. Raises Malformed."""
+        check(content)
+        try:
+            document: Any = minidom.parseString(content)  # noqa: S318 - checked above
+        except (expat.ExpatError, ValueError, LookupError) as error:
+            raise Malformed(f"no well-formed XML: {error}") from error
+        found = document.getElementsByTagNameNS(RDF, "RDF")
+        if not found:
+            raise Malformed("XML, but without the rdf:RDF of XMP")
+        packet = cls()
+        for description in _elements(found[0]):
+            for attribute in list(description.attributes.values()):
+                if attribute.namespaceURI not in {None, RDF, _XML, _XMLNS}:
+                    packet._add(attribute.namespaceURI, attribute.name, attribute.value)
+            for element in _elements(description):
+                if element.namespaceURI is not None:
+                    packet._import(element)
+        document.unlink()
+        return packet
+
+    def absorb(self, other: "Packet") -> None:
+        """Take over each property of another packet that this one lacks."""
+        for element in _elements(other._description):
+            self._import(element)
+
+    def text(self, namespace: str, name: str) -> str | None:
+        """Give a property's text: of the default language, or the first, where it has several."""
+        element = self._find(namespace, name)
+        if element is None:
+            return None
+        items = list(_items(element))
+        if not items:
+            return _text(element)
+        default = [item for item in items if item.getAttributeNS(_XML, "lang") == "x-default"]
+        return _text((default or items)[0])
+
+    def texts(self, namespace: str, name: str) -> list[str]:
+        """Give a property's texts, whether it is a list or a single one."""
+        element = self._find(namespace, name)
+        if element is None:
+            return []
+        items = [_text(item) for item in _items(element)] or [_text(element)]
+        return [item for item in items if item]
+
+    def has(self, namespace: str, name: str) -> bool:
+        """Tell whether there is such a property."""
+        return self._find(namespace, name) is not None
+
+    def set(self, namespace: str, name: str, value: str | None) -> None:
+        """Set a plain property; None removes it."""
+        self._remove(namespace, name)
+        if value is not None:
+            self._add(namespace, self._qualified(namespace, name), value)
+
+    def set_language(self, namespace: str, name: str, value: str | None) -> None:
+        """Set a property's text of the default language (the others stay); None removes the property."""
+        element = self._find(namespace, name)
+        others = [] if element is None or value is None else list(_items(element))
+        self._remove(namespace, name)
+        if value is None:
+            return
+        alternatives = self._container(namespace, name, "rdf:Alt")
+        self._item(alternatives, value, "x-default")
+        for item in others:
+            language = item.getAttributeNS(_XML, "lang")
+            if language and language != "x-default":
+                self._item(alternatives, _text(item), language)
+
+    def set_list(self, namespace: str, name: str, values: list[str]) -> None:
+        """Set a property to an unordered list; an empty one removes it."""
+        self._remove(namespace, name)
+        if values:
+            bag = self._container(namespace, name, "rdf:Bag")
+            for value in values:
+                self._item(bag, value)
+
+    def serialize(self) -> bytes:
+        """Write the packet as a file's content."""
+        self._rdf.normalize()
+        body: str = self._document.documentElement.toxml()
+        return (
+            '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n' + body + '\n<?xpacket end="w"?>\n'
+        ).encode()
+
+    def declare(self, namespace: str, prefix: str) -> None:
+        """Use a prefix for a namespace of one's own."""
+        self._declare(self._description, f"xmlns:{prefix}", namespace)
+
+    def _qualified(self, namespace: str, name: str) -> str:
+        declared = self._description.attributes.values()
+        own = {a.value: a.localName for a in declared if a.namespaceURI == _XMLNS}
+        return f"{own.get(namespace) or _PREFIXES[namespace]}:{name}"
+
+    def _find(self, namespace: str, name: str) -> Any:
+        return self._properties.get((namespace, name))
+
+    def _remove(self, namespace: str, name: str) -> None:
+        element = self._find(namespace, name)
+        if element is not None:
+            after = element.nextSibling
+            if after is not None and after.nodeType == after.TEXT_NODE:
+                self._description.removeChild(after)
+            self._description.removeChild(element)
+            del self._properties[namespace, name]
+
+    def _add(self, namespace: str, qualified: str, text: str) -> None:
+        if not self.has(namespace, qualified.rpartition(":")[2]):
+            element = self._child(self._description, namespace, qualified)
+            self._declare_prefix(element, qualified, namespace)
+            element.appendChild(self._document.createTextNode(legal(text)))
+
+    def _container(self, namespace: str, name: str, kind: str) -> Any:
+        qualified = self._qualified(namespace, name)
+        element = self._child(self._description, namespace, qualified)
+        self._declare_prefix(element, qualified, namespace)
+        return self._child(element, RDF, kind)
+
+    def _item(self, container: Any, text: str, language: str | None = None) -> None:
+        item = self._child(container, RDF, "rdf:li")
+        if language is not None:
+            item.setAttributeNS(_XML, "xml:lang", language)
+        item.appendChild(self._document.createTextNode(legal(text)))
+
+    def _import(self, element: Any) -> None:
+        if self.has(element.namespaceURI, element.localName):
+            return
+        copy = self._document.importNode(element, True)
+        # The declarations stand on ancestors that don't come along; two documents may mean different things by one
+        # prefix, so each property brings its own.
+        used: dict[str, str] = {}
+        _prefixes(element, used)
+        for name, namespace in used.items():
+            self._declare(copy, name, namespace)
+        self._append(self._description, copy)
+
+    def _declare(self, element: Any, name: str, namespace: str) -> None:
+        """Declare a prefix once, above all properties; where it means something else there, at the one property."""
+        above = self._description
+        if name == "xmlns" or above.getAttributeNS(_XMLNS, name.partition(":")[2]) not in {"", namespace}:
+            above = element
+        above.setAttributeNS(_XMLNS, name, namespace)
+
+    def _declare_prefix(self, element: Any, qualified: str, namespace: str) -> None:
+        prefix = qualified.partition(":")[0] if ":" in qualified else ""
+        self._declare(element, f"xmlns:{prefix}" if prefix else "xmlns", namespace)
+
+    def _child(self, parent: Any, namespace: str, qualified: str) -> Any:
+        element = self._document.createElementNS(namespace, qualified)
+        self._append(parent, element)
+        return element
+
+    def _append(self, parent: Any, element: Any) -> None:
+        if not parent.childNodes:
+            parent.appendChild(self._document.createTextNode("\n"))
+        parent.appendChild(element)
+        if parent is self._description:
+            self._properties[element.namespaceURI, element.localName] = element
+        parent.appendChild(self._document.createTextNode("\n"))
+
+
+def legal(text: str) -> str:
+    """Drop the characters that XML can't hold, escaped or not."""
+    return _ILLEGAL.sub("", text)
+
+
+def _elements(parent: Any) -> Iterator[Any]:
+    return (node for node in list(parent.childNodes) if node.nodeType == node.ELEMENT_NODE)
+
+
+def _items(element: Any) -> Iterator[Any]:
+    for container in _elements(element):
+        if container.namespaceURI == RDF and container.localName in {"Alt", "Bag", "Seq"}:
+            yield from (item for item in _elements(container) if item.localName == "li")
+
+
+def _text(element: Any) -> str:
+    parts = [node.data for node in element.childNodes if node.nodeType in {node.TEXT_NODE, node.CDATA_SECTION_NODE}]
+    return "".join(parts).strip()
+
+
+def _prefixes(element: Any, used: dict[str, str]) -> None:
+    """Collect the declarations that an element and all in it need."""
+    for node in (element, *element.attributes.values()):
+        if node.namespaceURI and node.namespaceURI not in {_XML, _XMLNS}:
+            used.setdefault(f"xmlns:{node.prefix}" if node.prefix else "xmlns", node.namespaceURI)
+    for child in _elements(element):
+        _prefixes(child, used)

@@ -1,0 +1,39 @@
+"""Makes every call that changes what is on disk fail, one a run or all from one on, and judges what comes of it."""
+
+from collections.abc import Sequence
+
+from tests.campaigns import check, program, trace
+from tests.campaigns.acts import Act
+from tests.campaigns.kill import Tally, chosen, in_parallel, restarted
+from tests.campaigns.stage import Stage
+
+ERRORS = ("EIO", "ENOSPC", "EACCES")
+
+
+def each(act: Act, errors: Sequence[str] = ERRORS, *, thin: bool = True, every: int = 1, lasting: bool = True) -> Tally:
+    """Make each call of an act fail with each error, alone and, where `lasting`, with all later calls of its name."""
+    tally = Tally(act.name)
+    with act.template() as template:
+        calls = chosen(act, template, thin, every)
+        jobs = [(call, error, plus) for call in calls for error in errors for plus in ("", "+")[: 1 + lasting]]
+        for job, faults in zip(jobs, in_parallel(lambda job: _fail_at(act, template, *job), jobs), strict=True):
+            call, error, plus = job
+            tally.points += 1
+            often = "from then on" if plus else "once"
+            tally.problems += [f"{act.name}: {error} {often} at {call}: {fault}" for fault in faults]
+    return tally
+
+
+def _fail_at(act: Act, template: Stage, call: trace.Call, error: str, plus: str) -> list[str]:
+    with act.stage(template) as stage:
+        words = trace.at(call, template.moved_to(stage), f"error={error}")
+        words[-1] += plus
+        outcome = program.run(stage.base, *act.words, under=words)
+        faults = check.visible(stage)
+        if "Traceback" in outcome.text:
+            faults.append(f"a traceback: {outcome.text}")
+        faults += restarted(stage)
+        if act.words[0] == "run":
+            spent = [row["original_name"] for row in check.rows(stage) if row["attempts"] > 1]
+            faults += [f"{name} has spent an attempt on it: {outcome.text}" for name in spent]
+        return faults

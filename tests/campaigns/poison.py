@@ -1,0 +1,143 @@
+"""Feeds the real program with what is meant to harm it, with good photos in between, and watches it all the while."""
+
+import ctypes
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from daemon.consumer import Turn
+from daemon.develop import Developed, Limits, worker
+from daemon.develop.sandbox import Sandbox
+from tests.campaigns import check, program
+from tests.campaigns.acts import photo
+from tests.campaigns.corpus import poisons
+from tests.campaigns.kill import Tally
+from tests.campaigns.stage import Stage, digest, temporary_stage
+from tests.support import Room
+
+_OUTSTANDING = 40
+_GOOD_EVERY = 50
+_GOOD_SECONDS = 30.0
+_GROWTH_MB = 40
+
+
+@dataclass
+class Figures:
+    """What was seen: of the good photos the longest time from arrival to the library, and the daemon's memory."""
+
+    tally: Tally
+    good: int = 0
+    slowest: float = 0.0
+    memory_mb: tuple[int, int] = (0, 0)
+    statuses: Counter[str] | None = None
+
+
+def _offered(count: int, seed: int, folder: Path | None) -> Iterator[tuple[str, bytes]]:
+    for number, (suffix, content) in enumerate(poisons(count, seed)):
+        yield f"poison {number}.{suffix}", content
+    if folder is not None:
+        for number, path in enumerate(sorted(folder.rglob("*"))):
+            if path.is_file():
+                yield f"corpus {number} {path.name}", path.read_bytes()
+
+
+def play(count: int, seed: int = 1, folder: Path | None = None) -> Figures:
+    """Offer `count` poisoned files, and all of `folder`; a good photo comes after every so many."""
+    figures = Figures(Tally("poison"))
+    problems = figures.tally.problems
+    with temporary_stage() as stage:
+        stage.configure(limits={"decode_seconds": 5, "decode_memory_mb": 1024})
+        with program.serving(stage.base) as process:
+            daemon = psutil.Process(process.pid)
+            began = 0
+            waiting: dict[Path, float] = {}
+            for number, (name, content) in enumerate(_offered(count, seed, folder)):
+                _put(stage, name, content)
+                figures.tally.points += 1
+                if number % _GOOD_EVERY == _GOOD_EVERY - 1:
+                    good = stage.put(f"good {number}.jpg", photo(10**7 + number))
+                    waiting[good] = time.monotonic()
+                    figures.good += 1
+                if number == min(200, count // 2):
+                    began = daemon.memory_info().rss >> 20
+                program.wait(lambda: _few(stage, waiting, figures), 300, "the queue stands still")
+            program.wait(lambda: _few(stage, waiting, figures, 0), 600, lambda: f"not filed: {check.rows(stage)[-3:]}")
+            figures.memory_mb = began, daemon.memory_info().rss >> 20
+        figures.statuses = Counter(row["status"] for row in check.rows(stage))
+        problems += check.drained(stage)
+        log = (stage.base / "run.log").read_text(errors="replace")
+        if "Traceback" in log:
+            problems.append(f"a traceback: {log[log.index('Traceback') :][:3000]}")
+    if figures.slowest > _GOOD_SECONDS:
+        problems.append(f"a good photo waited {figures.slowest:.1f} s")
+    if figures.memory_mb[1] - began > _GROWTH_MB:
+        problems.append(f"the daemon grew from {began} to {figures.memory_mb[1]} MB")
+    return figures
+
+
+def _put(stage: Stage, name: str, content: bytes) -> None:
+    # Whole under a hidden name first: what is being written is another campaign's matter.
+    hidden = stage.inbox / ".arriving"
+    hidden.write_bytes(content)
+    hidden.rename(stage.inbox / name)
+    # Which of them are images after all is for the decoders to say: either end is right.
+    stage.expect(content)
+    stage.either.add(digest(content))
+
+
+def _few(stage: Stage, waiting: dict[Path, float], figures: Figures, most: int = _OUTSTANDING) -> bool:
+    for path, since in list(waiting.items()):
+        if not path.exists():
+            figures.slowest = max(figures.slowest, time.monotonic() - since)
+            del waiting[path]
+    with os.scandir(stage.inbox) as entries:
+        left = sum(1 for _ in entries)
+    return left <= most
+
+
+def misbehave(path: Path, limits: Limits) -> Developed:
+    """Stand in for a decoder that some bytes crash, hang or make devour memory; runs in the real child process."""
+    word = path.read_bytes()[:20]
+    if word.startswith(b"segfault"):
+        ctypes.string_at(0)
+    while word.startswith(b"hang"):
+        with suppress(BaseException):  # deaf to everything but SIGKILL
+            time.sleep(60)
+    if word.startswith(b"memory"):
+        devoured = []
+        while True:
+            devoured.append(bytearray(50_000_000))
+    if word.startswith(b"exit"):
+        os._exit(3)
+    return worker.develop(path, limits)
+
+
+def decoders() -> Tally:
+    """Have real child processes crash, hang, devour memory and end; each costs its image alone."""
+    words = ("segfault", "hang", "memory", "exit")
+    tally = Tally("decoders that misbehave", points=len(words))
+    with tempfile.TemporaryDirectory(prefix="campaign-") as base:
+        room = Room(Path(base) / "room", "[inbox]\nsettle_seconds = 0.1\n[limits]\nattempts = 2\nmin_free_mb = 1\n")
+        sandbox = Sandbox(Limits(seconds=1.0, memory_mb=512), misbehave)
+        try:
+            room.consumer._developer = sandbox
+            for number, word in enumerate(words):
+                room.put(f"{word}.jpg", word.encode())
+                room.put(f"good {number}.jpg", photo(number))
+            while room.drain()[-1] is Turn.IDLE and (due := room.queue.next_due()) is not None:
+                time.sleep(max(0.0, due - time.time()))
+        finally:
+            sandbox.close()
+            room.catalogue.close()
+        for row in room.rows():
+            name, ended = str(row["original_name"]), (row["status"], row["attempts"])
+            if ended != (("done", 1) if name.startswith("good") else ("failed", 2)):
+                tally.problems.append(f"{name} is {ended}: {row['error']}")
+    return tally

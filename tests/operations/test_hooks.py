@@ -1,0 +1,272 @@
+"""Hooks are told of every outcome, in order, once, however slow or broken they are; filing never waits."""
+
+import json
+import stat
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.catalogue.memory import Memory
+from daemon.config import Hooks as Settings
+from daemon.config import load
+from daemon.errors import ConfigError, Rejected
+from daemon.hooks import Hooks
+from daemon.service import roots
+from tests.program import Program, darkroom
+from tests.support import Room, jpeg, wait_until
+
+
+class Listener:
+    """A web address that answers as it is told, the last answer for ever."""
+
+    def __init__(self, answers: list[int]) -> None:
+        self.documents: list[dict[str, Any]] = []
+        self._answers = answers
+        self.hold = threading.Event()
+        self.hold.set()
+        listener = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                assert self.headers["Content-Type"] == "application/json"
+                document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                listener.documents.append(document)
+                listener.hold.wait()
+                self.send_response(listener._answers.pop(0) if len(listener._answers) > 1 else listener._answers[0])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self.hold.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def told(self) -> list[tuple[str, int]]:
+        return [(document["event"], document["image_id"]) for document in self.documents]
+
+
+@contextmanager
+def listening(*answers: int) -> Iterator[Listener]:
+    listener = Listener(list(answers) or [200])
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+def hooks(room: Room, **settings: Any) -> Hooks:
+    return Hooks(Settings(**settings), room.catalogue, roots(room.config), backoff_seconds=0.01)
+
+
+def file_three(room: Room) -> None:
+    """One photo, the same again, and what is no photo."""
+    photo = jpeg()
+    room.developer.errors["poem.txt"] = [Rejected("not an image: it looks like a poem")]
+    for name, content in {"a.jpg": photo, "b.jpg": photo, "poem.txt": b"roses"}.items():
+        room.put(name, content)
+        room.drain()
+
+
+def test_an_address_is_told_of_each_outcome(room: Room) -> None:
+    with listening() as web:
+        hook = hooks(room, url=web.url)
+        assert hook.begin()
+        file_three(room)
+        hook.drain()
+        assert web.told == [("done", 1), ("duplicate", 2), ("failed", 3)]
+        done, duplicate, failed = web.documents
+        assert done["path"] == str(room.library / "2024/05/a.jpg")
+        assert done["original_name"] == "a.jpg"
+        assert done["size_bytes"] == (room.library / "2024/05/a.jpg").stat().st_size
+        assert duplicate["duplicate_of"] == 1
+        assert failed["error"] == "not an image: it looks like a poem"
+        hook.drain()
+        assert len(web.told) == 3, "once is enough"
+
+
+def test_only_the_events_that_were_asked_for(room: Room) -> None:
+    with listening() as web:
+        hook = hooks(room, url=web.url, on=("failed",))
+        hook.begin()
+        file_three(room)
+        hook.drain()
+        assert web.told == [("failed", 3)]
+
+
+def test_a_command_gets_the_document_and_no_secrets(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "secret")
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    out = room.config.base / "told"
+    code = (
+        "import json, os, sys; print(json.dumps([json.load(sys.stdin), dict(os.environ)]), file=open(sys.argv[1], 'a'))"
+    )
+    hook = hooks(room, command=(sys.executable, "-c", code, str(out)))
+    hook.begin()
+    file_three(room)
+    hook.drain()
+    told = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [document["event"] for document, _ in told] == ["done", "duplicate", "failed"]
+    document, environ = told[0]
+    assert environ["DARKROOM_EVENT"] == "done"
+    assert environ["DARKROOM_IMAGE_ID"] == "1"
+    assert environ["DARKROOM_PATH"] == document["path"] == str(room.library / "2024/05/a.jpg")
+    assert not {"GEMINI_API_KEY", "NOTIFY_SOCKET"} & set(environ)
+
+
+@pytest.mark.parametrize(("answers", "times"), [((503, 429, 200), 3), ((404, 200), 1), ((500,), 4), ((204,), 1)])
+def test_what_may_pass_is_tried_again(room: Room, answers: tuple[int, ...], times: int) -> None:
+    with listening(*answers) as web:
+        hook = hooks(room, url=web.url)
+        hook.begin()
+        room.put("a.jpg", jpeg())
+        room.drain()
+        hook.drain()
+        assert web.told == [("done", 1)] * times
+
+
+def test_an_address_that_is_not_there_is_given_up(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    with listening() as web:
+        pass
+    hook = hooks(room, url=web.url, attempts=2)
+    hook.begin()
+    room.put("a.jpg", jpeg())
+    room.drain()
+    hook.drain()
+    assert "hook: image 1, done: attempt 2 of 2 failed" in caplog.text
+    assert "refused" in caplog.text
+
+
+def test_a_command_that_fails_is_quoted(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    code = "import sys; sys.exit('the light is off')"
+    hook = hooks(room, command=(sys.executable, "-c", code), attempts=1)
+    hook.begin()
+    room.put("a.jpg", jpeg())
+    room.drain()
+    hook.drain()
+    assert "exit code 1: the light is off" in caplog.text
+
+
+def test_a_command_that_is_not_there(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    hook = hooks(room, command=("/nowhere/told",))
+    hook.begin()
+    room.put("a.jpg", jpeg())
+    room.drain()
+    hook.drain()
+    assert "/nowhere/told can't be started: No such file or directory; not told" in caplog.text
+
+
+def test_a_command_that_hangs_dies_with_its_children(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    script = room.config.base / "hang"
+    pids = room.config.base / "pids"
+    script.write_text(f"#!/bin/sh\nsleep 60 &\necho $! > {pids}\nwait\n")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    hook = hooks(room, command=(str(script),), timeout_seconds=0.5, attempts=1)
+    hook.begin()
+    room.put("a.jpg", jpeg())
+    room.drain()
+    began = time.monotonic()
+    hook.drain()
+    assert time.monotonic() - began < 10
+    assert "took longer than 0.5 s" in caplog.text
+    child = Path(f"/proc/{pids.read_text().strip()}/stat")
+
+    def dead() -> bool:
+        try:
+            return child.read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            return True
+
+    wait_until(dead, what="the child's end")
+
+
+def test_what_happened_before_there_were_hooks_is_not_told(room: Room) -> None:
+    room.put("a.jpg", jpeg())
+    room.drain()
+    with listening() as web:
+        hook = hooks(room, url=web.url)
+        hook.begin()
+        room.put("b.jpg", jpeg())
+        room.drain()
+        hook.drain()
+        assert web.told == [("done", 2)]
+
+
+def test_what_happened_between_two_processes_is_told(room: Room) -> None:
+    with listening() as web:
+        hooks(room, url=web.url).begin()
+        room.put("a.jpg", jpeg())
+        room.drain()
+        later = hooks(room, url=web.url)
+        later.begin()
+        later.drain()
+        assert web.told == [("done", 1)]
+
+
+def test_hooks_that_come_back_do_not_tell_of_the_time_without(room: Room) -> None:
+    with listening() as web:
+        hooks(room, url=web.url).begin()
+        assert not hooks(room).begin()
+        assert Memory(room.catalogue).recall("hooks") is None
+        room.put("a.jpg", jpeg())
+        room.drain()
+        again = hooks(room, url=web.url)
+        again.begin()
+        again.drain()
+        assert web.told == []
+
+
+def test_a_hook_that_hangs_holds_up_nothing_and_is_told_again(tmp_path: Path) -> None:
+    with listening() as web:
+        web.hold.clear()
+        toml = f'[hooks]\nurl = "{web.url}"\n'
+        with Program(tmp_path / "room", toml) as program:
+            for number in range(5):
+                (program.base / f"inbox/{number}.jpg").write_bytes(jpeg(seed=number))
+            program.wait_for(done=5)
+            wait_until(lambda: web.told, what="the first call")
+            began = time.monotonic()
+            assert program.stop() == 0
+            assert time.monotonic() - began < 10
+        first = web.told[0]
+        web.hold.set()
+        with Program(tmp_path / "room", toml):
+            wait_until(lambda: len(web.told) >= 6, what="all calls")
+        assert web.told[1] == first, "the one that was given up comes again, before the others"
+        assert sorted(number for _, number in web.told[1:]) == [1, 2, 3, 4, 5]
+
+
+def test_a_single_pass_tells_too(tmp_path: Path) -> None:
+    base = tmp_path / "room"
+    (base / "inbox").mkdir(parents=True)
+    with listening() as web:
+        (base / "config.toml").write_text(f'[hooks]\nurl = "{web.url}"\n')
+        (base / "inbox/a.jpg").write_bytes(jpeg())
+        assert darkroom(base, "run", "--once").returncode == 0
+        assert web.told == [("done", 1)]
+
+
+@pytest.mark.parametrize(
+    "line", ['url = "ftp://x"', 'url = "nowhere"', 'on = ["lost"]', "attempts = 0", 'command = [""]', "cmd = []"]
+)
+def test_settings_that_make_no_sense(tmp_path: Path, line: str) -> None:
+    (tmp_path / "config.toml").write_text(f"[hooks]\n{line}\n")
+    with pytest.raises(ConfigError, match=r"\[hooks\]"):
+        load(tmp_path / "config.toml", {})

@@ -1,0 +1,99 @@
+"""The campaigns in their short form; the long one is `python -m tests.campaigns all --long`."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.campaigns import faults, kill, poison, power, program, random_kills, trouble, two, uploads
+from tests.campaigns.acts import ACTS
+from tests.campaigns.check import drained
+from tests.campaigns.stage import Stage, has_second_filesystem, temporary_stage
+
+traced = pytest.mark.skipif(not program.has_strace(), reason="needs strace and the right to trace")
+two_filesystems = pytest.mark.skipif(not has_second_filesystem(), reason="needs /dev/shm as another filesystem")
+
+
+@traced
+@pytest.mark.parametrize("name", ["a photo", pytest.param("a photo to another filesystem", marks=two_filesystems)])
+def test_killed_at_chosen_calls_nothing_is_lost(name: str) -> None:
+    tally = kill.each(ACTS[name], thin=True, every=13)
+    assert tally.problems == []
+    assert tally.kills >= 3
+
+
+@traced
+def test_killed_while_it_takes_an_upload_nothing_is_lost() -> None:
+    tally = uploads.each(every=16)
+    assert tally.problems == []
+    assert tally.kills >= 2
+
+
+@traced
+@pytest.mark.parametrize(
+    "name",
+    ["the first photo of all", pytest.param("no image to another filesystem", marks=two_filesystems)],
+)
+def test_nothing_is_removed_or_shown_before_what_must_be_durable_is(name: str) -> None:
+    tally = power.order(ACTS[name])
+    assert tally.problems == []
+    assert tally.points > 50
+
+
+@traced
+def test_the_power_may_fail() -> None:
+    tally = power.cut(ACTS["a photo"], every=14)
+    assert tally.problems == []
+    assert tally.points >= 3
+
+
+@traced
+def test_chosen_calls_may_fail() -> None:
+    tally = faults.each(ACTS["a photo"], ["EIO", "ENOSPC"], every=20, lasting=False)
+    assert tally.problems == []
+    assert tally.points >= 3
+
+
+@pytest.mark.parametrize("make", [trouble.nearly_full, trouble.read_only, trouble.unmounted])
+def test_troubles_pause_and_pass(make: Callable[[Stage], None]) -> None:
+    tally, skipped = trouble.play(make)
+    if skipped:
+        pytest.skip(skipped)
+    assert tally.problems == []
+
+
+def test_kills_at_random_instants_lose_nothing() -> None:
+    tally = random_kills.play(3)
+    assert (tally.problems, tally.kills) == ([], 3)
+
+
+def test_poison_harms_nothing_else() -> None:
+    figures = poison.play(60)
+    assert figures.tally.problems == []
+    assert figures.good == 1
+
+
+def test_decoders_that_misbehave_cost_their_image_alone() -> None:
+    assert poison.decoders().problems == []
+
+
+def test_a_second_program_refuses_to_start() -> None:
+    assert two.play().problems == []
+
+
+def test_the_check_itself_sees_what_is_wrong() -> None:
+    with temporary_stage() as stage:
+        stage.put("a.jpg", b"a")
+        program.run(stage.base, "run", "--once")
+        assert any("good image, but in failed" in fault for fault in drained(stage))
+        stage.bad = set(stage.must)
+        assert drained(stage) == []
+        failed = stage.folder("failed") / "a.jpg"
+        failed.rename(failed.with_name("b.jpg"))
+        faults = drained(stage)
+        assert any("failed/b.jpg has 0 rows" in fault for fault in faults)
+        assert any("holds None" in fault for fault in faults)
+        (failed.with_name("b.jpg")).unlink()
+        (stage.inbox / ".darkroom-1.part").touch()
+        faults = drained(stage)
+        assert any("came out 0 times" in fault for fault in faults)
+        assert any("temporary name" in fault for fault in faults)

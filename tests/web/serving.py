@@ -1,0 +1,94 @@
+"""A server on loopback in a thread, over the folders of a Room."""
+
+import io
+import sqlite3
+import threading
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import httpx2
+from PIL import Image
+
+from daemon.catalogue.captions import Captions
+from daemon.requeue import retry
+from daemon.service import roots
+from daemon.thumbnails import Thumbnails
+from tests.support import Room
+from web.app import App
+from web.server import Server, bind, url
+from web.site import Access, Health, Site
+
+WELL = {"watcher": Health(ok=True, detail="events"), "captioner": Health(ok=True, detail="on")}
+
+
+class Served:
+    """The web of one Room; `http` is a client, `health` what the parts behind the web say of themselves."""
+
+    def __init__(self, room: Room, *, token: str | None = None, upload_bytes: int = 5_000_000, **access: Any) -> None:
+        self.room = room
+        self.health: Mapping[str, Health] = WELL
+        self.captions = Captions(room.catalogue)
+        self.site = Site(
+            catalogue=room.catalogue,
+            queue=room.queue,
+            captions=self.captions,
+            thumbnails=Thumbnails(room.state / "thumbnails"),
+            inbox=room.inbox,
+            roots=roots(room.config),
+            ignore=room.config.inbox.ignore,
+            upload_bytes=upload_bytes,
+            min_free_bytes=0,
+            health=lambda: self.health,
+            retry=lambda number: retry(room.queue, number, room.inbox, roots(room.config)),
+        )
+        self.access = Access("127.0.0.1", token=token, **access)
+
+    def __enter__(self) -> "Served":
+        self.listener = bind(self.access, 0)
+        self.app = App(self.site, self.access)
+        self.server = Server(self.app, self.listener)
+        self._thread = threading.Thread(target=self.server.run)
+        self._thread.start()
+        self.url = url(self.listener).rstrip("/")
+        self.port = self.listener.getsockname()[1]
+        self.http = httpx2.Client(base_url=self.url, timeout=20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server; fails where it does not end within seconds."""
+        self.server.stop()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        self.listener.close()
+
+    def upload(self, name: str, content: bytes) -> int:
+        """Upload one photo that is new; returns its id."""
+        answer = self.http.post("/api/images", files={"file": (name, content)})
+        assert answer.status_code == 202, answer.text
+        return int(answer.json()["data"]["image_id"])
+
+    def sql(self, statement: str) -> None:
+        """Do to the database what the program itself never does."""
+        with closing(sqlite3.connect(self.room.state / "darkroom.db")) as database, database:
+            database.execute(statement)
+
+    def left_behind(self) -> list[str]:
+        """List all that lies in the inbox, hidden or not."""
+        return sorted(entry.name for entry in self.room.inbox.iterdir())
+
+
+def picture(kind: str, seed: int = 0) -> bytes:
+    """Make a small picture of a format."""
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), (seed % 256, seed // 256, 99)).save(out, kind)
+    return out.getvalue()
+
+
+def photo(seed: int = 0) -> bytes:
+    """Make a JPEG whose bytes follow from `seed` alone."""
+    return picture("JPEG", seed) + f"{seed}".encode()

@@ -1,0 +1,81 @@
+"""Thumbnails and originals."""
+
+import pytest
+
+from tests.support import jpeg
+from tests.web.serving import Served
+
+
+@pytest.fixture
+def photo(served: Served) -> bytes:
+    content = jpeg((300, 200))
+    served.room.put("Oma & Opa.jpg", content)
+    served.room.drain()
+    return content
+
+
+@pytest.mark.usefixtures("photo")
+def test_a_thumbnail_is_cached_for_good(served: Served) -> None:
+    answer = served.http.get("/api/images/1/thumbnails/small")
+    assert (answer.status_code, answer.content) == (200, b"small")
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert "immutable" in answer.headers["cache-control"]
+    tag = answer.headers["etag"]
+    for known in (tag, f"W/{tag}", f'"x", {tag}', "*"):
+        again = served.http.get("/api/images/1/thumbnails/small", headers={"If-None-Match": known})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == tag
+    other = served.http.get("/api/images/1/thumbnails/medium", headers={"If-None-Match": tag})
+    assert (other.status_code, other.content) == (200, b"medium")
+
+
+@pytest.mark.usefixtures("photo")
+def test_thumbnails_that_are_not_there(served: Served) -> None:
+    assert served.http.get("/api/images/1/thumbnails/large").status_code == 400
+    assert served.http.get("/api/images/9/thumbnails/small").status_code == 404
+    waiting = served.upload("b.jpg", jpeg(seed=2))
+    answer = served.http.get(f"/api/images/{waiting}/thumbnails/small")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_ready")
+
+
+def test_an_original_comes_back_byte_for_byte(served: Served, photo: bytes) -> None:
+    answer = served.http.get("/api/images/1/original")
+    assert answer.content == photo
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.headers["content-disposition"] == "attachment; filename*=utf-8''Oma%20%26%20Opa.jpg"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    again = served.http.get("/api/images/1/original", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304
+    assert served.http.head("/api/images/1/original").headers["content-length"] == str(len(photo))
+
+
+def test_ranges(served: Served, photo: bytes) -> None:
+    part = served.http.get("/api/images/1/original", headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, photo[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{len(photo)}"
+    tail = served.http.get("/api/images/1/original", headers={"Range": "bytes=-5"})
+    assert tail.content == photo[-5:]
+    for wrong, status in (("bytes=999999999-", 416), ("bytes=x", 400)):
+        refused = served.http.get("/api/images/1/original", headers={"Range": wrong})
+        assert (refused.status_code, refused.json()["status"]) == (status, "error")
+
+
+def test_originals_that_are_not_there(served: Served, photo: bytes) -> None:
+    waiting = served.upload("b.jpg", jpeg(seed=2))
+    assert served.http.get(f"/api/images/{waiting}/original").status_code == 404
+    file = served.room.library / str(served.room.rows()[0]["destination"])
+    file.unlink()
+    assert served.http.get("/api/images/1/original").status_code == 404
+    # A link that somebody has put there is not followed.
+    (served.room.state / "secret").write_bytes(photo)
+    file.symlink_to(served.room.state / "secret")
+    assert served.http.get("/api/images/1/original").status_code == 404
+
+
+def test_the_original_of_a_duplicate(served: Served, photo: bytes) -> None:
+    served.room.put("again.jpg", photo)
+    served.room.drain()
+    assert served.http.get("/api/images/2/original").content == photo
+    (served.room.duplicates / "again.jpg").unlink()
+    assert served.http.get("/api/images/2/original").content == photo
+    assert served.http.get("/api/images/2/thumbnails/small").content == b"small"

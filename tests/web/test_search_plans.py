@@ -1,0 +1,35 @@
+"""Whatever is asked for, no page reads the whole table: SQLite says how it would find each."""
+
+from dataclasses import replace
+
+import pytest
+
+from daemon.catalogue.models import Image
+from daemon.catalogue.search import Wanted, _statement
+from tests.support import Room
+
+PAGE = Wanted(before=1000)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Wanted(),
+        PAGE,
+        replace(PAGE, status="failed"),
+        replace(PAGE, text="img 12"),
+        replace(PAGE, text="img", camera="canon", status="done"),
+        replace(PAGE, camera="canon", has_gps=False),
+        replace(PAGE, taken_from="2020-01-01", taken_to="2020-02-01"),
+    ],
+)
+def test_a_page_is_found_through_an_index(room: Room, wanted: Wanted) -> None:
+    sql, parameters = _statement(wanted, 50)
+    with room.catalogue.session():
+        plan = [str(step[3]) for step in Image.raw(f"EXPLAIN QUERY PLAN {sql}", *parameters).tuples()]
+    assert plan
+    for step in plan:
+        # Ranges of dates are sorted, but within their index.
+        allowed = ("SEARCH", "SCAN image_text VIRTUAL TABLE INDEX") if wanted != Wanted() else ("SCAN image",)
+        assert step.startswith(allowed) or (wanted.taken_from and step == "USE TEMP B-TREE FOR ORDER BY"), plan
+    assert not [step for step in plan if "TEMP" in step and not wanted.taken_from]

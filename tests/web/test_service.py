@@ -1,0 +1,103 @@
+"""The web in the real program: start, stop, crash."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+
+from tests.program import Program, darkroom, environment
+from tests.support import jpeg, tree, wait_until
+
+
+def client(program: Program) -> httpx2.Client:
+    """Make a client of the program, once it serves."""
+    wait_until(lambda: "serving http" in program.log(), what="the web server")
+    urls = re.findall(r"serving (http\S+)", program.log())
+    return httpx2.Client(base_url=urls[-1], timeout=20)
+
+
+def test_an_upload_is_filed_and_can_be_looked_at(tmp_path: Path) -> None:
+    with Program(tmp_path) as program, client(program) as http:
+        photo = jpeg((1200, 900), taken="2024:05:01 12:34:56")
+        answer = http.post("/api/images", files={"file": ("IMG_1.jpg", photo)})
+        assert answer.status_code == 202
+        program.wait_for(done=1)
+        image = http.get(answer.headers["location"]).json()["data"]
+        assert image["library_path"] == "2024/05/IMG_1.jpg"
+        assert (image["metadata"]["width"], image["metadata"]["format"]) == (1200, "JPEG")
+        assert http.get(image["thumbnails"]["medium"]).content.startswith(b"\xff\xd8\xff")
+        assert http.get(f"{answer.headers['location']}/original").content == photo
+        health = http.get("/healthz")
+        assert (health.status_code, health.json()["data"]["healthy"]) == (200, True)
+
+
+def test_the_program_ends_within_seconds_whoever_listens(tmp_path: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with Program(tmp_path / number.name) as program, client(program) as http:
+            port = http.base_url.port
+            assert port is not None
+            with http.stream("GET", "/api/events") as stream, socket.create_connection(("127.0.0.1", port)) as half:
+                next(stream.iter_lines())
+                half.sendall(b"POST /api/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n")
+                half.sendall(jpeg().ljust(3_000_000, b"x"))
+                wait_until(lambda: list((program.base / "inbox").iterdir()), what="the temporary")
+                assert program.stop(number) == 0
+            assert tree(program.base / "inbox") == {}
+            assert "Traceback" not in program.log()
+
+
+def test_what_was_acknowledged_survives_a_kill_in_the_next_instant(tmp_path: Path) -> None:
+    photos = {f"{seed}.jpg": jpeg(seed=seed) for seed in range(5)}
+    for name, photo in photos.items():
+        # Each kill costs the image that is in work at the time an attempt.
+        with Program(tmp_path, "[limits]\nattempts = 10") as program, client(program) as http:
+            assert http.post(f"/api/images?name={name}", content=photo).status_code == 202
+            program.process.kill()
+        (tmp_path / "log").unlink()
+    # An upload that is cut off by the kill: nothing of it stays.
+    with Program(tmp_path) as program, client(program) as http:
+        port = http.base_url.port
+        assert port is not None
+        with socket.create_connection(("127.0.0.1", port)) as half:
+            half.sendall(b"POST /api/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n")
+            half.sendall(jpeg().ljust(3_000_000, b"x"))
+            wait_until(lambda: list((tmp_path / "inbox").glob(".darkroom-*")), what="the temporary")
+            program.process.kill()
+    with Program(tmp_path) as program:
+        program.wait_for(done=5, failed=0, queued=0, processing=0)
+        assert tree(tmp_path / "inbox") == {}
+        filed = tree(tmp_path / "library")
+        assert sorted(filed[name] for name in filed if name.endswith(".jpg")) == sorted(photos.values())
+
+
+def test_a_busy_port_is_said_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "config.toml").write_text(f"[web]\nport = {port}\n")
+        answer = darkroom(tmp_path, "run")
+    assert answer.returncode == 2
+    assert f"port {port} on 127.0.0.1 can't be used" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_other_machines_only_with_a_token(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[web]\nhost = "0.0.0.0"\nport = 0\n')
+    answer = darkroom(tmp_path, "run")
+    assert answer.returncode == 2
+    assert "DARKROOM_TOKEN" in answer.stderr
+    with Program(tmp_path, DARKROOM_TOKEN="a-token") as program, client(program) as http:
+        local = str(http.base_url).replace("0.0.0.0", "127.0.0.1")
+        assert httpx2.get(f"{local}api/stats").status_code == 401
+        right = {"Authorization": "Bearer a-token"}
+        assert httpx2.get(f"{local}api/stats", headers=right).status_code == 200
+        assert program.stop() == 0
+
+
+def test_the_web_costs_nothing_where_it_is_not_served() -> None:
+    served = "any(name.split('.')[0] in ('starlette', 'uvicorn', 'web') for name in sys.modules)"
+    code = f"import daemon.commands.run, sys; sys.exit({served})"
+    assert subprocess.run([sys.executable, "-c", code], env=environment(), check=False).returncode == 0

@@ -1,0 +1,111 @@
+"""The event stream, the health check and the metrics."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support import jpeg, wait_until
+from tests.web.serving import Served
+from web.site import Health
+
+
+def messages(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read server-sent events: the kind and the data of each."""
+    kind = ""
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if name == "event":
+            kind = value
+        elif name == "data":
+            yield kind, json.loads(value)
+
+
+def test_events_tell_what_happens_and_the_counts(served: Served) -> None:
+    with served.http.stream("GET", "/api/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        told = messages(stream.iter_lines())
+        kind, counts = next(told)
+        assert (kind, counts["total"]) == ("stats", 0)
+        served.upload("a.jpg", jpeg())
+        assert next(told)[1] | {"at": None} == {
+            "image_id": 1,
+            "at": None,
+            "event": "queued",
+            "detail": "uploaded as a.jpg",
+            "status": "queued",
+        }
+        assert next(told)[1]["queued"] == 1
+        served.room.drain()
+        kind, line = next(told)
+        assert (kind, line["event"], line["status"]) == ("image", "done", "done")
+        assert next(told)[1]["done"] == 1
+
+
+def test_a_stream_goes_on_where_the_last_one_ended(served: Served) -> None:
+    for seed in range(3):
+        served.upload(f"{seed}.jpg", jpeg(seed=seed))
+    with served.http.stream("GET", "/api/events", headers={"Last-Event-ID": "1"}) as stream:
+        told = messages(stream.iter_lines())
+        assert [next(told)[1]["image_id"] for _ in range(2)] == [2, 3]
+
+
+def test_open_streams_do_not_hold_up_the_end(served: Served) -> None:
+    with httpx2.Client(base_url=served.url) as other, other.stream("GET", "/api/events") as stream:
+        next(stream.iter_lines())
+        served.stop()
+
+
+def test_health_names_the_part_that_is_not_well(served: Served) -> None:
+    well = served.http.get("/healthz")
+    assert (well.status_code, well.json()["data"]["healthy"]) == (200, True)
+    assert set(well.json()["data"]["parts"]) == {"watcher", "captioner", "database", "free_space"}
+    served.health = {"consumer": Health(ok=False, detail=f"paused: {served.room.library} is full")}
+    ill = served.http.get("/healthz")
+    assert ill.status_code == 503
+    assert ill.json()["error"] == {"code": "unhealthy", "message": "consumer: paused: library is full"}
+    assert ill.json()["data"]["parts"]["consumer"]["ok"] is False
+
+
+def test_health_looks_at_the_folders(served: Served) -> None:
+    served.room.duplicates.rmdir()
+    ill = served.http.get("/healthz")
+    assert ill.status_code == 503
+    assert "duplicates folder is gone" in ill.json()["error"]["message"]
+
+
+def samples(served: Served) -> dict[tuple[str, ...], float]:
+    text = served.http.get("/metrics").text
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics(served: Served) -> None:
+    before = samples(served)
+    assert before["darkroom_image_seconds_count",] == 0
+    for seed in range(3):
+        served.upload(f"{seed}.jpg", jpeg(seed=seed))
+    waiting = samples(served)
+    assert waiting["darkroom_queue_depth",] == 3
+    assert waiting["darkroom_oldest_waiting_seconds",] > 0
+    served.room.drain()
+    for _ in range(2):  # a second scrape counts nothing twice
+        after = samples(served)
+        assert after["darkroom_images", "done"] == 3
+        assert after["darkroom_image_seconds_count",] == after["darkroom_image_seconds_bucket", "+Inf"] == 3
+    assert after["darkroom_paused",] == 0
+    served.captions.request("a-model", 1.0)
+    assert samples(served)["darkroom_caption_requests_total",] == 1
+    assert after["process_resident_memory_bytes",] > 0
+
+
+def test_many_listeners_come_and_go(served: Served) -> None:
+    for _ in range(5):
+        with served.http.stream("GET", "/api/events") as stream:
+            next(stream.iter_lines())
+    wait_until(lambda: served.app._handlers.events._listeners == 0, what="the end of the streams")

@@ -1,0 +1,105 @@
+"""Metrics for Prometheus, read from the catalogue when they are asked for."""
+
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from daemon.catalogue.reports import Reports
+from daemon.catalogue.search import Search
+from web.site import Site
+
+_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """The registry of one program and its page."""
+
+    def __init__(self, site: Site) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Collector(site))
+        ProcessCollector(registry=self._registry)
+
+    async def page(self, _request: Request) -> Response:
+        """Serve all metrics."""
+        content = await run_in_threadpool(generate_latest, self._registry)
+        return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"})
+
+
+class _Collector(Collector):
+    """Reads counts at the time of each scrape; the histogram counts what has become final since the start."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._reports = Reports(site.catalogue)
+        self._search = Search(site.catalogue)
+        self._durations = _Durations(self._search)
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        now = time.time()
+        with self._site.catalogue.session():
+            stats = self._reports.stats(now)
+            oldest = self._search.oldest_waiting()
+            usage = self._search.caption_usage()
+            captions = self._search.captions()
+            durations = self._durations.collect()
+        images = GaugeMetricFamily("darkroom_images", "Images by status.", labels=["status"])
+        for status, n in stats.counts.items():
+            images.add_metric([status], n)
+        yield images
+        depth = stats.counts["queued"] + stats.counts["processing"]
+        yield GaugeMetricFamily("darkroom_queue_depth", "Images that are not final yet.", value=depth)
+        age = max(0.0, now - oldest) if oldest is not None else 0.0
+        yield GaugeMetricFamily("darkroom_oldest_waiting_seconds", "Age of the oldest image in the queue.", value=age)
+        paused = int(stats.paused is not None)
+        yield GaugeMetricFamily("darkroom_paused", "1 while the queue is paused by a fault of a disk.", value=paused)
+        yield durations
+        captioned = GaugeMetricFamily(
+            "darkroom_captions", "Filed images by the status of their caption.", labels=["status"]
+        )
+        for status, n in captions.items():
+            captioned.add_metric([status], n)
+        yield captioned
+        yield CounterMetricFamily("darkroom_caption_requests", "Requests to a model.", value=usage.requests)
+        tokens = CounterMetricFamily("darkroom_caption_tokens", "Tokens of captions.", labels=["direction"])
+        tokens.add_metric(["in"], usage.tokens_in)
+        tokens.add_metric(["out"], usage.tokens_out)
+        yield tokens
+
+
+class _Durations:
+    """How long images took, counted up from one scrape to the next."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._lock = threading.Lock()
+        self._after = time.time()
+        self._counts = [0] * (len(_BUCKETS) + 1)
+        self._sum = 0.0
+
+    def collect(self) -> Metric:
+        with self._lock:
+            for at, milliseconds in self._search.finished(self._after):
+                self._after = at
+                self._sum += milliseconds / 1000
+                self._counts[bisect_left(_BUCKETS, milliseconds / 1000)] += 1
+            bounds = [*(str(bound) for bound in _BUCKETS), "+Inf"]
+            buckets = list(zip(bounds, accumulate(self._counts), strict=True))
+            return HistogramMetricFamily(
+                "darkroom_image_seconds",
+                "Seconds from claim to final, per image.",
+                buckets=buckets,
+                sum_value=self._sum,
+            )

@@ -1,0 +1,118 @@
+"""Cuts a multipart/form-data body into its parts as it streams in; nothing is kept."""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from web.envelope import ApiError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+_MAX_PARTS = 1000
+# RFC 5987; RFC 7578 forbids it in forms, and clients send it nevertheless for names that are not ASCII.
+_EXTENDED = re.compile(r"filename\*=(?:utf-8)''([^;\s]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Begin:
+    """A part begins; `filename` is None for a plain field."""
+
+    field: str
+    filename: str | None
+
+
+@dataclass(frozen=True)
+class Data:
+    """Some bytes of the part that has begun."""
+
+    block: bytes
+
+
+@dataclass(frozen=True)
+class End:
+    """The part is complete."""
+
+
+class Multipart:
+    """A parser fed with the body's chunks. Raises ApiError 400 for a body that is malformed."""
+
+    def __init__(self, content_type: str) -> None:
+        boundary = parse_options_header(content_type)[1].get(b"boundary")
+        if not boundary:
+            raise ApiError(400, "the Content-Type names no boundary between the parts")
+        self._events: list[Begin | Data | End] = []
+        self._name, self._value = b"", b""
+        self._disposition = ""
+        self._parts = 0
+        self.complete = False
+        callbacks: MultipartCallbacks = {
+            "on_part_begin": self._on_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+        try:
+            self._parser = MultipartParser(boundary, callbacks)
+        except FormParserError as error:
+            raise ApiError(400, f"malformed multipart body: {error}") from error
+
+    def feed(self, chunk: bytes) -> list[Begin | Data | End]:
+        """Take the next chunk and return what it brought."""
+        if self.complete:
+            return []  # an epilogue, which RFC 2046 has readers ignore
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise ApiError(400, f"malformed multipart body: {error}") from error
+        events, self._events = self._events, []
+        return events
+
+    def _on_begin(self) -> None:
+        self._parts += 1
+        if self._parts > _MAX_PARTS:
+            raise ApiError(400, f"more than {_MAX_PARTS} parts in one request")
+        self._disposition = ""
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value.decode("latin-1")
+        self._name, self._value = b"", b""
+
+    def _on_headers_finished(self) -> None:
+        options = parse_options_header(self._disposition)[1]
+        filename = options.get(b"filename")
+        extended = _EXTENDED.search(self._disposition)
+        shown = unquote(extended[1]) if extended else None if filename is None else _text(filename)
+        self._events.append(Begin(_text(options.get(b"name", b"")), shown))
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        self._events.append(Data(data[start:end]))
+
+    def _on_part_end(self) -> None:
+        self._events.append(End())
+
+    def _on_end(self) -> None:
+        self.complete = True
+
+
+def _text(value: bytes) -> str:
+    """Decode a form's name: UTF-8 as browsers send it, else what no byte is refused by."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

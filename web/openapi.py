@@ -1,0 +1,228 @@
+"""The OpenAPI 3.1 document; a test holds it to the routes, and another the answers to it."""
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from daemon.thumbnails import SIZES
+from web.api import MAX_PAGE, MAX_QUERY, PAGE, STATUSES
+from web.describe import answer, call, content, form, parameter, raw, uploaded
+from web.envelope import Json
+from web.schemas import SCHEMAS, Schema, envelope, record, ref
+
+_REFUSED_UPLOADS = {
+    408: "nothing came for a minute",
+    413: "larger than upload_mb",
+    415: "not an image, by its first bytes",
+    507: "no room on the disk",
+}
+_NAME: Schema = {"type": "string"}
+_SIZE: Schema = {"type": "string", "enum": list(SIZES)}
+_LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE}
+_NOT_FOUND = {404: "there is no such image"}
+_IMAGES: Schema = {"image/*": {}, "application/octet-stream": {}}
+
+
+class Document:
+    """The handler of /openapi.json."""
+
+    async def serve(self, _request: Request) -> Response:
+        """Serve the document."""
+        return Json(build(), headers={"Cache-Control": "no-cache"})
+
+
+@cache
+def build() -> dict[str, Any]:
+    """Put the document together."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Darkroom",
+            "version": _version(),
+            "description": "Upload photos, and see what became of them. Every JSON answer has the same envelope.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{}, {"token": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "DARKROOM_TOKEN, where one is set"}
+            },
+        },
+    }
+
+
+def _version() -> str:
+    try:
+        return version("darkroom")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _paths() -> dict[str, Any]:
+    number = parameter("path", "image_id", {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}, "an image's id")
+    name = parameter("query", "name", _NAME, "the file's name, for a raw body")
+    return {
+        "/api/images": {
+            "get": call("List images, newest first", _page(), {}, _filters()),
+            "post": call("Upload", uploaded(several=True), _REFUSED_UPLOADS, [name], body=form()),
+            "put": call("Upload with `curl -T`", uploaded(), _REFUSED_UPLOADS, [name], body=raw()),
+        },
+        "/api/images/{image_id}": {
+            "get": call("Everything about an image", answer(ref("ImageDetail")), _NOT_FOUND, [number]),
+            "patch": call(
+                "Write caption and keywords: kept for good, no model overwrites them",
+                answer(ref("ImageDetail")),
+                _NOT_FOUND | {409: "not possible for this image"},
+                [number],
+                body={"application/json": {"schema": ref("Words")}},
+            ),
+            "put": call(
+                "Upload with `curl -T FILE …/api/images/`, which puts the file's name here",
+                uploaded(),
+                _REFUSED_UPLOADS | {404: "the name has a slash", 405: "the name is missing"},
+                [parameter("path", "image_id", {"type": "string", "minLength": 1}, "the file's name")],
+                body=raw(),
+            ),
+        },
+        "/api/images/{image_id}/thumbnails/{size}": {
+            "get": call(
+                "A thumbnail: upright, sRGB, without metadata",
+                {200: content("the thumbnail", {"image/jpeg": {}}), 304: {"description": "unchanged"}},
+                {404: "no such image, or its thumbnail is not ready"} | {416: "the range is outside the file"},
+                [
+                    number,
+                    parameter("path", "size", _SIZE, "fits 200 or 800 pixels square"),
+                ],
+            )
+        },
+        "/api/images/{image_id}/original": {
+            "get": call(
+                "The bytes as they were filed",
+                {
+                    200: content("all bytes", _IMAGES),
+                    206: content("a range of them", _IMAGES | {"multipart/byteranges": {}}),
+                    304: {"description": "unchanged"},
+                },
+                {404: "no such image, or it is not filed yet", 416: "the range is outside the file"},
+                [number],
+            )
+        },
+        "/api/images/{image_id}/retry": {
+            "post": call(
+                "Queue a failed image again",
+                answer(ref("Receipt"), 202),
+                _NOT_FOUND | {409: "it has not failed, or its file is gone"},
+                [number],
+            )
+        },
+        "/api/images/{image_id}/caption": {
+            "post": call(
+                "Ask a model for a caption again",
+                answer(record({"image_id": {"type": "integer"}, "caption_status": {"type": "string"}}), 202),
+                _NOT_FOUND | {409: "captions are off, or its words are a person's"},
+                [number],
+            )
+        },
+        "/api/stats": {"get": call("Counts, rate, time left", answer(ref("Stats")))},
+        "/api/events": {
+            "get": call(
+                "Server-sent events: `image` (one line of an image's history) and `stats` (as /api/stats)",
+                {200: content("the stream, until the client ends it", {"text/event-stream": {}})},
+                {},
+                [
+                    parameter(
+                        "header",
+                        "Last-Event-ID",
+                        {"type": "string", "pattern": "^[0-9]{1,18}$"},
+                        "go on after this one",
+                    )
+                ],
+            )
+        },
+        "/healthz": {
+            "get": call(
+                "Is every part well?",
+                answer(ref("Health"))
+                | {
+                    503: content(
+                        "a part is not well",
+                        {
+                            "application/json": {
+                                "schema": record(
+                                    {
+                                        "status": {"const": "error"},
+                                        "data": ref("Health"),
+                                        "error": SCHEMAS["Error"]["properties"]["error"],
+                                    }
+                                )
+                            }
+                        },
+                    )
+                },
+                security=False,
+            )
+        },
+        "/metrics": {"get": call("Metrics for Prometheus", {200: content("metrics", {"text/plain": {}})})},
+        "/openapi.json": {"get": call("This document", {200: content("OpenAPI 3.1", {"application/json": {}})})},
+        "/docs": {"get": call("These pages", {200: content("a page", {"text/html": {}})})},
+        "/static/{name}": {
+            "get": call(
+                "What the pages are made of",
+                {200: content("a file", {"text/*": {}, "image/*": {}}), 304: {"description": "unchanged"}},
+                {404: "there is no such file"},
+                [parameter("path", "name", _NAME, "the file's name")],
+                security=False,
+            )
+        },
+        "/": {"get": call("The start page", {303: {"description": "to the page to look at"}})},
+        "/sign-in": {
+            "get": call(
+                "Asks for the token",
+                {200: content("a page", {"text/html": {}}), 303: {"description": "no token is set"}},
+                security=False,
+            ),
+            "post": call(
+                "Sets the cookie of a browser that knows the token",
+                {303: {"description": "signed in"}, 401: content("not the token", {"text/html": {}})},
+                body={
+                    "application/x-www-form-urlencoded": {
+                        "schema": {"type": "object", "properties": {"token": {"type": "string"}}}
+                    },
+                },
+                security=False,
+            ),
+        },
+    }
+
+
+def _page() -> dict[int, Any]:
+    schema = envelope({"type": "array", "items": ref("Image")}, next={"type": ["string", "null"]})
+    link = {"Link": {"schema": {"type": "string"}, "description": 'the next page, rel="next"'}}
+    return {
+        200: {
+            **content("a page; `next` is the cursor of the next", {"application/json": {"schema": schema}}),
+            "headers": link,
+        }
+    }
+
+
+def _filters() -> list[Schema]:
+    day = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}], "examples": ["2026-11-23"]}
+    text = {"type": "string", "maxLength": MAX_QUERY}
+    return [
+        parameter("query", "status", {"type": "string", "enum": list(STATUSES)}, "only images of this status"),
+        parameter("query", "q", text, "words of names, captions, keywords, cameras; the last may be a beginning"),
+        parameter("query", "camera", text, "words of the camera's make and model"),
+        parameter("query", "from", day, "taken on this day or later; local time"),
+        parameter("query", "to", day, "taken on this day or earlier; local time"),
+        parameter("query", "has_gps", {"type": "boolean"}, "with a place, or without"),
+        parameter(
+            "query", "limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE}, "images a page"
+        ),
+        parameter("query", "cursor", {"type": "string", "pattern": "^[0-9]{1,18}$"}, "`next` of the page before"),
+    ]

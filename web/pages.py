@@ -1,0 +1,96 @@
+"""The pages for people: the documentation, the sign-in, where `/` leads, and the files that the pages need."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from web.envelope import ApiError
+from web.security import COOKIE, cookie_value, matches_token
+from web.site import Access
+
+_STATIC = Path(__file__).parent / "static"
+# Not the mimetypes module: what that says of .js depends on the machine's tables.
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webmanifest": "application/manifest+json",
+}
+_MAX_FORM = 16 * 1024
+_MONTH_SECONDS = 30 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class _Asset:
+    content: bytes
+    media_type: str
+    etag: str
+
+
+class Pages:
+    """The handlers of pages. Their files are few and small: they are read once."""
+
+    def __init__(self, access: Access) -> None:
+        self._token = access.token
+        self._assets = {file.name: _read(file) for file in _STATIC.iterdir() if file.is_file()}
+
+    async def asset(self, request: Request) -> Response:
+        """Serve a file that a page needs."""
+        name = request.path_params["name"]
+        if name not in self._assets:
+            raise ApiError(404, f"there is no file {name!a}")
+        return self._page(request, name)
+
+    async def home(self, _request: Request) -> Response:
+        """Lead to what there is to see."""
+        return RedirectResponse("/docs", 303)
+
+    async def docs(self, request: Request) -> Response:
+        """Show the documentation, to read and to try."""
+        return self._page(request, "docs.html")
+
+    async def sign_in_page(self, request: Request) -> Response:
+        """Ask for the token."""
+        return RedirectResponse("/", 303) if self._token is None else self._page(request, "sign-in.html")
+
+    async def sign_in(self, request: Request) -> Response:
+        """Set the cookie of a browser that knows the token."""
+        if self._token is None:
+            return RedirectResponse("/", 303)
+        form = b""
+        async for chunk in request.stream():
+            form += chunk
+            if len(form) > _MAX_FORM:
+                raise ApiError(413, "the form is too large")
+        given = parse_qs(form.decode("utf-8", "replace")).get("token", [""])[0]
+        if not matches_token(given.strip(), self._token):
+            return Response(self._assets["sign-in-again.html"].content, 401, media_type="text/html")
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(
+            COOKIE,
+            cookie_value(self._token),
+            max_age=_MONTH_SECONDS,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return answer
+
+    def _page(self, request: Request, name: str) -> Response:
+        asset = self._assets[name]
+        headers = {"Cache-Control": "no-cache", "ETag": asset.etag}
+        if request.headers.get("if-none-match") == asset.etag:
+            return Response(status_code=304, headers=headers)
+        return Response(asset.content, headers=headers, media_type=asset.media_type)
+
+
+def _read(file: Path) -> _Asset:
+    content = file.read_bytes()
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    return _Asset(content, _TYPES.get(file.suffix, "application/octet-stream"), etag)

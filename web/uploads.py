@@ -1,0 +1,232 @@
+"""Receives uploads: multipart forms and raw bodies, streamed into the inbox with flat memory."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from web.envelope import ApiError, success
+from web.landing import Landing, Receipt
+from web.multipart import Begin, Data, Multipart
+from web.site import Site
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_BLOCK = 1 << 20
+# What a form adds to its files: boundaries and the headers of the parts.
+_FRAMING = 1 << 20
+_PATIENCE_SECONDS = 60.0
+_STOP_SECONDS = 1.5
+# A refused body is read on for a while: a connection closed in the middle of it may lose the answer.
+_DRAIN_BYTES, _DRAIN_SECONDS = 32 << 20, 5.0
+
+
+class Receiver:
+    """The two routes that take files.
+
+    Few threads write at a time, and one commits: sixteen clients wait for each other here, and not the rest of
+    the program, or a health check, for them.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._limit = site.upload_bytes
+        self._writing = CapacityLimiter(4)
+        self._committing = CapacityLimiter(1)
+        self._arriving: set[anyio.CancelScope] = set()
+
+    def stop(self) -> None:
+        """Refuse what has not arrived within moments; on the event loop's thread."""
+        asyncio.get_running_loop().call_later(_STOP_SECONDS, self._refuse_rest)
+
+    def _refuse_rest(self) -> None:
+        for scope in list(self._arriving):
+            scope.cancel()
+
+    async def post(self, request: Request) -> Response:
+        """Take a form with `file` parts, or a raw body with its name in `?name=`."""
+        return await self._receive(request, request.query_params.get("name", ""))
+
+    async def put(self, request: Request) -> Response:
+        """Take a raw body under the name in the path, as `curl -T` sends it."""
+        return await self._receive(request, str(request.path_params["image_id"]))
+
+    async def _receive(self, request: Request, name: str) -> Response:
+        landings: list[Landing] = []
+        chunks = request.stream()
+        try:
+            self._check_announced(request)
+            with self._stoppable():
+                if request.headers.get("content-type", "").lower().startswith("multipart/"):
+                    await self._form(request, chunks, landings)
+                else:
+                    await self._raw(chunks, name, landings)
+            receipts = [await self._settle(landing) for landing in landings]
+        except ApiError as error:
+            if error.status in {408, 503} or not await _drain(request, chunks):
+                # What is left of the body is not the next request.
+                error.headers["Connection"] = "close"
+            raise
+        finally:
+            for landing in landings:
+                await self._in_thread(self._writing, landing.discard)
+        for landing, receipt in zip(landings, receipts, strict=True):
+            _log.debug("image %d: uploaded %s", receipt.image_id, landing.shown)
+        return _answer(receipts)
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        with anyio.CancelScope() as scope:
+            self._arriving.add(scope)
+            try:
+                yield
+            finally:
+                self._arriving.discard(scope)
+        if scope.cancelled_caught:
+            raise ApiError(503, "darkroom is stopping; send this again later")
+
+    def _check_announced(self, request: Request) -> None:
+        announced = request.headers.get("content-length", "")
+        if not announced.isdecimal():
+            return
+        if int(announced) > self._limit + _FRAMING:
+            raise self._too_large()
+
+    async def _form(self, request: Request, chunks: AsyncIterator[bytes], landings: list[Landing]) -> None:
+        parser = Multipart(request.headers["content-type"])
+        left = self._limit
+        current: _Inflow | None = None
+        async for chunk in _patiently(chunks):
+            for event in parser.feed(chunk):
+                if isinstance(event, Begin):
+                    current = None
+                    if event.field == "file":
+                        current = self._inflow(event.filename or "", landings)
+                elif isinstance(event, Data):
+                    left -= len(event.block)
+                    if left < 0:
+                        raise self._too_large()
+                    if current is not None:
+                        await current.write(event.block)
+                elif current is not None:
+                    await current.close()
+                    current = None
+        if not parser.complete:
+            raise ApiError(400, "malformed multipart body: it ends before its last boundary")
+        if not landings:
+            raise ApiError(400, "no part is named `file`; send the image in a form field of that name", "missing_file")
+
+    async def _raw(self, chunks: AsyncIterator[bytes], name: str, landings: list[Landing]) -> None:
+        left = self._limit
+        inflow = self._inflow(name, landings)
+        async for chunk in _patiently(chunks):
+            left -= len(chunk)
+            if left < 0:
+                raise self._too_large()
+            await inflow.write(chunk)
+        await inflow.close()
+
+    async def _settle(self, landing: Landing) -> Receipt:
+        # Looking for the same bytes may read a large file: that must not hold up the commits of others.
+        known = await self._in_thread(self._writing, landing.known)
+        return known if known is not None else await self._in_thread(self._committing, landing.submit)
+
+    def _inflow(self, name: str, landings: list[Landing]) -> "_Inflow":
+        landing = Landing(self._site, name)
+        landings.append(landing)
+        return _Inflow(landing, self)
+
+    async def in_writer(self, call: Callable[[], _T]) -> _T:
+        """Run a blocking call in one of the threads that write."""
+        return await self._in_thread(self._writing, call)
+
+    async def _in_thread(self, limiter: CapacityLimiter, call: Callable[[], _T]) -> _T:
+        return await to_thread.run_sync(call, limiter=limiter)
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, f"larger than {self._limit // 1_000_000} MB, the limit of an upload (upload_mb, file_mb)")
+
+
+class _Inflow:
+    """Gathers a file's chunks into blocks that are worth a thread."""
+
+    def __init__(self, landing: Landing, receiver: Receiver) -> None:
+        self._landing = landing
+        self._receiver = receiver
+        self._blocks: list[bytes] = []
+        self._size = 0
+
+    async def write(self, chunk: bytes) -> None:
+        self._blocks.append(chunk)
+        self._size += len(chunk)
+        if self._size >= _BLOCK:
+            block = self._take()
+            await self._receiver.in_writer(lambda: self._landing.write(block))
+
+    async def close(self) -> None:
+        block = self._take()
+
+        def finish() -> None:
+            self._landing.write(block)
+            self._landing.close()
+
+        await self._receiver.in_writer(finish)
+
+    def _take(self) -> bytes:
+        block = b"".join(self._blocks)
+        self._blocks, self._size = [], 0
+        return block
+
+
+async def _patiently(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a body's chunks; give up on a client that sends nothing for a minute."""
+    while True:
+        try:
+            with anyio.fail_after(_PATIENCE_SECONDS):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise ApiError(408, f"nothing came for {_PATIENCE_SECONDS:.0f} seconds") from None
+        if chunk:
+            yield chunk
+
+
+async def _drain(request: Request, chunks: AsyncIterator[bytes]) -> bool:
+    """Read on what a refused client is still sending, within bounds; False where that is not all of it."""
+    if request.headers.get("expect", "").lower() == "100-continue":
+        return False  # it asks first, and has sent nothing yet
+    left = _DRAIN_BYTES
+    with anyio.move_on_after(_DRAIN_SECONDS):
+        try:
+            async for chunk in chunks:
+                left -= len(chunk)
+                if left < 0:
+                    return False
+        except (ClientDisconnect, RuntimeError):
+            return False
+        return True
+    return False
+
+
+def _answer(receipts: list[Receipt]) -> Response:
+    data = [
+        {
+            "image_id": receipt.image_id,
+            "status": receipt.status,
+            **({"duplicate": True} if receipt.duplicate else {}),
+        }
+        for receipt in receipts
+    ]
+    filed = all(receipt.status == "done" for receipt in receipts)
+    status = 200 if filed else 202
+    if len(receipts) > 1:
+        return success(data, status)
+    return success(data[0], status, headers={"Location": f"/api/images/{receipts[0].image_id}"})

@@ -1,5 +1,6 @@
 """Opens a file of the inbox with suspicion: no links, no devices, and nothing that changes while it is read."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -39,9 +40,9 @@ def _open(path: Path) -> int:
     except BlockingIOError as error:
         raise Postponed("another program holds it", 1.0) from error
     except OSError as error:
-        if path.is_symlink():
+        if error.errno == errno.ELOOP:
             raise Rejected("a symbolic link, not a file") from error
-        if path.is_socket():
+        if error.errno == errno.ENXIO:
             raise Rejected("a socket, not a file") from error
         raise Transient(f"can't be read: {error.strerror}") from error
 

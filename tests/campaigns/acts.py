@@ -14,6 +14,9 @@ from PIL import Image
 from tests.campaigns import program
 from tests.campaigns.stage import SHM, Stage, temporary_stage
 
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"/></rdf:RDF></x:xmpmeta>
+"""
 TEXT = b"this is no image, whatever its name says\n" * 20
 
 
@@ -90,6 +93,12 @@ def _folder(stage: Stage) -> None:
     stage.put("twin of IMG_4.jpg", photo(4))
 
 
+def _companions(stage: Stage) -> None:
+    stage.put("IMG_6.jpg", photo(6))
+    stage.put("IMG_6.jpg.xmp", XMP)
+    stage.put("IMG_6.AAE", b"<plist>an edit</plist>")
+
+
 _DELETE = (("duplicates", "delete"),)
 ACTS = {
     act.name: act
@@ -100,6 +109,8 @@ ACTS = {
         Act("a duplicate, deleted", _twin, before=_one, filing=_DELETE),
         Act("no image", _text, before=_one),
         Act("a folder of four", _folder, before=_one),
+        Act("a photo with its companions", _companions, before=_one),
+        Act("taking a photo back", lambda _: None, _companions, words=("undo", "--since", "1h", "--to", "undone")),
         Act("asking to try again", lambda _: None, before=_text, words=("retry", "--failed")),
         Act("a photo to another filesystem", _other, before=_one, across=True),
         Act("a duplicate to another filesystem", _twin, before=_one, across=True),

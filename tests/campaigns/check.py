@@ -20,20 +20,26 @@ def hash_of(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def files(folder: Path) -> Iterator[str]:
-    """List what is no folder, by relative path; what stands beside an original is not listed with it."""
+def files(folder: Path, stage: Stage | None = None) -> Iterator[str]:
+    """List what is no folder, by relative path; what was written beside an original is not listed with it.
+
+    Given the stage, a companion that was put in is listed, though it has such a name.
+    """
+    if not folder.is_dir():
+        return
     everything = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
     for name in sorted(everything):
-        if not any(name.endswith(suffix) and name.removesuffix(suffix) in everything for suffix in BESIDE):
+        beside = any(name.endswith(suffix) and name.removesuffix(suffix) in everything for suffix in BESIDE)
+        if not beside or (stage is not None and stage.knows(hash_of(folder / name))):
             yield name
 
 
-def rows(stage: Stage) -> list[dict[str, Any]]:
-    """Read the image table as it is."""
+def rows(stage: Stage, table: str = "image") -> list[dict[str, Any]]:
+    """Read a table as it is."""
     with closing(sqlite3.connect(stage.state / "darkroom.db", timeout=30)) as database:
         database.row_factory = sqlite3.Row
         database.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
-        return [dict(row) for row in database.execute("SELECT * FROM image ORDER BY id")]
+        return [dict(row) for row in database.execute(f"SELECT * FROM {table} ORDER BY id")]
 
 
 def visible(stage: Stage) -> list[str]:
@@ -41,7 +47,7 @@ def visible(stage: Stage) -> list[str]:
     return [
         f"half-written: {place}/{name}"
         for place in OUTPUTS
-        for name in (files(stage.folder(place)) if stage.folder(place).is_dir() else ())
+        for name in files(stage.folder(place))
         if not name.rpartition("/")[2].startswith(".darkroom-")
         and not name.endswith(BESIDE)
         and not stage.knows(hash_of(stage.folder(place) / name))
@@ -55,10 +61,12 @@ def drained(stage: Stage) -> list[str]:
     by_name: dict[tuple[str, str], str] = {}
     for place in OUTPUTS:
         found[place] = Counter()
-        for name in files(stage.folder(place)) if stage.folder(place).is_dir() else ():
+        for name in files(stage.folder(place), stage):
             content = hash_of(stage.folder(place) / name)
             found[place][content] += 1
             by_name[place, name] = content
+    # What was taken back by `undo` has no row any more.
+    found["undone"] = Counter(hash_of(stage.undone / name) for name in files(stage.undone, stage))
     faults += _losses(stage, found)
     faults += _rows(stage, by_name)
     return faults
@@ -90,8 +98,8 @@ def _losses(stage: Stage, found: dict[str, Counter[str]]) -> Iterator[str]:
                 yield f"{content[:8]} is no image, but in the library"
         elif found["failed"][content]:
             yield f"{content[:8]} is a good image, but in failed"
-        elif found["library"][content] != min(1, total[content]):
-            yield f"{content[:8]} is {found['library'][content]} times in the library"
+        elif found["library"][content] + found["undone"][content] != min(1, total[content]):
+            yield f"{content[:8]} is not exactly once filed: {found['library'][content]} times in the library"
     for content in total - (stage.must + stage.may):
         if content not in stage.must + stage.may:
             yield f"{content[:8]} came out, but never went in"
@@ -118,8 +126,13 @@ def _rows(stage: Stage, by_name: dict[tuple[str, str], str]) -> Iterator[str]:
         content = by_name.get((row["place"], row["destination"]))
         if content is None or content != row["sha256"] or _FINAL[row["place"]] != row["status"]:
             yield f"{label}: {row['place']}/{row['destination']} holds {content}, not {row['sha256']} ({row['status']})"
-        elif row["status"] == "done":
+        elif row["status"] == "done" and row["width"] is not None:  # a companion has no size
             yield from _thumbnails(stage, content, label)
+    for row in rows(stage, "companion"):
+        key = row["place"], row["destination"]
+        owners[key] += 1
+        if by_name.get(key) != row["sha256"]:
+            yield f"companion {row['id']}: {'/'.join(key)} holds {by_name.get(key)}, not {row['sha256']}"
     for key in by_name:
         if owners[key] != 1:
             yield f"{'/'.join(key)} has {owners[key]} rows"

@@ -39,7 +39,7 @@ def order(act: Act) -> Tally:
             tally.problems += [f"{act.name}: {fault}" for fault in _broken(disk, call, stage)]
             disk.apply(call)
         for place in OUTPUTS:
-            for name in check.files(stage.folder(place)) if stage.folder(place).is_dir() else ():
+            for name in check.files(stage.folder(place)):
                 path = stage.folder(place) / name
                 if disk.promised(path) != path.read_bytes():
                     tally.problems.append(f"{act.name}: {place}/{name} is not durable in the end")

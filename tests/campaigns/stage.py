@@ -55,6 +55,11 @@ class Stage:
         return self.base / "state"
 
     @property
+    def undone(self) -> Path:
+        """Where `undo` moves files in these campaigns."""
+        return self.base / "undone"
+
+    @property
     def roots(self) -> list[Path]:
         return [self.base, *([self.away] if self.away else [])]
 

@@ -159,6 +159,8 @@ class Filing:
             here = source.path.lstat()
             if os.path.samestat(here, source.was):
                 source.path.unlink()
+                # Or a power cut could bring the name back with no row that knows it, and file the photo twice.
+                disk.fsync_folder(source.path.parent)
             else:
                 newer = [Found(job.path, here.st_size, here.st_mtime_ns)]
         except FileNotFoundError:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from daemon import disk, recovery
 from daemon.captions.loop import Captioner
+from daemon.captions.progress import Progress, progress
 from daemon.captions.settings import Live
 from daemon.catalogue import Catalogue, Place, Queue
 from daemon.catalogue.captions import Captions
@@ -151,6 +152,10 @@ class Service:
         self.watcher.start()
         self.captioner.start()
         self.hooks.start()
+
+    def captions_progress(self) -> Progress:
+        """Tell how far the captions are and when they will be done."""
+        return progress(self.captions, Memory(self.catalogue), self.captioner.settings, time.time())
 
     def health(self) -> dict[str, tuple[bool, str]]:
         """Tell of each part whether it is well, and how it is, for people."""

@@ -81,12 +81,13 @@ class Undo:
         yield (first := self._move(original, to, came, taken))
         companions = self._inventory.beside(row["id"])
         files = [(self._folders[one.place] / one.destination, one) for one in companions]
-        sidecar = path_beside(original)
-        if sidecar not in [path for path, _ in files] and disk.size_of(sidecar) is not None:
-            yield self._move(sidecar, to, came.with_name(path_beside(Path(first.new)).name), taken)
         for path, one in files:
             if disk.size_of(path) is not None:
                 yield self._move(path, to, _came(one.folder, one.original_name), taken)
+        # Last: where the photo came with an .xmp of this name, that is its owner's and keeps the name.
+        sidecar = path_beside(original)
+        if sidecar not in [path for path, _ in files] and disk.size_of(sidecar) is not None:
+            yield self._move(sidecar, to, came.with_name(path_beside(Path(first.new)).name), taken)
 
     def _move(self, old: Path, to: Path, wanted: PurePosixPath, taken: set[Path]) -> _Move:
         for number in range(_TRIES):

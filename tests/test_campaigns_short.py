@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.campaigns import faults, kill, poison, power, program, random_kills, trouble, two, uploads
+from tests.campaigns import disks, faults, kill, poison, power, program, random_kills, trouble, two, uploads
 from tests.campaigns.acts import ACTS
 from tests.campaigns.check import drained
 from tests.campaigns.stage import Stage, has_second_filesystem, temporary_stage
@@ -16,14 +16,14 @@ two_filesystems = pytest.mark.skipif(not has_second_filesystem(), reason="needs 
 @traced
 @pytest.mark.parametrize("name", ["a photo", pytest.param("a photo to another filesystem", marks=two_filesystems)])
 def test_killed_at_chosen_calls_nothing_is_lost(name: str) -> None:
-    tally = kill.each(ACTS[name], thin=True, every=13)
+    tally = kill.each(ACTS[name], thin=True, every=17)
     assert tally.problems == []
     assert tally.kills >= 3
 
 
 @traced
 def test_killed_while_it_takes_an_upload_nothing_is_lost() -> None:
-    tally = uploads.each(every=16)
+    tally = uploads.each(every=30)
     assert tally.problems == []
     assert tally.kills >= 2
 
@@ -41,19 +41,19 @@ def test_nothing_is_removed_or_shown_before_what_must_be_durable_is(name: str) -
 
 @traced
 def test_the_power_may_fail() -> None:
-    tally = power.cut(ACTS["a photo"], every=14)
+    tally = power.cut(ACTS["a photo"], every=20)
     assert tally.problems == []
     assert tally.points >= 3
 
 
 @traced
 def test_chosen_calls_may_fail() -> None:
-    tally = faults.each(ACTS["a photo"], ["EIO", "ENOSPC"], every=20, lasting=False)
+    tally = faults.each(ACTS["a photo"], ["EIO", "ENOSPC"], every=27, lasting=False)
     assert tally.problems == []
     assert tally.points >= 3
 
 
-@pytest.mark.parametrize("make", [trouble.nearly_full, trouble.read_only, trouble.unmounted])
+@pytest.mark.parametrize("make", [disks.nearly_full, disks.read_only, disks.unmounted])
 def test_troubles_pause_and_pass(make: Callable[[Stage], None]) -> None:
     tally, skipped = trouble.play(make)
     if skipped:

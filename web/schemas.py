@@ -124,6 +124,10 @@ SCHEMAS: dict[str, Schema] = {
             "rate": {**_NUMBER, "description": "images a second, over the last minutes"},
             "seconds_left": maybe({**_NUMBER, "description": "for the queue, at that rate"}),
             "captions": {"type": "object", "additionalProperties": _COUNT, "description": "filed images by status"},
+            "captions_progress": {
+                **_TEXT,
+                "examples": ["captioned 180 of 200 today, 312 waiting, done in about 2 days"],
+            },
             "paused": maybe({**_TEXT, "description": "why the queue is paused"}),
             "paused_since": maybe(_MOMENT),
             "waiting": {"type": "object", "additionalProperties": _COUNT, "description": "reasons and how many wait"},

@@ -26,7 +26,7 @@ class Site:
     """The parts behind the web; sizes are in bytes.
 
     `health` looks at the watcher, the consumer and the captioner. `retry` queues a failed image again and raises
-    Rejected where that can't be.
+    Rejected where that can't be. `captions_line` says how far the captions are and when they will be done.
     """
 
     catalogue: Catalogue
@@ -40,6 +40,7 @@ class Site:
     min_free_bytes: int
     health: Callable[[], Mapping[str, Health]]
     retry: Callable[[int], None]
+    captions_line: Callable[[], str]
 
     def folders(self) -> dict[str, Path]:
         """Give all folders that hold photos, by name."""

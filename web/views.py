@@ -63,6 +63,7 @@ def stats(site: Site, now: Stats, captions: Mapping[str, int]) -> dict[str, Any]
         "rate": round(now.rate, 3),
         "seconds_left": now.seconds_left,
         "captions": captions,
+        "captions_progress": site.scrub(site.captions_line()),
         "paused": _scrubbed(site, now.paused),
         "paused_since": moment(now.paused_since),
         "waiting": {site.scrub(reason): n for reason, n in now.waiting.items()},

@@ -12,7 +12,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from daemon import lock, recovery, undo
-from daemon.captions.progress import progress
 from daemon.catalogue.memory import Memory
 from daemon.config import Config
 from daemon.consumer import Turn
@@ -92,6 +91,7 @@ def _site(service: Service) -> "Site":
         upload_bytes=min(limits.upload_mb, limits.file_mb) * 1_000_000,
         min_free_bytes=limits.min_free_mb * 1_000_000,
         health=lambda: {name: Health(ok, detail) for name, (ok, detail) in service.health().items()},
+        captions_line=lambda: service.captions_progress().line(),
         retry=lambda image_id: retry(service.queue, image_id, inbox, roots(config)),
     )
 
@@ -130,7 +130,7 @@ class _Once:
         """Make the captions that the quota allows; what is left is made another time and is no failure."""
         service = self._service
         service.captioner.drain()
-        now = progress(service.captions, Memory(service.catalogue), service.captioner.settings, time.time())
+        now = service.captions_progress()
         if now.waiting:
             _log.info("%s", now.line())
 

@@ -40,6 +40,7 @@ class Served:
             upload_bytes=upload_bytes,
             min_free_bytes=0,
             health=lambda: self.health,
+            captions_line=lambda: "captions are off",
             retry=lambda number: retry(room.queue, number, room.inbox, roots(room.config)),
         )
         self.access = Access("127.0.0.1", token=token, **access)

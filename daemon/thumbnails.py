@@ -26,10 +26,11 @@ class Thumbnails:
 
     def save(self, sha256: str, small: bytes, medium: bytes) -> None:
         """Write both; no reader ever sees half of one. Raises EnvironmentFault."""
+        with blaming(str(self._root)):
+            self._make_shards(self.path(sha256, "small").parent)
         for size, content in (("small", small), ("medium", medium)):
             file = self.path(sha256, size)  # type: ignore[arg-type]
             with blaming(str(self._root)):
-                make_folders(self._root.parent, file.parent)
                 temporary = file.with_name(f".darkroom-{file.name}.part")
                 with temporary.open("wb") as out:
                     out.write(content)
@@ -40,3 +41,12 @@ class Thumbnails:
         with blaming(str(self._root)):
             # Nobody would make them again for a row that is done.
             fsync_folder(file.parent)
+
+    def _make_shards(self, wanted: Path) -> None:
+        """Make all subfolders with the first: each by itself would cost nearly every photo a wait for the disk."""
+        if wanted.is_dir():
+            return
+        make_folders(self._root.parent, self._root)
+        for number in range(256):
+            (self._root / f"{number:02x}").mkdir(exist_ok=True)
+        fsync_folder(self._root)

@@ -25,7 +25,7 @@ def test_killed_at_chosen_calls_nothing_is_lost(name: str) -> None:
 def test_killed_while_it_takes_an_upload_nothing_is_lost() -> None:
     tally = uploads.each(every=30)
     assert tally.problems == []
-    assert tally.kills >= 2
+    assert tally.kills >= 1
 
 
 @traced

@@ -42,9 +42,10 @@ class Values:
 
     def table(self) -> dict[str, object]:
         """Give the values by the names that a template writes."""
-        stem, suffix = split(self.name)
+        name = component(self.name)
+        stem, suffix = split(name)
         plain = {
-            "name": self.name,
+            "name": name,
             "stem": stem,
             "camera": self.camera,
             "make": self.make,

@@ -8,12 +8,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peewee import fn
+from peewee import SQL, fn
 
 from daemon.catalogue.database import Catalogue
 from daemon.catalogue.intake import take_in
 from daemon.catalogue.models import Companion, Image, RawExif
-from daemon.catalogue.rows import Final, Job, Look, Place, Seen, record, to_job
+from daemon.catalogue.rows import JOB_COLUMNS, Final, Job, Look, Place, Seen, record, to_job
 from daemon.errors import Withdrawn
 from daemon.names import display
 
@@ -53,7 +53,7 @@ class Queue:
             rows = list(
                 Image.update(status="processing", claimed_at=now, attempts=Image.attempts + 1)
                 .where(Image.id == oldest)
-                .returning(Image)
+                .returning(*JOB_COLUMNS)
                 .execute()
             )
         return to_job(rows[0]) if rows else None
@@ -153,7 +153,9 @@ class Queue:
     def filed(self, sha256: str) -> tuple[int, str] | None:
         """Find the image that was filed with these bytes: its id and its place in the library."""
         with self._catalogue.reading():
-            row = Image.get_or_none((Image.sha256 == sha256) & (Image.status == "done"))
+            # The status as a literal: that it is the one of the partial index must be plain to SQLite.
+            filed = (Image.sha256 == sha256) & SQL("status = 'done'")
+            row = Image.select(Image.id, Image.destination).where(filed).first()
         return None if row is None else (row.id, row.destination)
 
     def lost(self, image_id: int, reason: str, now: float) -> None:

@@ -87,6 +87,16 @@ def record(image_id: int, now: float, kind: str, detail: str) -> None:
     Event.insert(image_id=image_id, at=now, kind=kind, detail=detail).execute()
 
 
+# The columns of a job. Naming them counts: peewee takes 2 ms to write out all sixty of a row.
+JOB_COLUMNS: tuple[Any, ...] = tuple(
+    getattr(Image, name)
+    for name in (
+        "id path original_name source created_at attempts size_bytes mtime_ns quiet_since claimed_at place destination"
+        " sha256 error companion_of"
+    ).split()
+)
+
+
 def to_job(row: Image) -> Job:
     """Give a row's values as the consumer sees them."""
     return Job(

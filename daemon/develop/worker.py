@@ -51,6 +51,9 @@ def prepare(limits: Limits, parent: int) -> None:
     logging.getLogger().addHandler(logging.NullHandler())  # ExifRead grumbles about every odd tag
     import daemon.develop.decode  # noqa: F401
 
+    # What is here now stays: looking through it again behind each image would take longer than its EXIF.
+    gc.collect()
+    gc.freeze()
     gc.freeze()  # what is imported stays, and need not be looked at after each image
     # libtiff and others write to the terminal, past Python, what they think of a file.
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -66,12 +66,12 @@ class Program:
         time.sleep(1)
 
     @staticmethod
-    def wait(condition: object, seconds: float) -> None:
+    def wait(condition: object, seconds: float, interval: float = 0.005) -> None:
         deadline = time.monotonic() + seconds
         while not condition():  # type: ignore[operator]
             if time.monotonic() > deadline:
                 raise TimeoutError("the program does not get there")
-            time.sleep(0.005)
+            time.sleep(interval)
 
     def done(self) -> int:
         with sqlite3.connect(self._database, timeout=10) as database:
@@ -130,7 +130,7 @@ def throughput(base: Path, photos: list[Path]) -> tuple[float, float]:
     begin = time.monotonic()
     for photo in photos:
         photo.rename(program.inbox / photo.name)
-    program.wait(lambda: program.done() >= len(photos), 300)
+    program.wait(lambda: program.done() >= len(photos), 300, 0.05)
     filed = len(photos) / (time.monotonic() - begin)
     assert program.stop() == 0
     return bare, filed

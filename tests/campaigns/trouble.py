@@ -18,7 +18,7 @@ from tests.campaigns.watching import Skipped, judge, log_of, wait_settled
 
 
 def database_locked(stage: Stage, seconds: float = 20.0) -> None:
-    """Another process holds the database for writing, for `seconds`."""
+    """Another process holds the database for writing, for 20 s."""
     with program.serving(stage.base):
         stage.put("IMG_1.jpg", photo(1))
         wait_settled(stage)
@@ -72,7 +72,7 @@ def no_descriptors(stage: Stage) -> None:
 
 
 def moving_inbox(stage: Stage, count: int = 300) -> None:
-    """While `count` files wait, a third is renamed, a third replaced, a third deleted."""
+    """While hundreds of files wait, a third is renamed, a third replaced, a third deleted."""
     with program.serving(stage.base):
         for number in range(count):
             stage.put(f"{number % 3}/IMG_{number}.jpg", photo(number))

@@ -5,6 +5,7 @@ catalogue loses nothing.
 """
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -28,19 +29,22 @@ class Thumbnails:
         """Write both; no reader ever sees half of one. Raises EnvironmentFault."""
         with blaming(str(self._root)):
             self._make_shards(self.path(sha256, "small").parent)
-        for size, content in (("small", small), ("medium", medium)):
-            file = self.path(sha256, size)  # type: ignore[arg-type]
-            with blaming(str(self._root)):
-                temporary = file.with_name(f".darkroom-{file.name}.part")
-                with temporary.open("wb") as out:
-                    out.write(content)
-                    # A thumbnail is small and a power cut must not leave an empty one that looks ready.
-                    out.flush()
-                    os.fdatasync(out.fileno())
+        written: list[tuple[Path, Path]] = []
+        with blaming(str(self._root)), ExitStack() as opened:
+            files = []
+            for size, content in (("small", small), ("medium", medium)):
+                file = self.path(sha256, size)  # type: ignore[arg-type]
+                written.append((file.with_name(f".darkroom-{file.name}.part"), file))
+                files.append(opened.enter_context(written[-1][0].open("wb")))
+                files[-1].write(content)
+                files[-1].flush()
+            # A power cut must not leave an empty thumbnail that looks ready, and nobody would make one again for a row
+            # that is done. Both are written before either is waited for: that is one commit of the journal less.
+            for out in files:
+                os.fdatasync(out.fileno())
+            for temporary, file in written:
                 temporary.replace(file)
-        with blaming(str(self._root)):
-            # Nobody would make them again for a row that is done.
-            fsync_folder(file.parent)
+            fsync_folder(written[0][1].parent)
 
     def _make_shards(self, wanted: Path) -> None:
         """Make all subfolders with the first: each by itself would cost nearly every photo a wait for the disk."""

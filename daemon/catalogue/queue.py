@@ -49,7 +49,7 @@ class Queue:
             .order_by(Image.id)
             .limit(1)
         )
-        with self._catalogue.writing():
+        with self._catalogue.noting():
             rows = list(
                 Image.update(status="processing", claimed_at=now, attempts=Image.attempts + 1)
                 .where(Image.id == oldest)
@@ -183,7 +183,7 @@ class Queue:
 
     def left(self, image_id: int) -> None:
         """Note that a final row's file has left the inbox."""
-        with self._catalogue.writing():
+        with self._catalogue.noting():
             Image.update(path=None).where(Image.id == image_id).execute()
 
     def came_from(self, folder: str) -> bool:

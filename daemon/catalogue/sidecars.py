@@ -25,7 +25,9 @@ class SidecarRows:
 
     def _row(self, image_id: int, place: Place) -> dict[str, Any] | None:
         with self._catalogue.reading():
-            row = Image.get_or_none((Image.id == image_id) & (Image.place == place))
+            # Written out: peewee takes 2 ms to name all sixty columns.
+            found = Image.raw("SELECT * FROM image WHERE id = ? AND place = ?", image_id, place)
+            row = next(iter(found), None)
             events = Event.select().where(Event.image_id == image_id).order_by(Event.id)
             history = [(event.at, event.kind, event.detail) for event in events]
         return None if row is None else {**row.__data__, "history": history}

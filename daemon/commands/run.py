@@ -1,6 +1,7 @@
 """Serve until told to stop, or file what is there and leave."""
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -50,6 +51,9 @@ def _serve(service: Service) -> int:
         server = Server(App(_site(service), access), listener)
         _on_signals(server.stop)
         _log.info("watching %s, filing into %s", config.folders.inbox, config.folders.library)
+        # What is loaded now stays: the garbage collector need not look through it behind every few photos.
+        gc.collect()
+        gc.freeze()
         service.start()
         # Beside the work, not before it: a slow share must not hold up the start.
         threading.Thread(target=rounds.warn, args=(config,), name="start-up checks").start()

@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,8 +35,17 @@ class Catalogue:
             pragmas={"journal_mode": "wal", "synchronous": "full", "cache_size": -8192},
         )
         self._db.bind(MODELS)
-        with self.session():
-            self._migrate()
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                with self.session():
+                    self._migrate()
+                return
+            except EnvironmentFault as fault:
+                # SQLite doesn't wait when two open a new file at once and both ask for WAL: one is refused at once.
+                if "locked" not in str(fault) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def _migrate(self) -> None:
         runner = migrations.Runner(self._db, str(Path(__file__).parent / "migrations"))

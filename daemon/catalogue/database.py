@@ -1,10 +1,11 @@
 """Opens the SQLite file, brings its schema up to date and hands out transactions."""
 
+import fcntl
 import logging
+import os
 import sqlite3
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import peewee
@@ -35,17 +36,8 @@ class Catalogue:
             pragmas={"journal_mode": "wal", "synchronous": "full", "cache_size": -8192},
         )
         self._db.bind(MODELS)
-        deadline = time.monotonic() + _BUSY_SECONDS
-        while True:
-            try:
-                with self.session():
-                    self._migrate()
-                return
-            except EnvironmentFault as fault:
-                # SQLite doesn't wait when two open a new file at once and both ask for WAL: one is refused at once.
-                if "locked" not in str(fault) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+        with _one_at_a_time(file.parent), self.session():
+            self._migrate()
 
     def _migrate(self) -> None:
         runner = migrations.Runner(self._db, str(Path(__file__).parent / "migrations"))
@@ -115,3 +107,15 @@ class Catalogue:
         """Close this thread's connection."""
         if not self._db.is_closed():
             self._db.close()
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let one process or thread at a time open a catalogue: two that both ask a new file for WAL refuse each other."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # a filesystem without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

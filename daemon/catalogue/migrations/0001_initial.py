@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from daemon.catalogue.migrations import statements
+
 _SCHEMA = """
 CREATE TABLE image (
     -- AUTOINCREMENT: an id is never given twice, so a link to an image can't come to show another
@@ -91,18 +93,5 @@ END;
 
 def up(_migrator: Any, db: Any) -> None:
     """Create everything."""
-    for statement in _statements(_SCHEMA):
+    for statement in statements(_SCHEMA):
         db.execute_sql(statement)
-
-
-def _statements(script: str) -> list[str]:
-    """Split a script at the semicolons that end statements; those inside a trigger's body end none."""
-    import sqlite3
-
-    statements, current = [], ""
-    for line in script.splitlines(keepends=True):
-        current += line
-        if sqlite3.complete_statement(current):
-            statements.append(current)
-            current = ""
-    return statements

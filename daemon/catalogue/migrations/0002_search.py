@@ -1,7 +1,8 @@
 """The caption's columns and counts, the full-text index over what people search by, the indices of the filters."""
 
-import sqlite3
 from typing import Any
+
+from daemon.catalogue.migrations import statements
 
 _SCHEMA = """
 ALTER TABLE image ADD COLUMN caption TEXT;
@@ -66,16 +67,5 @@ def up(_migrator: Any, db: Any) -> None:
         old=", ".join(f"old.{name}" for name in _COLUMNS),
         changed=" OR ".join(f"old.{name} IS NOT new.{name}" for name in _COLUMNS),
     )
-    for statement in _statements(script):
+    for statement in statements(script):
         db.execute_sql(statement)
-
-
-def _statements(script: str) -> list[str]:
-    """Split a script at the semicolons that end statements; those inside a trigger's body end none."""
-    statements, current = [], ""
-    for line in script.splitlines(keepends=True):
-        current += line
-        if sqlite3.complete_statement(current):
-            statements.append(current)
-            current = ""
-    return statements

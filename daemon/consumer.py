@@ -14,17 +14,19 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from daemon import recovery, settle
+from daemon import settle
 from daemon.catalogue import Catalogue, Job, Queue
 from daemon.catalogue.memory import Memory
 from daemon.develop import Developed, Identity
 from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, Withdrawn
-from daemon.filing import Filing, Source
+from daemon.filing import recovery
+from daemon.filing.pairing import Pairing
+from daemon.filing.prune import Pruner
+from daemon.filing.source import Source, source_of
+from daemon.filing.steps import Filing
 from daemon.folders import Folders
 from daemon.names import display
-from daemon.pairing import Pairing
 from daemon.pause import Pause
-from daemon.prune import Pruner
 
 _log = logging.getLogger(__name__)
 
@@ -189,7 +191,7 @@ class Consumer:
         seen = settle.look_again(before, was, now)
 
         def unchanged() -> None:
-            if lease.broken() or _identity(os.fstat(fd)) != _identity(was):
+            if lease.broken() or Identity.of(os.fstat(fd)) != Identity.of(was):
                 raise Postponed("changed while it was being filed", self._patience.settle_seconds)
 
         source = Source(path, was, fd, unchanged)
@@ -200,7 +202,7 @@ class Consumer:
             if self._pairing is not None and (outcome := self._pairing.file(job, source, now)) is not None:
                 return outcome
             developed = self._developer.develop(path)
-            if developed.identity != _identity(was):
+            if developed.identity != Identity.of(was):
                 raise Postponed("changed while it was being read", self._patience.settle_seconds)
             unchanged()
             return self._filing.file(job, source, developed)
@@ -229,7 +231,7 @@ class Consumer:
         return self._fail(job, source, str(fault))
 
     def _fail(self, job: Job, source: Source | None, reason: str) -> str:
-        source = source or recovery.source_of(self._inbox / job.path)
+        source = source or source_of(self._inbox / job.path)
         if source is None:
             raise Withdrawn(f"{display(job.path)} is no longer in the inbox")
         try:
@@ -243,7 +245,3 @@ class Consumer:
         due = self._queue.next_due()
         waits = [_IDLE_SECONDS, *([prune_in] if prune_in else []), *([due - time.time()] if due else [])]
         return max(0.0, min(waits))
-
-
-def _identity(info: os.stat_result) -> Identity:
-    return Identity(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)

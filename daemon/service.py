@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon import disk, recovery
+from daemon import disk
 from daemon.captions.loop import Captioner
 from daemon.captions.progress import Progress, progress
 from daemon.captions.settings import Live
@@ -22,16 +22,17 @@ from daemon.consumer import Consumer, Patience
 from daemon.develop import Limits
 from daemon.develop.sandbox import Sandbox
 from daemon.errors import ConfigError
-from daemon.filing import Filing
+from daemon.filing import recovery
+from daemon.filing.pairing import Pairing
+from daemon.filing.prune import Pruner
+from daemon.filing.steps import Filing
 from daemon.folders import Folders
-from daemon.heartbeat import Pulse
-from daemon.hooks import Hooks
-from daemon.pairing import Pairing
-from daemon.prune import Pruner
+from daemon.hooks.loop import Hooks
 from daemon.scan import Found
-from daemon.sidecar import Sidecars
+from daemon.sidecar.store import Sidecars
+from daemon.systemd.heartbeat import Pulse
 from daemon.thumbnails import Thumbnails
-from daemon.watcher import Watcher
+from daemon.watcher.loop import Watcher
 
 _log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from daemon.config import Config, load
 from daemon.consumer import Consumer, Patience, Turn
 from daemon.develop import Developed, Exif, Identity
 from daemon.errors import DarkroomError
-from daemon.filing import Filing
+from daemon.filing.prune import Pruner
+from daemon.filing.recovery import recover
+from daemon.filing.steps import Filing
 from daemon.folders import Folders
-from daemon.prune import Pruner
-from daemon.recovery import recover
 from daemon.scan import walk
 from daemon.service import prepare, roots
 from daemon.thumbnails import Thumbnails
@@ -73,7 +73,7 @@ class Script:
             step()
         content, info = path.read_bytes(), path.stat()
         return Developed(
-            identity=Identity(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns),
+            identity=Identity.of(info),
             sha256=hashlib.sha256(content).hexdigest(),
             format="JPEG",
             suffixes=(".jpg", ".jpeg"),

@@ -10,13 +10,34 @@ ROOT = Path(__file__).parent.parent
 
 # What a part of the program may import of it. A package stands for all that is in it; itself it may always import.
 LEAVES = {"daemon.errors", "daemon.names", "daemon.scan", "daemon.mounts", "daemon.dates"}
+
+# What each package may import beside itself, the errors and the leaves.
+PACKAGES = {
+    "daemon.develop": set[str](),
+    "daemon.catalogue": set[str](),
+    "daemon.watcher": set[str](),
+    "daemon.sidecar": {"daemon.catalogue", "daemon.disk"},
+    "daemon.filing": {"daemon.catalogue", "daemon.develop", "daemon.disk", "daemon.sidecar", "daemon.thumbnails"},
+    "daemon.hooks": {"daemon.catalogue", "daemon.config"},
+    "daemon.captions": {"daemon.catalogue", "daemon.config", "daemon.sidecar", "daemon.thumbnails"},
+    "daemon.care": {
+        "daemon.catalogue",
+        "daemon.config",
+        "daemon.develop",
+        "daemon.disk",
+        "daemon.filing",
+        "daemon.lock",
+    }
+    | {"daemon.sidecar", "daemon.thumbnails"},
+}
+
 MODULES = sorted([*(ROOT / "daemon").rglob("*.py"), *(ROOT / "web").rglob("*.py")])
 
 # The only importers of each vendor.
 VENDORS = {
     "peewee": {"daemon.catalogue"},
     "playhouse": {"daemon.catalogue"},
-    "watchdog": {"daemon.hints"},
+    "watchdog": {"daemon.watcher.hints"},
     "PIL": {"daemon.develop"},
     "pillow_heif": {"daemon.develop"},
     "exifread": {"daemon.develop"},
@@ -80,14 +101,11 @@ def test_arrows_point_one_way(file: Path) -> None:
         assert not imported
     if within(module, {"daemon.config"}):
         assert imported <= LEAVES | {"daemon.errors"}
-    if within(module, {"daemon.develop"}):
-        assert all(within(other, {"daemon.develop", "daemon.errors"}) for other in imported)
-    if within(module, {"daemon.catalogue"}):
-        assert all(within(other, {"daemon.catalogue", *LEAVES}) for other in imported)
     if within(module, {"daemon.consumer"}):
         assert not [other for other in imported if within(other, {"daemon.watcher", "daemon.config"})]
-    if within(module, {"daemon.watcher", "daemon.sweep", "daemon.presence", "daemon.hints"}):
-        assert not [other for other in imported if within(other, {"daemon.consumer", "daemon.catalogue"})]
+    for package, allowed in PACKAGES.items():
+        if within(module, {package}):
+            assert all(within(other, {package, "daemon.errors", *LEAVES, *allowed}) for other in imported)
 
 
 def test_importing_the_command_line_costs_nothing() -> None:

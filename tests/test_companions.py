@@ -8,11 +8,12 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from daemon import moves, xmp
 from daemon.catalogue.models import Image
-from daemon.companions import numbered, of_photo, parse
 from daemon.consumer import Turn
 from daemon.errors import EnvironmentFault, Rejected
+from daemon.filing import moves
+from daemon.filing.companions import numbered, of_photo, parse
+from daemon.sidecar import xmp
 from tests.captions.room import FullRoom
 from tests.support import tree
 

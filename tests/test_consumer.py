@@ -177,7 +177,7 @@ def test_a_newer_file_of_the_name_is_filed_too(room: Room) -> None:
             _replace(path, b"new")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("daemon.moves.os.link", link_then_replace)
+        patch.setattr("daemon.filing.moves.os.link", link_then_replace)
         room.scan()
         room.consumer.run_once(time.time())
     room.drain(time.time() + 5)

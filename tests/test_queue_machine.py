@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from daemon.consumer import Turn
 from daemon.errors import DarkroomError, EnvironmentFault, Postponed, Rejected, Transient
-from daemon.requeue import retry
+from daemon.filing.requeue import retry
 from daemon.service import roots
 from tests.campaigns.stage import SHM
 from tests.support import Room, tree
@@ -24,15 +24,15 @@ from tests.support import Room, tree
 NAMES = ("a.jpg", "b.jpg", "sub/a.jpg", "sub/deep/c.jpg")
 # Where a crash strikes: before or after one of the steps of filing.
 STEPS = (
-    "daemon.filing.Filing._place",
+    "daemon.filing.steps.Filing._place",
     "daemon.catalogue.queue.Queue.plan",
     "daemon.catalogue.queue.Queue.finish",
     "daemon.catalogue.queue.Queue.left",
     "daemon.catalogue.queue.Queue.claim",
-    "daemon.filing.Filing.leave",
+    "daemon.filing.steps.Filing.leave",
     "daemon.disk.fsync_folder",
-    "daemon.filing.write_reason",
-    "daemon.requeue._link",
+    "daemon.filing.steps.write_reason",
+    "daemon.filing.requeue._link",
     "daemon.catalogue.queue.Queue.returned",
 )
 TROUBLES: tuple[Callable[[], DarkroomError], ...] = (
@@ -111,7 +111,10 @@ class Inbox(RuleBasedStateMachine):
             except Crash:
                 self.restart()
 
-    @rule(step=st.sampled_from(["daemon.requeue._link", "daemon.catalogue.queue.Queue.returned"]), before=st.booleans())
+    @rule(
+        step=st.sampled_from(["daemon.filing.requeue._link", "daemon.catalogue.queue.Queue.returned"]),
+        before=st.booleans(),
+    )
     def crash_in_retry(self, step: str, before: bool) -> None:
         """Die while failed images are being queued again."""
         with pytest.MonkeyPatch.context() as patch:

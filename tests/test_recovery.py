@@ -9,7 +9,7 @@ import pytest
 
 from daemon.consumer import Turn
 from daemon.errors import Rejected
-from daemon.requeue import retry
+from daemon.filing.requeue import retry
 from daemon.service import roots
 from tests.support import Room, tree
 
@@ -31,10 +31,10 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, target: str, when: Callable[..., bo
     [
         "daemon.thumbnails.Thumbnails.save",
         "daemon.catalogue.Queue.plan",
-        "daemon.moves.place",
+        "daemon.filing.moves.place",
         "daemon.disk.fsync_folder",
         "daemon.catalogue.Queue.finish",
-        "daemon.filing.Filing.leave",
+        "daemon.filing.steps.Filing.leave",
         "daemon.catalogue.Queue.left",
     ],
 )
@@ -56,7 +56,7 @@ def test_killed_at_each_step_nothing_is_lost_or_doubled(
 
 
 @pytest.mark.parametrize(
-    "target", ["daemon.moves.place", "daemon.catalogue.Queue.finish", "daemon.catalogue.Queue.left"]
+    "target", ["daemon.filing.moves.place", "daemon.catalogue.Queue.finish", "daemon.catalogue.Queue.left"]
 )
 def test_a_failing_image_survives_a_kill_too(room: Room, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     room.put("a.jpg", b"a")
@@ -79,7 +79,7 @@ def test_another_file_of_the_name_is_not_taken_for_the_one_that_left(
     path = room.put("a.jpg", b"old")
     room.scan()
     with monkeypatch.context() as patch:
-        kill_at(patch, "daemon.filing.Filing.leave")
+        kill_at(patch, "daemon.filing.steps.Filing.leave")
         with pytest.raises(Killed):
             room.consumer.run_once(time.time())
     path.unlink()
@@ -140,7 +140,9 @@ def test_retry_leaves_a_newer_file_of_the_name_alone(room: Room) -> None:
     assert sorted(tree(room.library).values()) == [b"a", b"other"]
 
 
-@pytest.mark.parametrize("target", ["daemon.requeue._link", "daemon.requeue._same", "daemon.catalogue.Queue.returned"])
+@pytest.mark.parametrize(
+    "target", ["daemon.filing.requeue._link", "daemon.filing.requeue._same", "daemon.catalogue.Queue.returned"]
+)
 def test_retry_survives_a_kill(room: Room, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     image_id = failed(room)
     with monkeypatch.context() as patch:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.hints import Hints
 from daemon.mounts import filesystem, is_network, mount_point
 from daemon.scan import DEFAULT_IGNORE, Found, batched, is_below, is_junk, look, outermost, walk
-from daemon.sweep import SelfCheck, Sweep
+from daemon.watcher.hints import Hints
+from daemon.watcher.sweep import SelfCheck, Sweep
 
 ROOT = Path(__file__).parent.parent
 

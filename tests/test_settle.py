@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from daemon.care.writers import writers
 from daemon.errors import DarkroomError, EnvironmentFault, Postponed, Rejected, Transient, Withdrawn
 from daemon.settle import Lease, LeaseState, Seen, check, look_again, open_regular, quiet
-from daemon.writers import writers
 
 ROOT = Path(__file__).parent.parent
 FRESH = Seen(5, 0, 1000.0)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from daemon import xmp
 from daemon.catalogue.captions import Origin, Words
 from daemon.catalogue.models import Image
 from daemon.develop import Developed, Exif
-from daemon.sidecar_fields import NAMESPACE, facts, gps
+from daemon.sidecar import xmp
+from daemon.sidecar.fields import NAMESPACE, facts, gps
 from tests.captions.room import FullRoom
 from tests.support import Script, tree
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from daemon.errors import EnvironmentFault
-from daemon.presence import Pace
 from daemon.scan import Found
-from daemon.watcher import Watcher
+from daemon.watcher.loop import Watcher
+from daemon.watcher.presence import Pace
 
 QUICK = Pace(poll=0.1, check=0.05, retry=0.2, late=0.2, breath=0.1, stumble=0.1)
 ROOT = Path(__file__).parent.parent
@@ -78,8 +78,8 @@ def watching(inbox: Path, **options: Any) -> Iterator[tuple[Watcher, Recorder]]:
 CHILD = """
 import json, logging, os, sys, threading
 from pathlib import Path
-from daemon.presence import Pace
-from daemon.watcher import Watcher
+from daemon.watcher.presence import Pace
+from daemon.watcher.loop import Watcher
 def say(**what):
     os.write(1, (json.dumps(what) + chr(10)).encode())
 class Inlet:
@@ -273,7 +273,7 @@ def test_subfolders_count_only_when_recursive(inbox: Path) -> None:
         (inbox / "new").mkdir()
         (inbox / "new/b.jpg").write_bytes(b"1")
         (inbox / "c.jpg").write_bytes(b"1")
-        wait_for(lambda: "c.jpg" in queue.rows)
+        wait_for(lambda: queue.rows.get("c.jpg", (0, 0))[0] == 1)  # it was seen when empty, too
         assert watcher.scan_now() == 0
         assert set(queue.rows) == {"c.jpg"}
 
@@ -455,7 +455,7 @@ def test_a_dead_reading_thread_is_replaced(inbox: Path, tmp_path: Path) -> None:
 def test_a_network_filesystem_is_polled_and_watched(
     inbox: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("daemon.presence.filesystem", lambda path: "nfs4")
+    monkeypatch.setattr("daemon.watcher.presence.filesystem", lambda path: "nfs4")
     with watching(inbox) as (watcher, queue):
         assert watcher.state.mode == "polling"
         assert "nfs4 does not tell what other machines write" in caplog.text
@@ -488,7 +488,7 @@ def test_watchdogs_own_words_stay_inside(inbox: Path, caplog: pytest.LogCaptureF
         wait_for(lambda: watcher.state.last_scan != before)
         again = watcher.state.last_scan
         wait_for(lambda: watcher.state.last_scan != again)
-    assert [record.name for record in caplog.records] == ["daemon.watcher"]
+    assert [record.name for record in caplog.records] == ["daemon.watcher.loop"]
     assert logging.getLogger("watchdog.observers").propagate
 
 

@@ -22,7 +22,7 @@ from daemon import disk, names
 from daemon.catalogue.uploads import Upload, Uploads
 from daemon.develop import formats
 from daemon.errors import EnvironmentFault
-from daemon.recovery import UPLOAD_PREFIX
+from daemon.filing.recovery import UPLOAD_PREFIX
 from daemon.scan import is_junk
 from web.envelope import ApiError
 from web.site import Site

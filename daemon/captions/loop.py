@@ -19,7 +19,7 @@ from daemon.captions.settings import Settings
 from daemon.captions.verdicts import Verdicts
 from daemon.catalogue.captions import Captions, CaptionStatus, Origin, Wanting, Words
 from daemon.errors import EnvironmentFault
-from daemon.sidecar import Sidecars
+from daemon.sidecar.store import Sidecars
 from daemon.thumbnails import Thumbnails
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from daemon.catalogue.sidecars import SidecarRows
 from daemon.config import Config
 from daemon.errors import ConfigError, Rejected
 from daemon.service import open_catalogue
-from daemon.sidecar import Sidecars
+from daemon.sidecar.store import Sidecars
 from daemon.thumbnails import Thumbnails
 
 _LOOK_SECONDS = 0.3

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from daemon.care.explain import Explainer
 from daemon.catalogue import Catalogue
 from daemon.config import Config
-from daemon.explain import Explainer
 
 
 def main(config: Config, args: argparse.Namespace) -> int:

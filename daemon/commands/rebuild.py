@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from daemon import disk, lock
+from daemon.care.rebuild import Outcome, Rebuild
 from daemon.catalogue import Catalogue
 from daemon.catalogue.restoring import Restoring
 from daemon.config import Config
@@ -15,7 +16,6 @@ from daemon.develop import Limits
 from daemon.develop.sandbox import Sandbox
 from daemon.errors import EnvironmentFault, Rejected
 from daemon.names import display
-from daemon.rebuild import Outcome, Rebuild
 from daemon.service import roots
 from daemon.thumbnails import Thumbnails
 

@@ -6,7 +6,7 @@ import sys
 from daemon.catalogue import Queue
 from daemon.config import Config
 from daemon.errors import Rejected
-from daemon.requeue import retry
+from daemon.filing.requeue import retry
 from daemon.service import open_catalogue, roots
 
 

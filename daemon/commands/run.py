@@ -12,16 +12,18 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from daemon import lock, recovery, undo
+from daemon import lock
+from daemon.care import undo
 from daemon.catalogue.memory import Memory
 from daemon.config import Config
 from daemon.consumer import Turn
 from daemon.doctor import rounds
 from daemon.doctor.folders import sweep
-from daemon.heartbeat import Heartbeat, Pulse
-from daemon.notify import Notifier
-from daemon.requeue import retry
+from daemon.filing import recovery
+from daemon.filing.requeue import retry
 from daemon.service import Service, open_catalogue, prepare, roots
+from daemon.systemd.heartbeat import Heartbeat, Pulse
+from daemon.systemd.notify import Notifier
 
 if TYPE_CHECKING:
     from web.site import Access, Site

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from daemon.config import Config
 from daemon.errors import ConfigError, DarkroomError
-from daemon.units import Flavour, program, unit
+from daemon.systemd.units import Flavour, program, unit
 
 _NAME = "darkroom.service"
 _SECONDS = 120

@@ -4,11 +4,11 @@ import argparse
 import sys
 import time
 
+from daemon.care.undo import Undo, alone
 from daemon.config import Config
 from daemon.errors import DarkroomError, Rejected
 from daemon.service import open_catalogue
 from daemon.thumbnails import Thumbnails
-from daemon.undo import Undo, alone
 
 
 def main(config: Config, args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from daemon.care.verify import Amiss, Mend, Verification
 from daemon.catalogue import Catalogue
 from daemon.config import Config
 from daemon.develop import Limits
@@ -19,7 +20,6 @@ from daemon.develop.sandbox import Sandbox
 from daemon.errors import EnvironmentFault, Rejected
 from daemon.service import roots
 from daemon.thumbnails import Thumbnails
-from daemon.verify import Amiss, Mend, Verification
 
 
 def main(config: Config, args: argparse.Namespace) -> int:

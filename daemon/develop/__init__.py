@@ -12,8 +12,9 @@ configuration, the database or the other folders.
                                   └─► ends        does it stop too early? (tiff: directories)
 """
 
+import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Identity:
     inode: int
     size: int
     mtime_ns: int
+
+    @classmethod
+    def of(cls, info: os.stat_result) -> Self:
+        """Take what `fstat` or `lstat` has told."""
+        return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def _identify(fd: int) -> Identity:
     if not stat.S_ISREG(status.st_mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}
         raise Rejected(f"{kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a file")
-    return Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return Identity.of(status)
 
 
 def _changed() -> Postponed:

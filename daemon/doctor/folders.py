@@ -14,9 +14,9 @@ from daemon import disk, settle
 from daemon.config import Config
 from daemon.doctor import Finding
 from daemon.errors import DarkroomError
-from daemon.hints import Events, advice
 from daemon.mounts import filesystem, is_network
 from daemon.scan import OWN_PREFIX
+from daemon.watcher.hints import Events, advice
 
 _BLOCK = b"darkroom" * 512
 _EVENT_SECONDS = 2.0

@@ -13,11 +13,11 @@ from daemon.catalogue.memory import Memory
 from daemon.catalogue.models import Companion, Image
 from daemon.catalogue.sidecars import SidecarRows
 from daemon.consumer import Consumer, Patience
-from daemon.filing import Filing
+from daemon.filing.pairing import Pairing
+from daemon.filing.steps import Filing
 from daemon.folders import Folders
-from daemon.pairing import Pairing
 from daemon.service import roots
-from daemon.sidecar import Sidecars
+from daemon.sidecar.store import Sidecars
 from daemon.thumbnails import Thumbnails
 from tests.support import Room
 

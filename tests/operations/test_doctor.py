@@ -336,7 +336,7 @@ def _as_another_user(made: Config, look: str) -> str:
     """Give what a look says to somebody who is not root."""
     script = (
         "import os, sys; from pathlib import Path; from daemon.config import load; from daemon.doctor import folders\n"
-        "import daemon.hints, psutil\n"
+        "import daemon.watcher.hints, psutil\n"
         "config = load(Path(sys.argv[1]), {}); os.setgroups([]); os.setgid(1); os.setuid(1)\n"
         f"print({look})\n"
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from daemon import lock
+from daemon.care.explain import Explainer
 from daemon.catalogue.memory import Memory
 from daemon.errors import Rejected
-from daemon.explain import Explainer
-from daemon.requeue import retry
+from daemon.filing.requeue import retry
 from daemon.service import roots
 from tests.program import darkroom
 from tests.support import Room, jpeg

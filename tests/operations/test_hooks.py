@@ -17,7 +17,7 @@ from daemon.catalogue.memory import Memory
 from daemon.config import Hooks as Settings
 from daemon.config import load
 from daemon.errors import ConfigError, Rejected
-from daemon.hooks import Hooks
+from daemon.hooks.loop import Hooks
 from daemon.service import roots
 from tests.program import Program, darkroom
 from tests.support import Room, jpeg, wait_until

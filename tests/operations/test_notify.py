@@ -13,9 +13,9 @@ import pytest
 
 from daemon.catalogue.reports import Stats
 from daemon.develop import Developed
-from daemon.heartbeat import Heartbeat, Pulse, sentence
-from daemon.notify import Notifier
 from daemon.service import Service
+from daemon.systemd.heartbeat import Heartbeat, Pulse, sentence
+from daemon.systemd.notify import Notifier
 from tests.program import Program
 from tests.support import Room, jpeg, wait_until
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from daemon import moves
+from daemon.care.undo import Undo, alone, finish
 from daemon.catalogue.memory import Memory
 from daemon.errors import Busy, EnvironmentFault, Rejected
+from daemon.filing import moves
 from daemon.thumbnails import Thumbnails
-from daemon.undo import Undo, alone, finish
 from tests.captions.room import FullRoom
 from tests.program import darkroom, environment
 from tests.support import Room, jpeg, tree
@@ -161,7 +161,9 @@ def test_since_means_what_was_filed_since(room: Room) -> None:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from daemon import disk, moves, undo
+from daemon import disk
+from daemon.filing import moves
+from daemon.care import undo
 from daemon.catalogue import Catalogue
 from daemon.catalogue.undoing import Undoing
 from daemon.config import load

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Config, load
-from daemon.unit_paths import writable_paths
-from daemon.units import Flavour, Program, program, unit
+from daemon.systemd.paths import writable_paths
+from daemon.systemd.units import Flavour, Program, program, unit
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 PROGRAM = Program(("/usr/bin/env", "darkroom"), (Path("/usr/lib/darkroom"),))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from daemon.care.verify import Amiss, Mend, Verification
 from daemon.errors import EnvironmentFault, Rejected
 from daemon.service import roots
 from daemon.thumbnails import Thumbnails
-from daemon.verify import Amiss, Mend, Verification
 from tests.program import darkroom
 from tests.support import Room, jpeg, tree
 

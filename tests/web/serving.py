@@ -11,7 +11,7 @@ import httpx2
 from PIL import Image
 
 from daemon.catalogue.captions import Captions
-from daemon.requeue import retry
+from daemon.filing.requeue import retry
 from daemon.service import roots
 from daemon.thumbnails import Thumbnails
 from tests.support import Room

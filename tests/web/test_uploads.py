@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.catalogue import Catalogue
-from daemon.recovery import UPLOAD_PREFIX, sweep_uploads
+from daemon.filing.recovery import UPLOAD_PREFIX, sweep_uploads
 from tests.support import jpeg, tree, wait_until
 from tests.web.serving import Served, photo, picture
 

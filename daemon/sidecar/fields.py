@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from daemon import xmp
+from daemon.sidecar import xmp
 
 NAMESPACE = "https://github.com/darkroom-inbox/darkroom/ns/1.0/"
 PREFIX = "darkroom"

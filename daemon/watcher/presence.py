@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from daemon.hints import Events, Hints, advice
 from daemon.mounts import filesystem, is_network
+from daemon.watcher.hints import Events, Hints, advice
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from daemon import disk, names
 from daemon.catalogue import Job, Queue
-from daemon.destination import temporary
-from daemon.errors import EnvironmentFault
-from daemon.filing import Filing, Source
-from daemon.requeue import bring_back
+from daemon.filing.destination import temporary
+from daemon.filing.requeue import bring_back
+from daemon.filing.source import Source, source_of
+from daemon.filing.steps import Filing
 from daemon.scan import OWN_PREFIX, Found
 
 _log = logging.getLogger(__name__)
@@ -77,16 +77,6 @@ def finish_leaving(queue: Queue, filing: Filing, inbox: Path) -> None:
             queue.left(job.id)
         else:
             filing.leave(job, source)
-
-
-def source_of(path: Path) -> Source | None:
-    """Describe an inbox file without opening it; None where there is none."""
-    try:
-        return Source(path, path.lstat(), None)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise EnvironmentFault(f"{path}: {error.strerror}") from error
 
 
 def _arrived(job: Job, destination: Path, source: Source | None) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 from xml.dom import minidom
 from xml.parsers import expat
 
-from daemon.xml_guard import Malformed as Malformed
-from daemon.xml_guard import check
+from daemon.sidecar.xml_guard import Malformed as Malformed
+from daemon.sidecar.xml_guard import check
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 DC = "http://purl.org/dc/elements/1.1/"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from daemon import lock
+from daemon.care.writers import writers
 from daemon.catalogue import Catalogue, Place
 from daemon.catalogue.memory import Memory
 from daemon.catalogue.reports import Reports
@@ -16,7 +17,6 @@ from daemon.catalogue.traces import Traces
 from daemon.config import Config
 from daemon.names import display
 from daemon.scan import is_junk
-from daemon.writers import writers
 
 _PLACES: tuple[Place, ...] = ("library", "duplicates", "failed")
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from daemon import disk
+from daemon.care.strangers import strangers
 from daemon.catalogue import Catalogue, Place
 from daemon.catalogue.inventory import Filed, Inventory, Kind
 from daemon.catalogue.memory import Memory
 from daemon.errors import DarkroomError, EnvironmentFault
 from daemon.names import display
-from daemon.strangers import strangers
 from daemon.thumbnails import SIZES, Thumbnails
 
 _MEMORY = "verify"

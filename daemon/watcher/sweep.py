@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from daemon.hints import Hints
 from daemon.scan import Found, batched, is_below, is_junk, look, outermost, walk
+from daemon.watcher.hints import Hints
 
 
 class Inlet(Protocol):

@@ -14,7 +14,7 @@ from daemon.catalogue.feed import Feed, Outcome
 from daemon.catalogue.memory import Memory
 from daemon.config import Hooks as Settings
 from daemon.errors import EnvironmentFault, Transient
-from daemon.hook_calls import Refused, Way, describe, post, run_command
+from daemon.hooks.calls import Refused, Way, describe, post, run_command
 
 _log = logging.getLogger(__name__)
 

@@ -13,10 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from daemon import disk, xmp
+from daemon import disk
 from daemon.catalogue.captions import Words, together
 from daemon.catalogue.sidecars import SidecarRows
-from daemon.sidecar_fields import NAMESPACE, compose, facts
+from daemon.sidecar import xmp
+from daemon.sidecar.fields import NAMESPACE, compose, facts
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Literal
 import daemon
 from daemon.config import Config
 from daemon.mounts import mount_point
-from daemon.unit_paths import HIDDEN, escaped, is_under, optional, outermost, plain, writable_paths
+from daemon.systemd.paths import HIDDEN, escaped, is_under, optional, outermost, plain, writable_paths
 
 Flavour = Literal["system", "user"]
 

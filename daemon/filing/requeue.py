@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from daemon import disk, moves, names
+from daemon import disk, names
 from daemon.catalogue import Job, Place, Queue
-from daemon.destination import reason_beside, temporary
 from daemon.errors import Rejected
+from daemon.filing import moves
+from daemon.filing.destination import reason_beside, temporary
 
 _TRIES = 10_000
 

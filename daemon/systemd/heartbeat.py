@@ -12,8 +12,8 @@ from daemon.catalogue import Queue
 from daemon.catalogue.reports import Reports, Stats
 from daemon.consumer import Consumer
 from daemon.errors import DarkroomError
-from daemon.notify import Notifier
-from daemon.watcher import Watcher
+from daemon.systemd.notify import Notifier
+from daemon.watcher.loop import Watcher
 
 _log = logging.getLogger(__name__)
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from daemon import companions, disk
+from daemon import disk
 from daemon.catalogue import Job, Place
 from daemon.catalogue.companions import WAITING, CompanionRows, Photo
-from daemon.companions import Companion
 from daemon.errors import Postponed, Rejected, Transient
-from daemon.filing import Filing, Source
+from daemon.filing import companions
+from daemon.filing.companions import Companion
+from daemon.filing.source import Source
+from daemon.filing.steps import Filing
 from daemon.names import IMAGE_SUFFIXES, display, split
 
 _FIRST_WAIT = 1.0
@@ -70,7 +72,7 @@ class Pairing:
             raise Postponed(WAITING, min(wait, left) if left > 0 else wait)
         if found.status == "failed":
             raise Rejected(f"its photo, {display(found.name)}, could not be filed (image {found.id})")
-        return self._beside(job, source, companion, found)
+        return self._beside(job, source, source.fd, companion, found)
 
     def alone(self, job: Job) -> str:
         """Say, behind the reason why a file is no photo, that it is no companion either; empty for other names."""
@@ -111,9 +113,9 @@ class Pairing:
         by_chance = companion.is_video and apart > _VIDEO_DAYS * 86400
         return apart <= _BATCH_SECONDS or (patient and not by_chance)
 
-    def _beside(self, job: Job, source: Source, companion: Companion, photo: Photo) -> str | None:
+    def _beside(self, job: Job, source: Source, fd: int, companion: Companion, photo: Photo) -> str | None:
         try:
-            sha256 = disk.sha256(source.fd or 0)
+            sha256 = disk.sha256(fd)
         except OSError as error:
             raise Transient(f"can't be read: {error.strerror}") from error
         original = photo

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.errors import DarkroomError, EnvironmentFault
-from daemon.presence import ObserverChoice, Pace, Presence
 from daemon.scan import DEFAULT_IGNORE
-from daemon.sweep import Inlet, SelfCheck, Sweep
+from daemon.watcher.presence import ObserverChoice, Pace, Presence
+from daemon.watcher.sweep import Inlet, SelfCheck, Sweep
 
 logger = logging.getLogger(__name__)
 

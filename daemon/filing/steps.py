@@ -12,40 +12,28 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from daemon import companions, disk, moves, names
+from daemon import disk, names
 from daemon.catalogue import Final, Job, Place, Queue
 from daemon.catalogue.captions import CaptionStatus
 from daemon.catalogue.companions import CompanionRows
 from daemon.dates import taken
-from daemon.destination import check_kept, columns, holds, library_name, mirrored, temporary, write_reason
 from daemon.develop import Developed
 from daemon.errors import EnvironmentFault, Postponed, Transient
+from daemon.filing import companions, moves
+from daemon.filing.destination import check_kept, columns, holds, library_name, mirrored, temporary, write_reason
+from daemon.filing.source import Source
 from daemon.scan import Found
-from daemon.sidecar import Sidecars
+from daemon.sidecar.store import Sidecars
 from daemon.thumbnails import Thumbnails
 
 _log = logging.getLogger(__name__)
 
 _FINAL: dict[Place, Final] = {"library": "done", "duplicates": "duplicate", "failed": "failed"}
 _TRIES = 100_000
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file of the inbox that is being filed.
-
-    `was` is what lstat said of it, `fd` is None for what can't be opened (a link, a FIFO, another user's file),
-    `unchanged` raises Postponed when the bytes are no longer the ones that were looked at.
-    """
-
-    path: Path
-    was: os.stat_result
-    fd: int | None
-    unchanged: Callable[[], None] = lambda: None
 
 
 class Filing:

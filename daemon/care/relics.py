@@ -5,11 +5,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from daemon import xmp
-from daemon.destination import reason_beside
+from daemon.filing.destination import reason_beside
 from daemon.names import component
-from daemon.sidecar import path_beside
-from daemon.sidecar_fields import NAMESPACE, facts
+from daemon.sidecar import xmp
+from daemon.sidecar.fields import NAMESPACE, facts
+from daemon.sidecar.store import path_beside
 
 # As `destination.write_reason` puts it; the reason itself may have several lines.
 _REASON = re.compile(

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from daemon import disk, relics
+from daemon import disk
+from daemon.care import relics
 from daemon.catalogue import Catalogue, Place
 from daemon.catalogue.restoring import Restoring
 from daemon.dates import taken
-from daemon.destination import columns
 from daemon.develop import Developed
 from daemon.errors import Rejected, Transient
+from daemon.filing.destination import columns
 from daemon.names import display
 from daemon.scan import is_junk, walk
 from daemon.thumbnails import SIZES, Thumbnails

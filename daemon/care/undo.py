@@ -15,14 +15,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from daemon import disk, moves, names
+from daemon import disk, names
 from daemon.catalogue import Catalogue
 from daemon.catalogue.inventory import Inventory
 from daemon.catalogue.memory import Memory
 from daemon.catalogue.traces import Traces
 from daemon.catalogue.undoing import JOURNAL, Undoing
 from daemon.errors import Busy, DarkroomError, Postponed, Rejected, Withdrawn
-from daemon.sidecar import path_beside
+from daemon.filing import moves
+from daemon.sidecar.store import path_beside
 from daemon.thumbnails import SIZES, Thumbnails
 
 _log = logging.getLogger(__name__)

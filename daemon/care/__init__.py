@@ -1,0 +1,1 @@
+"""What is done with the folders after filing: verify, rebuild, undo, explain."""

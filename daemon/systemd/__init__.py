@@ -1,0 +1,1 @@
+"""The unit that starts darkroom at boot, and what the running service tells systemd."""

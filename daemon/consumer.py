@@ -5,19 +5,18 @@ process and filed, and turns whatever the steps raise into the row's next status
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from daemon import settle
 from daemon.catalogue import Catalogue, Job, Queue
 from daemon.catalogue.memory import Memory
-from daemon.develop import Developed, Identity
+from daemon.develop import Developed
 from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, Withdrawn
 from daemon.filing import recovery
 from daemon.filing.pairing import Pairing
@@ -25,8 +24,10 @@ from daemon.filing.prune import Pruner
 from daemon.filing.source import Source, source_of
 from daemon.filing.steps import Filing
 from daemon.folders import Folders
+from daemon.hand import Bench, Hand
 from daemon.names import display
 from daemon.pause import Pause
+from daemon.settle import Seen
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class Consumer:
         self._pruner = pruner
         self._patience = patience
         self._pairing = pairing
+        self._bench = Bench(inbox, queue, lambda path: self._developer.develop(path), patience.settle_seconds)
         self._recovered = False
         self._unresolved = False
         self._stopping = threading.Event()
@@ -91,7 +93,7 @@ class Consumer:
 
     def run(self, finished: Callable[[Turn], bool] = lambda _: False) -> None:
         """Loop until `stop`, or until `finished`, asked after each turn, says that this is the end."""
-        with self._catalogue.session():
+        with self._catalogue.session(), closing(self._bench):
             while not self._stopping.is_set():
                 self._queue.changed.clear()
                 turn = self.run_once(time.time())
@@ -115,6 +117,15 @@ class Consumer:
 
     def run_once(self, now: float) -> Turn:
         """Do one turn: at most one image. Never raises for what an image or the environment does."""
+        turn = Turn.PAUSED
+        try:
+            turn = self._turn(now)
+        finally:
+            if turn in {Turn.IDLE, Turn.PAUSED}:
+                self._bench.close()
+        return turn
+
+    def _turn(self, now: float) -> Turn:
         try:
             self._recover()
             due = self._queue.next_due(now)
@@ -169,42 +180,26 @@ class Consumer:
         return Turn.FILED
 
     def _process(self, job: Job, now: float) -> str:
-        path = self._inbox / job.path
         try:
-            fd = settle.open_regular(path, root=self._inbox)
+            hand = self._bench.take(job)
         except (Rejected, Transient) as fault:
             return self._judge(job, None, fault)
         except Postponed as later:
             self._postpone(job, later, None, now)
             raise
+        with closing(hand):
+            return self._file(job, hand, now)
+
+    def _file(self, job: Job, hand: Hand, now: float) -> str:
+        seen, source = hand.look(now), hand.source
         try:
-            with settle.Lease(fd) as lease:
-                return self._develop(job, path, fd, lease, now)
-        finally:
-            os.close(fd)
-
-    def _develop(self, job: Job, path: Path, fd: int, lease: settle.Lease, now: float) -> str:
-        was = os.fstat(fd)
-        before = None
-        if job.size is not None and job.mtime_ns is not None:
-            before = settle.Seen(job.size, job.mtime_ns, job.quiet_since or now)
-        seen = settle.look_again(before, was, now)
-
-        def unchanged() -> None:
-            if lease.broken() or Identity.of(os.fstat(fd)) != Identity.of(was):
-                raise Postponed("changed while it was being filed", self._patience.settle_seconds)
-
-        source = Source(path, was, fd, unchanged)
-        try:
-            settle.check(lease, seen, now, self._patience.settle_seconds)
-            if not os.access(path.parent, os.W_OK | os.X_OK):
-                raise Postponed(f"its folder {display(path.parent.name)} can't be written, so it can't leave", 60.0)
+            hand.check(seen, now)
             if self._pairing is not None and (outcome := self._pairing.file(job, source, now)) is not None:
                 return outcome
-            developed = self._developer.develop(path)
-            if developed.identity != Identity.of(was):
-                raise Postponed("changed while it was being read", self._patience.settle_seconds)
-            unchanged()
+            developed = self._bench.develop(hand)
+            # Should the next photo kill the whole process, this one is blamed for it: once at most, and not for good.
+            if job.attempts == 1 < self._patience.attempts:
+                self._bench.look_ahead(time.time())
             return self._filing.file(job, source, developed)
         except Postponed as later:
             self._postpone(job, later, seen, now)
@@ -219,7 +214,7 @@ class Consumer:
             _log.exception("image %d: %s: an error in darkroom itself", job.id, display(job.path))
             return self._judge(job, source, Transient(f"an error in darkroom itself: {error!r}"))
 
-    def _postpone(self, job: Job, later: Postponed, seen: settle.Seen | None, now: float) -> None:
+    def _postpone(self, job: Job, later: Postponed, seen: Seen | None, now: float) -> None:
         self._queue.postpone(job, str(later), now + later.seconds, now, seen)
 
     def _judge(self, job: Job, source: Source | None, fault: Rejected | Transient) -> str:

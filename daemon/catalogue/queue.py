@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peewee import SQL, fn
+from peewee import SQL, ModelSelect, fn
 
 from daemon.catalogue.database import Catalogue
 from daemon.catalogue.intake import take_in
@@ -43,20 +43,20 @@ class Queue:
 
     def claim(self, now: float) -> Job | None:
         """Take the oldest row that is due, counting the attempt; None when nothing is."""
-        oldest = (
-            Image.select(Image.id)
-            .where((Image.status == "queued") & (Image.not_before <= now) & Image.destination.is_null())
-            .order_by(Image.id)
-            .limit(1)
-        )
         with self._catalogue.noting():
             rows = list(
                 Image.update(status="processing", claimed_at=now, attempts=Image.attempts + 1)
-                .where(Image.id == oldest)
+                .where(Image.id == _oldest(now, Image.id))
                 .returning(*JOB_COLUMNS)
                 .execute()
             )
         return to_job(rows[0]) if rows else None
+
+    def following(self, now: float) -> Job | None:
+        """Look at the row that `claim` would take next, and leave it as it is; None when nothing is due."""
+        with self._catalogue.reading():
+            row = _oldest(now, *JOB_COLUMNS).first()
+        return None if row is None else to_job(row)
 
     def next_due(self, now: float | None = None) -> float | None:
         """Tell when the next queued row is due; None when none waits.
@@ -236,3 +236,8 @@ class Queue:
         with self._catalogue.writing():
             Image.update(place=None, destination=None, not_before=now).where(Image.id == image_id).execute()
         self.changed.set()
+
+
+def _oldest(now: float, *columns: Any) -> "ModelSelect[Image]":
+    due = (Image.status == "queued") & (Image.not_before <= now) & Image.destination.is_null()
+    return Image.select(*columns).where(due).order_by(Image.id).limit(1)

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -27,15 +28,24 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         module = importlib.import_module(f"daemon.commands.{args.command}")
-        return int(module.main(config.load(args.config), args))
+        code = int(module.main(config.load(args.config), args))
+        sys.stdout.flush()
     except (ConfigError, Busy) as error:
         print(f"darkroom: {error}", file=sys.stderr)
         return 2
     except DarkroomError as error:
         print(f"darkroom: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        # What the folders do comes as a DarkroomError; this is whoever reads along: `head`, a file on a full disk.
+        if not isinstance(error, BrokenPipeError):
+            print(f"darkroom: {error}", file=sys.stderr)
+        # The interpreter flushes once more as it ends: to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return 130
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -196,3 +196,37 @@ def test_folders_that_can_not_be_made(tmp_path: Path) -> None:
     assert "library" in answer.stderr
     assert "failed" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("words", [("list",), ("list", "--json"), ("status",), ("doctor",)])
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "inbox").mkdir()
+    for number in range(3):
+        (tmp_path / f"inbox/{number}.jpg").write_bytes(jpeg(seed=number))
+    darkroom(tmp_path, "run", "--once")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "daemon", *words]
+    outcome = subprocess.run(
+        command, cwd=tmp_path, env=environment(), stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (outcome.returncode, outcome.stderr) == (1, b"")
+
+
+def test_output_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None:
+    darkroom(tmp_path, "run", "--once")
+    with Path("/dev/full").open("wb") as full:
+        outcome = subprocess.run(
+            [sys.executable, "-m", "daemon", "status"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith("darkroom: ")
+    assert "No space left" in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1

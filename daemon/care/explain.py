@@ -30,19 +30,28 @@ class Explainer:
         self._roots: dict[Place, Path] = {place: getattr(config.folders, place) for place in _PLACES}
 
     def find(self, target: str, here: Path) -> list[int]:
-        """Find the images that an id or a path (relative to `here`, or to the inbox) means, oldest first."""
+        """Find the images that an id or a path (relative to `here`, or to the inbox) means, oldest first.
+
+        A companion means the image that it was filed beside.
+        """
         if target.isdecimal() and not os.path.lexists(here / target):
             return [int(target)]
         found: list[int] = []
         for path in _spellings(target, here, self._config):
             for place, root in self._roots.items():
                 if path.is_relative_to(root):
-                    found += self._traces.at(place, str(path.relative_to(root)))
+                    inside = str(path.relative_to(root))
+                    found += self._traces.at(place, inside) or self._traces.companion_at(place, inside)
             if path.is_relative_to(self._config.folders.inbox):
                 inside = str(path.relative_to(self._config.folders.inbox))
-                found += self._traces.in_inbox(inside) or self._traces.once(inside)
-        found = found or self._traces.named(Path(target).name)
+                found += self._traces.in_inbox(inside) or self._once(path.name, inside)
+        name = Path(target).name
+        found = found or self._traces.named(name) or self._traces.companion_named(name)
         return sorted(set(found))
+
+    def _once(self, name: str, inside: str) -> list[int]:
+        """Find what came under a path of the inbox: a companion by its own history, and the image it belongs to."""
+        return self._traces.once(inside) + self._traces.companion_named(name, inside.rpartition("/")[0])
 
     def image(self, image_id: int) -> Iterator[str]:
         """Tell all of one image, a line each; nothing where there never was such an image."""
@@ -71,8 +80,7 @@ class Explainer:
             return
         if row["destination"] is not None:
             path = self._roots[cast(Place, row["place"])] / row["destination"]
-            gone = "" if os.path.lexists(path) else " (but it is no longer there: see darkroom verify)"
-            yield f"is {row['status']}: {display(str(path))}{gone}"
+            yield f"is {row['status']}: {display(str(path))}{_gone(path)}"
         else:
             yield f"is {row['status']}"
         if row["status"] == "failed":
@@ -81,6 +89,9 @@ class Explainer:
             yield f"has the same bytes as image {row['duplicate_of']}"
         if row["warning"]:
             yield f"filed with a remark: {row['warning']}"
+        for name, place, destination in self._traces.companions(row["id"]):
+            path = self._roots[place] / destination
+            yield f"{name} came with it, and lies beside it: {display(str(path))}{_gone(path)}"
 
     def _waiting(self, row: dict[str, Any], path: Path) -> Iterator[str]:
         """Say why a queued file is not filed yet, the strongest reason first."""
@@ -134,6 +145,10 @@ def _spellings(target: str, here: Path, config: Config) -> list[Path]:
     # The folder alone: a link in the inbox is a file of its own.
     resolved = [Path(os.path.realpath(path.parent)) / path.name for path in paths]
     return list(dict.fromkeys([*(Path(os.path.normpath(path)) for path in paths), *resolved]))
+
+
+def _gone(path: Path) -> str:
+    return "" if os.path.lexists(path) else " (but it is no longer there: see darkroom verify)"
 
 
 def _when(seconds: float) -> str:

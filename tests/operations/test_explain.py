@@ -15,6 +15,7 @@ from daemon.catalogue.memory import Memory
 from daemon.errors import Rejected
 from daemon.filing.requeue import retry
 from daemon.service import roots
+from tests.captions.room import FullRoom
 from tests.program import darkroom
 from tests.support import Room, jpeg
 
@@ -72,6 +73,26 @@ def test_a_duplicate_names_its_original(room: Room) -> None:
         room.put(name, photo)
         room.drain()
     assert "has the same bytes as image 1" in told(room, "b.jpg")
+
+
+def test_a_companion_is_found_with_its_photo(tmp_path: Path) -> None:
+    room = FullRoom(tmp_path / "room")
+    for came in ("IMG_1.jpg", "IMG_1.MOV", "IMG_1.aae"):
+        room.put(f"trip/{came}", came.encode())
+        room.drain()
+    video = room.library / "2024/05/IMG_1.MOV"
+    photo = told(room, "trip/IMG_1.jpg")
+    assert photo.startswith("image 1: IMG_1.jpg\n")
+    assert f"IMG_1.MOV came with it, and lies beside it: {video}\n" in photo
+    for name in (video, "library/2024/05/IMG_1.MOV", "img_1.mov", "IMG_1.aae", "library/2024/05/IMG_1.aae"):
+        assert told(room, name) == photo, name
+    for path in (Path("trip/IMG_1.MOV"), room.inbox / "trip/IMG_1.MOV"):
+        assert photo in told(room, path), path
+        assert "queued: found in the inbox as trip/IMG_1.MOV" in told(room, path), "its own history too"
+    assert told(room, "other/IMG_1.MOV", room.inbox) == photo, "by its name alone, like any file"
+    video.unlink()
+    assert f"{video} (but it is no longer there" in told(room, video)
+    room.catalogue.close()
 
 
 def test_an_original_that_somebody_moved_away(room: Room) -> None:

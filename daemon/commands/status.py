@@ -27,9 +27,9 @@ def main(config: Config, args: argparse.Namespace) -> int:
     if args.watch:
         _watch(config, reports)
     elif args.json:
-        print(json.dumps(_facts(config, reports) | {"captions": vars(_captions(config, catalogue))}, indent=2))
+        print(json.dumps(facts_of(config, reports) | {"captions": vars(_captions(config, catalogue))}, indent=2))
     else:
-        print("\n".join([*_lines(_facts(config, reports)), _captions(config, catalogue).line()]))
+        print("\n".join([*_lines(facts_of(config, reports)), _captions(config, catalogue).line()]))
     return 0
 
 
@@ -37,7 +37,8 @@ def _captions(config: Config, catalogue: Catalogue) -> Progress:
     return progress(Captions(catalogue), Memory(catalogue), of(config), time.time())
 
 
-def _facts(config: Config, reports: Reports) -> dict[str, Any]:
+def facts_of(config: Config, reports: Reports) -> dict[str, Any]:
+    """Give what `status --json` prints, but for the captions."""
     stats = reports.stats(time.time())
     return {
         "running": lock.running(config.folders.state) is not None,
@@ -78,6 +79,20 @@ def _span(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def progress_of(facts: dict[str, Any]) -> tuple[str, str]:
+    """Say what darkroom is doing, and how fast: "" while it files nothing, whatever it did some minutes ago."""
+    if not facts["running"]:
+        return "not running", ""
+    if facts["paused"]:
+        return f"paused: {facts['paused']}", ""
+    left = facts["queued"] + facts["processing"]
+    if left == sum(facts["waiting"].values()):
+        return "waiting" if left else "idle", ""
+    if facts["seconds_left"] is None:
+        return "filing", ""
+    return "filing", f"{facts['rate_per_second']:.2g}/s, {_span(facts['seconds_left'])} left"
+
+
 def _watch(config: Config, reports: Reports) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -93,15 +108,10 @@ def _watch(config: Config, reports: Reports) -> None:
         task = progress.add_task("filing", total=None, speed="")
         try:
             while True:
-                facts = _facts(config, reports)
+                facts = facts_of(config, reports)
                 left = facts["queued"] + facts["processing"]
                 finished = facts["total"] - left - finished_before
-                speed = f"{facts['rate_per_second']:.2g}/s"
-                if left and facts["seconds_left"] is not None:
-                    speed += f", {_span(facts['seconds_left'])} left"
-                what = f"paused: {facts['paused']}" if facts["paused"] else "filing" if left else "idle"
-                if not facts["running"]:
-                    what = "not running"
+                what, speed = progress_of(facts)
                 progress.update(task, description=what, total=finished + left, completed=finished, speed=speed)
                 time.sleep(0.5)
         except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """Fixtures that every test may use; the tests make their own images, and a corpus is used only where given."""
 
+import compileall
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from tests.support import Room
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--corpus", type=Path, default=None, help="a folder of real photos to try things on")
     parser.addoption("--no-skips", action="store_true", help="a test that is skipped has failed (but for the corpus)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Else, where Python is told to write no bytecode, each program that a test starts compiles all of it anew.
+    if not hasattr(config, "workerinput"):
+        for part in ("daemon", "web"):
+            compileall.compile_dir(Path(__file__).parent.parent / part, quiet=1)
 
 
 @pytest.hookimpl(wrapper=True)

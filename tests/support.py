@@ -6,7 +6,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 
@@ -85,6 +87,15 @@ class Script:
         )
 
 
+@cache
+def _empty_catalogue() -> bytes:
+    """Make a new catalogue's file, once for all rooms: the migrations take longer than most tests."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "darkroom.db"
+        Catalogue(file).close()
+        return file.read_bytes()
+
+
 class Room:
     """The core in one folder: everything but the watcher, the child process and the web, driven turn by turn."""
 
@@ -96,7 +107,10 @@ class Room:
         self.inbox, self.library = folders.inbox, folders.library
         self.duplicates, self.failed, self.state = folders.duplicates, folders.failed, folders.state
         self.state.mkdir(exist_ok=True)
-        self.catalogue = Catalogue(self.state / "darkroom.db")
+        database = self.state / "darkroom.db"
+        if not database.exists():
+            database.write_bytes(_empty_catalogue())
+        self.catalogue = Catalogue(database)
         memory = Memory(self.catalogue)
         prepare(self.config, memory)
         self.queue, self.reports, self.developer = Queue(self.catalogue), Reports(self.catalogue), Script()

@@ -4,7 +4,9 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +132,9 @@ def room_of(tmp_path: Path, toml: str = "", **photos: bytes) -> Path:
 
 
 def listed(base: Path) -> list[tuple[int, str, str]]:
-    rows = json.loads(darkroom(base, "list", "--json").stdout)
-    return [(row["image_id"], row["status"], row["destination"]) for row in rows][::-1]
+    """List all images, oldest first; from the database, which is much quicker than a command."""
+    with closing(sqlite3.connect(base / "state/darkroom.db")) as database:
+        return database.execute("SELECT id, status, destination FROM image ORDER BY id").fetchall()
 
 
 def test_photos_without_a_sidecar_get_ids_behind_all_others(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Fixtures that every test may use; the tests make their own images, and a corpus is used only where given."""
 
 import compileall
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from tests.support import Room
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--corpus", type=Path, default=None, help="a folder of real photos to try things on")
     parser.addoption("--no-skips", action="store_true", help="a test that is skipped has failed (but for the corpus)")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    # More than processors: a third of the time goes into waiting, for a disk, for a timer that is being tried out.
+    return (len(os.sched_getaffinity(0)) * 3 + 1) // 2
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -252,7 +252,7 @@ def test_an_encoder_that_is_missing(tmp_path: Path) -> None:
 def test_no_decoder_at_all(tmp_path: Path) -> None:
     made = config(tmp_path / "room")
     # Less than the configuration lets anybody set.
-    starved = made.model_copy(update={"limits": made.limits.model_copy(update={"decode_memory_mb": 40})})
+    starved = made.model_copy(update={"limits": made.limits.model_copy(update={"decode_memory_mb": 10})})
     [finding] = decoders(starved)
     assert finding.subject == "decoders"
     assert "raise [limits] decode_memory_mb" in str(finding.mend)

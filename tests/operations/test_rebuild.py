@@ -131,6 +131,17 @@ def room_of(tmp_path: Path, toml: str = "", **photos: bytes) -> Path:
     return base
 
 
+@pytest.fixture(scope="module")
+def _filed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return room_of(tmp_path_factory.mktemp("filed"), a=jpeg(seed=1, taken="2024:05:01 12:00:00"))
+
+
+@pytest.fixture
+def base(_filed: Path, tmp_path: Path) -> Path:
+    """The folder of a room with one photo, `2024/05/a.jpg`, of each test its own."""
+    return Path(shutil.copytree(_filed, tmp_path / "room"))
+
+
 def listed(base: Path) -> list[tuple[int, str, str]]:
     """List all images, oldest first; from the database, which is much quicker than a command."""
     with closing(sqlite3.connect(base / "state/darkroom.db")) as database:
@@ -150,8 +161,7 @@ def test_photos_without_a_sidecar_get_ids_behind_all_others(tmp_path: Path) -> N
     assert listed(base) == [(2, "done", "2024/05/b.jpg"), (3, "done", "2024/05/a.jpg")]
 
 
-def test_a_photo_that_its_owner_moved_and_one_that_was_copied(tmp_path: Path) -> None:
-    base = room_of(tmp_path, a=jpeg(seed=1, taken="2024:05:01 12:00:00"))
+def test_a_photo_that_its_owner_moved_and_one_that_was_copied(base: Path) -> None:
     lose(base)
     library = base / "library"
     (library / "best").mkdir()
@@ -164,8 +174,7 @@ def test_a_photo_that_its_owner_moved_and_one_that_was_copied(tmp_path: Path) ->
     assert where in {"best/a.jpg", "a.jpg"}
 
 
-def test_a_photo_that_rotted_meanwhile_is_still_the_one_that_was_filed(tmp_path: Path) -> None:
-    base = room_of(tmp_path, a=jpeg(seed=1, taken="2024:05:01 12:00:00"))
+def test_a_photo_that_rotted_meanwhile_is_still_the_one_that_was_filed(base: Path) -> None:
     photo = base / "library/2024/05/a.jpg"
     photo.write_bytes(photo.read_bytes()[:200])
     lose(base)
@@ -174,16 +183,14 @@ def test_a_photo_that_rotted_meanwhile_is_still_the_one_that_was_filed(tmp_path:
     assert "changed" in darkroom(base, "verify").stdout
 
 
-def test_a_catalogue_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    base = room_of(tmp_path, a=jpeg())
+def test_a_catalogue_that_is_there_is_left_alone(base: Path) -> None:
     refused = darkroom(base, "rebuild")
     assert refused.returncode == 1
     assert "knows 1 images" in refused.stderr
     assert len(listed(base)) == 1
 
 
-def test_an_empty_catalogue_and_a_damaged_one(tmp_path: Path) -> None:
-    base = room_of(tmp_path, a=jpeg(seed=1))
+def test_an_empty_catalogue_and_a_damaged_one(base: Path) -> None:
     lose(base)
     (base / "state/darkroom.db").write_bytes(b"no database at all, but a long enough text" * 200)
     refused = darkroom(base, "rebuild")

@@ -2,12 +2,15 @@ import threading
 import time
 from pathlib import Path
 
+import peewee
 import pytest
+from playhouse import migrations
 
-from daemon.catalogue import Catalogue, Queue
+from daemon.catalogue import Catalogue, Queue, database
 from daemon.catalogue.database import Catalogue as Database
 from daemon.catalogue.memory import Memory
-from daemon.catalogue.models import MODELS
+from daemon.catalogue.models import MODELS, Image
+from daemon.catalogue.search import Search, Wanted
 from daemon.errors import EnvironmentFault
 from daemon.scan import Found
 from tests.support import Room
@@ -35,6 +38,17 @@ def test_a_second_process_finds_the_schema_made(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert results == ["ok"] * 4
+
+
+def test_photos_of_an_older_catalogue_are_found_by_their_number(tmp_path: Path) -> None:
+    file = tmp_path / "darkroom.db"
+    older = peewee.SqliteDatabase(str(file))
+    migrations.Runner(older, str(Path(database.__file__).parent / "migrations")).up("0005_operations")
+    with older.bind_ctx([Image]):
+        Image.create(status="done", original_name="DSC01234.jpg", created_at=1, not_before=1)
+    older.close()
+    found = Search(Database(file)).page(Wanted(text="1234"), 10)
+    assert [row["original_name"] for row in found] == ["DSC01234.jpg"]
 
 
 def test_enqueue_is_idempotent_and_tells_what_is_new(room: Room) -> None:

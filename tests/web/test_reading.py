@@ -97,6 +97,19 @@ def test_search(served: Served) -> None:
     assert {query: names(served, q=query) for query in FOUND} == FOUND
 
 
+def test_a_cameras_number_is_found_without_what_precedes_it(served: Served) -> None:
+    fill(served, "DSC01234.jpg", "IMG_0012.jpg", "DSCF1234-1.jpg")
+    assert names(served, q="1234") == ["DSCF1234-1.jpg", "DSC01234.jpg"]
+    assert names(served, q="12") == ["DSCF1234-1.jpg", "IMG_0012.jpg", "DSC01234.jpg"], "and by its beginning"
+    for query in ("dsc012", "dsc01234", "DSC01234.jpg"):
+        assert names(served, q=query) == ["DSC01234.jpg"], query
+    change(served, 1, caption="1234 again")
+    served.sql("DELETE FROM image WHERE id = 3")
+    assert names(served, q="1234") == ["DSC01234.jpg"]
+    # FTS5 compares the index with what the rows hold now.
+    served.sql("INSERT INTO image_text (image_text, rank) VALUES ('integrity-check', 1)")
+
+
 def test_search_follows_what_changes(served: Served) -> None:
     fill(served, "a.jpg")
     change(served, 1, caption="a dog")

@@ -9,6 +9,13 @@ import pytest
 
 from tests.support import Room
 
+# Begun last, one of these would keep a worker busy after all others have ended.
+_LONG = ("test_rebuild.py", "test_campaigns_short.py", "test_openapi.py", "test_queue_machine.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--corpus", type=Path, default=None, help="a folder of real photos to try things on")

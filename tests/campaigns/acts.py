@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from tests.campaigns import program
-from tests.campaigns.stage import SHM, Stage, temporary_stage
+from tests.campaigns.stage import Stage, filesystems, temporary_stage
 
 XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"/></rdf:RDF></x:xmpmeta>
@@ -47,7 +47,7 @@ class Act:
     @contextmanager
     def template(self) -> Iterator[Stage]:
         """Give the folders as they are before the act, for `stage` to copy."""
-        with temporary_stage(across=self.across) as stage:
+        with temporary_stage(across=self.across, quick=True) as stage:
             stage.configure(filing=dict(self.filing))
             if self.before is not None:
                 self.before(stage)
@@ -58,8 +58,9 @@ class Act:
     @contextmanager
     def stage(self, template: Stage) -> Iterator[Stage]:
         """Give a copy of the template to play on."""
-        base = Path(tempfile.mkdtemp(prefix="campaign-"))
-        away = Path(tempfile.mkdtemp(prefix="campaign-", dir=SHM)) if template.away is not None else None
+        here, there = filesystems()
+        base = Path(tempfile.mkdtemp(prefix="campaign-", dir=here))
+        away = Path(tempfile.mkdtemp(prefix="campaign-", dir=there)) if template.away is not None else None
         try:
             stage = template.copy(base, away)
             stage.configure(filing=dict(self.filing))

@@ -11,7 +11,7 @@ from tests.campaigns import check, program, trace
 from tests.campaigns.acts import Act
 from tests.campaigns.disk import Cut, Disk
 from tests.campaigns.kill import WORKERS, Tally, restarted
-from tests.campaigns.stage import OUTPUTS, SHM, Stage
+from tests.campaigns.stage import OUTPUTS, Stage, filesystems
 
 _OPENING = (*trace.CHANGING, "openat")
 
@@ -68,6 +68,7 @@ def _broken(disk: Disk, call: trace.Call, stage: Stage) -> Iterator[str]:
 def cut(act: Act, every: int = 1) -> Tally:
     """Cut the power after each call of an act, in each way that POSIX allows, restart, and judge."""
     tally = Tally(act.name)
+    here, there = filesystems()
     with act.template() as template, act.stage(template) as stage:
         disk = Disk(stage.roots)
         calls = record(act, stage)
@@ -77,12 +78,12 @@ def cut(act: Act, every: int = 1) -> Tally:
             for number, call in enumerate(calls):
                 disk.apply(call)
                 for way in Cut if number % every == 0 else ():
-                    left = Path(tempfile.mkdtemp(prefix="campaign-"))
-                    away = Path(tempfile.mkdtemp(prefix="campaign-", dir=SHM)) if stage.away else None
                     print_ = disk.fingerprint(way)
                     if print_ in seen:
                         continue
                     seen.add(print_)
+                    left = Path(tempfile.mkdtemp(prefix="campaign-", dir=here))
+                    away = Path(tempfile.mkdtemp(prefix="campaign-", dir=there)) if stage.away else None
                     places = {stage.base: left} | ({stage.away: away} if stage.away and away else {})
                     disk.materialise(way, places)
                     wreck = replace(stage, base=left, away=away, again=True)

@@ -39,7 +39,7 @@ def command(*words: str) -> list[str]:
 def environment() -> dict[str, str]:
     """Give the environment for the program: no keys, this source tree."""
     kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    return kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1"}
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
 
 
 def run(base: Path, *words: str, under: Sequence[str] = (), seconds: float = 120.0) -> Outcome:

@@ -6,11 +6,13 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 SHM = Path("/dev/shm")
+_QUICK_BYTES = 1 << 30
 OUTPUTS = ("library", "duplicates", "failed")
 _SECTIONS: Mapping[str, Mapping[str, object]] = {
     "inbox": {"settle_seconds": 0.2},
@@ -135,20 +137,34 @@ def _toml(value: object) -> str:
 
 
 @contextmanager
-def temporary_stage(*, across: bool = False) -> Iterator[Stage]:
+def temporary_stage(*, across: bool = False, quick: bool = False) -> Iterator[Stage]:
     """Give fresh folders, the outputs on another filesystem where `across`, and remove them in the end."""
-    with tempfile.TemporaryDirectory(prefix="campaign-") as base:
-        if not across:
-            stage = Stage(Path(base))
-            stage.inbox.mkdir()
-            stage.configure()
-            yield stage
-            return
-        with tempfile.TemporaryDirectory(prefix="campaign-", dir=SHM) as away:
-            stage = Stage(Path(base), Path(away))
-            stage.inbox.mkdir()
-            stage.configure()
-            yield stage
+    here, there = filesystems()
+    with ExitStack() as stack:
+
+        def folder(on: Path) -> Path:
+            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="campaign-", dir=on)))
+
+        if across:
+            stage = Stage(folder(here), folder(there))
+        else:
+            stage = Stage(folder(here if quick else Path(tempfile.gettempdir())))
+        stage.inbox.mkdir()
+        stage.configure()
+        yield stage
+
+
+@cache
+def filesystems() -> tuple[Path, Path]:
+    """Give the folder in which to play, and one on another filesystem.
+
+    A kill leaves to the next process all that was written, whatever was synced: so where there is room the first lies
+    in memory, and no run waits for a disk.
+    """
+    disk = Path(tempfile.gettempdir())
+    if has_second_filesystem() and shutil.disk_usage(SHM).free > _QUICK_BYTES:
+        return SHM, disk
+    return disk, SHM
 
 
 def has_second_filesystem() -> bool:

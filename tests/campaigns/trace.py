@@ -21,7 +21,7 @@ _PATHS = re.compile(r'\b\d+<(?P<fd>[^>]*)>|"(?P<text>(?:[^"\\]|\\.)*)"')
 
 @dataclass(frozen=True)
 class Call:
-    """One system call: the `nth` of its name that touches its last path (from 1), and whether it went well."""
+    """One system call: the `nth` of its name that touches `at` (from 1), and whether it went well."""
 
     tid: int
     name: str
@@ -30,8 +30,13 @@ class Call:
     ok: bool
     text: str
 
+    @property
+    def at(self) -> str:
+        """By which of its paths strace knows it: the last, but of rename strace 6.1 compares the first alone."""
+        return self.paths[0 if self.name == "rename" else -1] if self.paths else ""
+
     def __str__(self) -> str:
-        return f"{self.name} {self.nth} of {self.paths[-1] if self.paths else 'nothing'}"
+        return f"{self.name} {self.nth} of {self.at or 'nothing'}"
 
 
 def read(log: Path) -> list[Call]:
@@ -46,8 +51,8 @@ def read(log: Path) -> list[Call]:
             counts.update((name, path) for path in set(paths))
             if "<unfinished ...>" in rest:
                 pending[tid] = len(calls)
-            nth = counts[name, paths[-1]] if paths else 0
-            calls.append(Call(tid, name, nth, paths, _went_well(rest), rest))
+            call = Call(tid, name, 0, paths, _went_well(rest), rest)
+            calls.append(replace(call, nth=counts[name, call.at]))
         elif (ended := _RESUMED.match(line)) and (at := pending.pop(int(ended["tid"]), None)) is not None:
             was = calls[at]
             calls[at] = Call(
@@ -99,11 +104,12 @@ def at(call: Call, moved: Mapping[Path, Path], what: str) -> list[str]:
 
     `what` is as strace puts it: `signal=SIGKILL`, `error=EIO`.
     """
-    path = relocated(call, moved).paths[-1]
+    path = relocated(call, moved).at
     inject = f"inject={call.name}:{what}:when={call.nth}"
+    # With --seccomp-bpf, fast as it is, strace sends no signals.
+    quick = [] if what.startswith("signal") else ["--seccomp-bpf"]
     # By path: calls on other files, and those of the decoder's process, neither count nor suffer.
-    # Not with --seccomp-bpf, fast as it is: strace 6.1 then sends no signals.
-    return ["strace", "-f", "-qq", "-o", "/dev/null", "-P", path, "-e", f"trace={call.name}", "-e", inject]
+    return ["strace", "-f", *quick, "-qq", "-o", "/dev/null", "-P", path, "-e", f"trace={call.name}", "-e", inject]
 
 
 def changes(calls: Iterable[Call], folders: Iterable[Path], names: Container[str] = CHANGING) -> list[Call]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tests.campaigns import check, program, trace
 from tests.campaigns.acts import Act
-from tests.campaigns.kill import Tally, chosen, in_parallel, restarted
+from tests.campaigns.kill import Tally, in_parallel, points, restarted, thinned
 from tests.campaigns.stage import Stage
 
 ERRORS = ("EIO", "ENOSPC", "EACCES")
@@ -14,7 +14,8 @@ def each(act: Act, errors: Sequence[str] = ERRORS, *, thin: bool = True, every: 
     """Make each call of an act fail with each error, alone and, where `lasting`, with all later calls of its name."""
     tally = Tally(act.name)
     with act.template() as template:
-        calls = chosen(act, template, thin, every)
+        calls = points(act, template)
+        calls = (thinned(calls) if thin else calls)[::every]
         jobs = [(call, error, plus) for call in calls for error in errors for plus in ("", "+")[: 1 + lasting]]
         for job, faults in zip(jobs, in_parallel(lambda job: _fail_at(act, template, *job), jobs), strict=True):
             call, error, plus = job

@@ -1,13 +1,10 @@
 """Kills the program before every call that changes what is on disk, one a run; judges what a restart makes of it."""
 
-import hashlib
 import os
-import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,9 +14,9 @@ from tests.campaigns.stage import Stage
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-WORKERS = (os.cpu_count() or 2) + 1
-# What differs from run to run though nothing else does.
-_TIMES = {"created_at", "not_before", "quiet_since", "claimed_at", "processed_at", "processing_ms", "mtime_ns"}
+WORKERS = max(2, os.cpu_count() or 2)
+# What makes a synced file or folder more durable changes nothing that the next process sees.
+_SYNCS = ("fsync", "fdatasync", "sync_file_range")
 
 
 @dataclass
@@ -37,6 +34,11 @@ class Tally:
         self.kills += other.kills
         self.problems += other.problems
         return self
+
+    def expect_kills(self) -> None:
+        """Count it as wrong when more than a tenth of the kills did not come about."""
+        if self.kills < 0.9 * self.points:
+            self.problems.append(f"{self.name}: only {self.kills} of {self.points} kills came about")
 
 
 def points(act: Act, template: Stage) -> list[trace.Call]:
@@ -60,49 +62,36 @@ def thinned(calls: Sequence[trace.Call]) -> list[trace.Call]:
     return kept
 
 
+def distinct(calls: Sequence[trace.Call]) -> list[trace.Call]:
+    """Keep one of the calls between which nothing but failures and syncs comes: a kill leaves the same before each."""
+    kept, changed = [], True
+    for call in calls:
+        if changed:
+            kept.append(call)
+            changed = False
+        changed |= call.ok and call.name not in _SYNCS
+    return kept
+
+
 def each(act: Act, *, thin: bool, every: int = 1) -> Tally:
-    """Kill an act before each call."""
+    """Kill an act before each call; where `thin`, before those of a choice that leave different folders."""
     with act.template() as template:
-        return _each(act, template, chosen(act, template, thin, every))
-
-
-def each_restart(act: Act, *, every: int = 1) -> Tally:
-    """Kill an act before each call, and then, for each different wreck that this leaves, the restart as well."""
-    tally = Tally(act.name)
-    with ExitStack() as stack:
-        template = stack.enter_context(act.template())
-        wrecks: dict[str, tuple[trace.Call, Stage]] = {}
-        for call in chosen(act, template, True, every):
-            stage = stack.enter_context(act.stage(template))
-            program.run(stage.base, *act.words, under=trace.at(call, template.moved_to(stage), "signal=SIGKILL"))
-            wrecks.setdefault(_fingerprint(stage), (call, stage))
-        for call, wreck in wrecks.values():
-            again = replace(act, name=f"{act.name}, killed before {call}, restarted", words=("run", "--once"))
-            tally.add(_each(again, wreck, chosen(again, wreck, True, every)))
+        calls = points(act, template)
+        calls = (distinct(thinned(calls)) if thin else calls)[::every]
+        tally = Tally(act.name, points=len(calls))
+        outcomes = in_parallel(lambda call: kill_at(act, template, call), calls)
+        for call, (killed, faults) in zip(calls, outcomes, strict=True):
+            tally.kills += killed
+            tally.problems += [f"{act.name}: killed before {call}: {fault}" for fault in faults]
+    tally.expect_kills()
     return tally
 
 
-def chosen(act: Act, template: Stage, thin: bool, every: int) -> list[trace.Call]:
-    """List the calls of an act at which something is to happen."""
-    calls = points(act, template)
-    return (thinned(calls) if thin else calls)[::every]
-
-
-def _each(act: Act, template: Stage, calls: Sequence[trace.Call]) -> Tally:
-    def kill(call: trace.Call) -> tuple[bool, list[str]]:
-        with act.stage(template) as stage:
-            outcome = program.run(
-                stage.base, *act.words, under=trace.at(call, template.moved_to(stage), "signal=SIGKILL")
-            )
-            return outcome.killed, check.visible(stage) + restarted(stage)
-
-    tally = Tally(act.name, points=len(calls))
-    for call, (killed, faults) in zip(calls, in_parallel(kill, calls), strict=True):
-        tally.kills += killed
-        tally.problems += [f"{act.name}: killed before {call}: {fault}" for fault in faults]
-    if tally.kills < 0.9 * tally.points:
-        tally.problems.append(f"{act.name}: only {tally.kills} of {tally.points} kills came about")
-    return tally
+def kill_at(act: Act, template: Stage, call: trace.Call) -> tuple[bool, list[str]]:
+    """Kill an act before one call and restart it; tells whether the kill came about, and what is wrong."""
+    with act.stage(template) as stage:
+        outcome = program.run(stage.base, *act.words, under=trace.at(call, template.moved_to(stage), "signal=SIGKILL"))
+        return outcome.killed, check.visible(stage) + restarted(stage)
 
 
 def in_parallel(work: Callable[[_T], _R], things: Sequence[_T]) -> Iterator[_R]:
@@ -118,20 +107,3 @@ def restarted(stage: Stage) -> list[str]:
     if outcome.code not in {0, 1} or "Traceback" in outcome.text or faults:
         faults.append(f"the restart ended with {outcome.code}: {outcome.text}")
     return faults
-
-
-def _fingerprint(stage: Stage) -> str:
-    """Name a wreck by its files, their bytes, links and rows."""
-    digest = hashlib.sha256()
-    inodes: dict[int, str] = {}
-    for root in filter(None, (stage.base, stage.away)):
-        for path in sorted(root.rglob("*")):
-            name = str(path.relative_to(root))
-            if path.is_file() and "darkroom.db" not in name and name != "state/lock":
-                digest.update(f"{name} {inodes.setdefault(path.stat().st_ino, name)} {check.hash_of(path)}".encode())
-    with closing(sqlite3.connect(stage.state / "darkroom.db")) as database:
-        tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        known = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'image'").fetchone()[0]
-    kept = [{key: row[key] for key in row.keys() - _TIMES} for row in (check.rows(stage) if known else [])]
-    digest.update(repr((tables, [sorted(row.items()) for row in kept])).encode())
-    return digest.hexdigest()

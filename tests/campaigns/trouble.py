@@ -71,12 +71,12 @@ def no_descriptors(stage: Stage) -> None:
         judge(stage)
 
 
-def moving_inbox(stage: Stage, count: int = 300) -> None:
-    """While hundreds of files wait, a third is renamed, a third replaced, a third deleted."""
+def moving_inbox(stage: Stage, count: int = 3_000) -> None:
+    """While thousands of files wait, a third is renamed, a third replaced, a third deleted."""
     with program.serving(stage.base):
         for number in range(count):
             stage.put(f"{number % 3}/IMG_{number}.jpg", photo(number))
-        program.wait(lambda: len(check.rows(stage)) > count // 2, 60, "the files are not queued")
+        program.wait(lambda: len(check.rows(stage)) > count // 2, 60 + count / 10, "the files are not queued")
         for number in range(count - 1, -1, -1):
             path = stage.inbox / f"{number % 3}/IMG_{number}.jpg"
             fresh = stage.base / "fresh.jpg"

@@ -20,11 +20,11 @@ ACT = Act("an upload", lambda _: None)
 _CONTENT = photo(3, (800, 600))
 
 
-def each(every: int = 1) -> Tally:
+def each(every: int = 1, *, thin: bool = True) -> Tally:
     """Kill before each call from the upload's first byte on; what was acknowledged has to be there afterwards."""
     with ACT.template() as template:
         program.run(template.base, "run", "--once")
-        calls = _calls(template)[::every]
+        calls = _calls(template, thin)[::every]
 
         def kill(call: trace.Call) -> tuple[bool, list[str]]:
             with ACT.stage(template) as stage:
@@ -38,18 +38,18 @@ def each(every: int = 1) -> Tally:
     return tally
 
 
-def _calls(template: Stage) -> list[trace.Call]:
+def _calls(template: Stage, thin: bool) -> list[trace.Call]:
     with ACT.stage(template) as stage, tempfile.NamedTemporaryFile(suffix=".strace") as log:
         _serve(stage, trace.words(Path(log.name)))
         found = trace.changes(trace.read(Path(log.name)), stage.roots)
         moved = stage.moved_to(template)
     first = next(number for number, call in enumerate(found) if "-upload-" in str(call.paths))
-    return [trace.relocated(call, moved) for call in thinned(found[first:])]
+    return [trace.relocated(call, moved) for call in (thinned(found[first:]) if thin else found[first:])]
 
 
 def _at(call: trace.Call, template: Stage, stage: Stage) -> Sequence[str]:
     words = trace.at(call, template.moved_to(stage), "signal=SIGKILL")
-    if "-upload-" in call.paths[-1]:
+    if "-upload-" in call.at:
         # An arriving upload's name is drawn by lot: the first thread that comes to so many such calls, then.
         at = words.index("-P")
         del words[at : at + 2]

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import psutil
 
-from tests.campaigns import check, disks, program
+from tests.campaigns import check, clock, disks, program
 from tests.campaigns.acts import photo
 from tests.campaigns.kill import Tally
 from tests.campaigns.stage import Stage, digest, temporary_stage
@@ -115,6 +115,7 @@ TROUBLES: tuple[Callable[[Stage], None], ...] = (
     few_instances,
     no_descriptors,
     moving_inbox,
+    clock.clock_set_back,
 )
 
 

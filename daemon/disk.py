@@ -99,6 +99,14 @@ def make_folders(root: Path, folder: Path) -> None:
         fsync_folder(folder.parent)
 
 
+def make_path(folder: Path) -> None:
+    """Make a folder and all that leads to it, durably: a photo is no safer than the folders above it."""
+    if not folder.is_dir():
+        make_path(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -60,7 +60,7 @@ def prepare(config: Config, memory: Memory) -> None:
     for name, folder in config.folders.items():
         try:
             if not folder.is_dir() and memory.expected(name) is None:
-                _make(folder)
+                disk.make_path(folder)
         except OSError as error:
             faults.append(f"[folders] {name}: {folder} can't be made: {error.strerror}")
             continue
@@ -68,14 +68,6 @@ def prepare(config: Config, memory: Memory) -> None:
             faults.append(f"[folders] {name}: {folder} can't be written")
     if faults:
         raise ConfigError("\n  ".join(["the folders can't be used", *faults]))
-
-
-def _make(folder: Path) -> None:
-    """Make a folder and all that leads to it, durably: a photo is no safer than the folders above it."""
-    if not folder.is_dir():
-        _make(folder.parent)
-        folder.mkdir(exist_ok=True)
-        disk.fsync_folder(folder.parent)
 
 
 def roots(config: Config) -> dict[Place, Path]:

@@ -48,7 +48,7 @@ def test_nothing_is_removed_or_shown_before_what_must_be_durable_is(name: str) -
 
 @traced
 def test_the_power_may_fail() -> None:
-    tally = power.cut(ACTS["a photo"], every=30)
+    tally = power.cut(ACTS["taking a photo back"], every=9)
     assert tally.problems == []
     assert tally.points >= 2
 

@@ -115,10 +115,13 @@ class Undo:
                 raise Rejected(f"image {image_id}: {reason}") from reason
             journal = {**journal, "rows": False}
             self._rows.take_out(image_id, f"moved out to {names.display(planned[0].new)}", time.time(), journal)
-        for move in planned:
-            old = Path(move.old)
+        for old in (Path(move.old) for move in planned):
             with disk.blaming(str(old)):
                 old.unlink(missing_ok=True)
+        for folder in {Path(move.old).parent for move in planned}:
+            # Or a power cut could bring a name back once nothing is written down any more, and no row knows it.
+            with disk.blaming(str(folder)):
+                disk.fsync_folder(folder)
         self._forget([move.sha256 for move in planned])
         self._memory.remember(JOURNAL, None)
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 
+from daemon import disk
 from daemon.care.undo import Undo, alone
 from daemon.config import Config
 from daemon.errors import DarkroomError, Rejected
@@ -15,7 +16,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
     """Move each image into --to; 1 when one can't be."""
     to = args.to.expanduser().absolute()
     try:
-        to.mkdir(parents=True, exist_ok=True)
+        disk.make_path(to)
     except OSError as error:
         raise DarkroomError(f"{to} can't be made: {error.strerror}") from error
     catalogue = open_catalogue(config)

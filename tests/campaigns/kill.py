@@ -52,14 +52,20 @@ def points(act: Act, template: Stage) -> list[trace.Call]:
 
 
 def thinned(calls: Sequence[trace.Call]) -> list[trace.Call]:
-    """Leave out what lies within a run of writes to one file: of each run the first and the last stay."""
+    """Leave out what lies within a run of writes to one file, or of new folders in one: the first and the last stay."""
     kept = []
     for index, call in enumerate(calls):
         around = calls[max(0, index - 1) : index + 2]
-        inside = len(around) == 3 and all((one.name, one.paths) == (call.name, call.paths) for one in around)
-        if not (inside and "write" in call.name):
+        inside = len(around) == 3 and len({_run(one) for one in around}) == 1
+        if not inside:
             kept.append(call)
     return kept
+
+
+def _run(call: trace.Call) -> tuple[object, ...]:
+    if call.name.startswith("mkdir"):
+        return call.name, Path(call.paths[-1]).parent
+    return (call.name, call.paths) if "write" in call.name else (call,)
 
 
 def distinct(calls: Sequence[trace.Call]) -> list[trace.Call]:

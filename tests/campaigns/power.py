@@ -1,17 +1,15 @@
 """Cuts the power: the order of writes, fsyncs and commits is traced, and what each instant would leave is restarted."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from tests.campaigns import check, program, trace
 from tests.campaigns.acts import Act
 from tests.campaigns.disk import Cut, Disk
-from tests.campaigns.kill import WORKERS, Tally, restarted
-from tests.campaigns.stage import OUTPUTS, Stage, filesystems
+from tests.campaigns.kill import Tally, restarted
+from tests.campaigns.stage import OUTPUTS, Stage
 
 _OPENING = (*trace.CHANGING, "openat")
 
@@ -68,39 +66,21 @@ def _broken(disk: Disk, call: trace.Call, stage: Stage) -> Iterator[str]:
 def cut(act: Act, every: int = 1) -> Tally:
     """Cut the power after each call of an act, in each way that POSIX allows, restart, and judge."""
     tally = Tally(act.name)
-    here, there = filesystems()
     with act.template() as template, act.stage(template) as stage:
         disk = Disk(stage.roots)
         calls = record(act, stage)
         seen: set[str] = set()
-        jobs = []
-        with ThreadPoolExecutor(WORKERS) as pool:
-            for number, call in enumerate(calls):
-                disk.apply(call)
-                for way in Cut if number % every == 0 else ():
-                    print_ = disk.fingerprint(way)
-                    if print_ in seen:
-                        continue
-                    seen.add(print_)
-                    left = Path(tempfile.mkdtemp(prefix="campaign-", dir=here))
-                    away = Path(tempfile.mkdtemp(prefix="campaign-", dir=there)) if stage.away else None
-                    places = {stage.base: left} | ({stage.away: away} if stage.away and away else {})
-                    disk.materialise(way, places)
-                    wreck = replace(stage, base=left, away=away, again=True)
-                    wreck.configure(filing=dict(act.filing))
-                    jobs.append((call, way, pool.submit(_restarted, wreck)))
-            for call, way, job in jobs:
+        for number, call in enumerate(calls):
+            disk.apply(call)
+            for way in Cut if number % every == 0 else ():
+                if (left := disk.fingerprint(way)) in seen:
+                    continue
+                seen.add(left)
+                # In its own place: what `undo` writes down are whole paths.
+                disk.materialise(way, {root: root for root in stage.roots})
                 tally.points += 1
                 tally.problems += [
-                    f"{act.name}: power cut after {call} ({way.value}): {fault}" for fault in job.result()
+                    f"{act.name}: power cut after {call} ({way.value}): {fault}"
+                    for fault in restarted(replace(stage, again=True))
                 ]
     return tally
-
-
-def _restarted(stage: Stage) -> list[str]:
-    try:
-        return restarted(stage)
-    finally:
-        shutil.rmtree(stage.base)
-        if stage.away is not None:
-            shutil.rmtree(stage.away)

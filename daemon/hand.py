@@ -110,10 +110,10 @@ class Bench:
         Not one that was tried before, which may be what killed the process then. Not without a lease: nothing else
         tells what is done to a file before its turn.
         """
-        following = self._queue.following(now)
-        if following is None or following.attempts or split(following.path)[1].lower() not in IMAGE_SUFFIXES:
-            return
         try:
+            following = self._queue.following(now)
+            if following is None or following.attempts or split(following.path)[1].lower() not in IMAGE_SUFFIXES:
+                return
             hand = Hand(self._inbox, following, self._settle_seconds)
         except DarkroomError:  # said when it is its turn
             return

@@ -1,6 +1,8 @@
 """Makes every call that changes what is on disk fail, one a run or all from one on, and judges what comes of it."""
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.campaigns import check, program, trace
 from tests.campaigns.acts import Act
@@ -17,19 +19,22 @@ def each(act: Act, errors: Sequence[str] = ERRORS, *, thin: bool = True, every: 
         calls = points(act, template)
         calls = (thinned(calls) if thin else calls)[::every]
         jobs = [(call, error, plus) for call in calls for error in errors for plus in ("", "+")[: 1 + lasting]]
-        for job, faults in zip(jobs, in_parallel(lambda job: _fail_at(act, template, *job), jobs), strict=True):
-            call, error, plus = job
-            tally.points += 1
+        outcomes = in_parallel(lambda job: _fail_at(act, template, *job), jobs)
+        for (call, error, plus), (came, faults) in zip(jobs, outcomes, strict=True):
+            tally.points += came
+            tally.note(call, came=came)
             often = "from then on" if plus else "once"
             tally.problems += [f"{act.name}: {error} {often} at {call}: {fault}" for fault in faults]
+    tally.expect_most()
     return tally
 
 
-def _fail_at(act: Act, template: Stage, call: trace.Call, error: str, plus: str) -> list[str]:
-    with act.stage(template) as stage:
-        words = trace.at(call, template.moved_to(stage), f"error={error}")
+def _fail_at(act: Act, template: Stage, call: trace.Call, error: str, plus: str) -> tuple[bool, list[str]]:
+    with act.stage(template) as stage, tempfile.NamedTemporaryFile(suffix=".strace") as log:
+        words = trace.at(call, template.moved_to(stage), f"error={error}", Path(log.name))
         words[-1] += plus
         outcome = program.run(stage.base, *act.words, under=words)
+        came = b"(INJECTED)" in log.read()
         faults = check.visible(stage)
         if "Traceback" in outcome.text:
             faults.append(f"a traceback: {outcome.text}")
@@ -37,4 +42,4 @@ def _fail_at(act: Act, template: Stage, call: trace.Call, error: str, plus: str)
         if act.words[0] == "run":
             spent = [row["original_name"] for row in check.rows(stage) if row["attempts"] > 1]
             faults += [f"{name} has spent an attempt on it: {outcome.text}" for name in spent]
-        return faults
+        return came, faults

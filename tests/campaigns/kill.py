@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ class Tally:
     points: int = 0
     kills: int = 0
     problems: list[str] = field(default_factory=list)
+    # By the name of a call: how often something was to happen at one, and how often it did.
+    meant: Counter[str] = field(default_factory=Counter)
+    came: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "Tally") -> "Tally":
         """Take in another's figures."""
@@ -35,10 +39,17 @@ class Tally:
         self.problems += other.problems
         return self
 
-    def expect_kills(self) -> None:
-        """Count it as wrong when more than a tenth of the kills did not come about."""
-        if self.kills < 0.9 * self.points:
-            self.problems.append(f"{self.name}: only {self.kills} of {self.points} kills came about")
+    def note(self, call: trace.Call, *, came: bool) -> None:
+        """Take note of whether what was to happen at a call did."""
+        self.meant[call.name] += 1
+        self.came[call.name] += came
+
+    def expect_most(self, share: float = 0.9) -> None:
+        """Count it as wrong when less than a share came about, or of several at calls of one name none."""
+        if self.came.total() < share * self.meant.total():
+            self.problems.append(f"{self.name}: only {self.came} of {self.meant} came about")
+        never = [name for name, times in self.meant.items() if times > 1 and not self.came[name]]
+        self.problems += [f"{self.name}: of {self.meant[name]} at {name} none came about" for name in never]
 
 
 def points(act: Act, template: Stage) -> list[trace.Call]:
@@ -88,8 +99,9 @@ def each(act: Act, *, thin: bool, every: int = 1) -> Tally:
         outcomes = in_parallel(lambda call: kill_at(act, template, call), calls)
         for call, (killed, faults) in zip(calls, outcomes, strict=True):
             tally.kills += killed
+            tally.note(call, came=killed)
             tally.problems += [f"{act.name}: killed before {call}: {fault}" for fault in faults]
-    tally.expect_kills()
+    tally.expect_most()
     return tally
 
 

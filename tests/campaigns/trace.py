@@ -99,17 +99,17 @@ def _relocated(path: Path, moved: Mapping[Path, Path]) -> str:
     return str(path)
 
 
-def at(call: Call, moved: Mapping[Path, Path], what: str) -> list[str]:
+def at(call: Call, moved: Mapping[Path, Path], what: str, log: Path = Path("/dev/null")) -> list[str]:
     """Give the words that do something to one call of a second run, whose folders have been `moved`.
 
-    `what` is as strace puts it: `signal=SIGKILL`, `error=EIO`.
+    `what` is as strace puts it: `signal=SIGKILL`, `error=EIO`; in the log it says "(INJECTED)" where it did that.
     """
     path = relocated(call, moved).at
     inject = f"inject={call.name}:{what}:when={call.nth}"
     # With --seccomp-bpf, fast as it is, strace sends no signals.
     quick = [] if what.startswith("signal") else ["--seccomp-bpf"]
     # By path: calls on other files, and those of the decoder's process, neither count nor suffer.
-    return ["strace", "-f", *quick, "-qq", "-o", "/dev/null", "-P", path, "-e", f"trace={call.name}", "-e", inject]
+    return ["strace", "-f", *quick, "-qq", "-o", str(log), "-P", path, "-e", f"trace={call.name}", "-e", inject]
 
 
 def changes(calls: Iterable[Call], folders: Iterable[Path], names: Container[str] = CHANGING) -> list[Call]:

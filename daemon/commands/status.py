@@ -29,7 +29,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
     elif args.json:
         print(json.dumps(facts_of(config, reports) | {"captions": vars(_captions(config, catalogue))}, indent=2))
     else:
-        print("\n".join([*_lines(facts_of(config, reports)), _captions(config, catalogue).line()]))
+        print("\n".join([*lines_of(facts_of(config, reports)), _captions(config, catalogue).line()]))
     return 0
 
 
@@ -54,14 +54,15 @@ def facts_of(config: Config, reports: Reports) -> dict[str, Any]:
     }
 
 
-def _lines(facts: dict[str, Any]) -> list[str]:
+def lines_of(facts: dict[str, Any]) -> list[str]:
+    """Give what `status` prints, but for the captions."""
     running = f"running (pid {facts['pid']})" if facts["running"] else "not running"
     lines = [f"darkroom is {running}"]
     if facts["paused"]:
         lines.append(f"PAUSED for {_span(time.time() - facts['paused_since'])}: {facts['paused']}")
     names = ("queued", "processing", "done", "duplicate", "failed")
     lines.append("  ".join(f"{name} {facts[name]:,}" for name in names))
-    if facts["queued"] or facts["processing"]:
+    if progress_of(facts)[0] == "filing":
         left = facts["seconds_left"]
         rate = f"{facts['rate_per_second']:.2g} images a second"
         lines.append(f"{rate}, {'about ' + _span(left) + ' left' if left is not None else 'time left unknown'}")

@@ -4,7 +4,7 @@ import time
 
 from daemon import lock
 from daemon.catalogue.memory import Memory
-from daemon.commands.status import facts_of, progress_of
+from daemon.commands.status import facts_of, lines_of, progress_of
 from tests.support import Room, jpeg
 
 
@@ -25,8 +25,10 @@ def test_a_rate_is_shown_while_there_is_work(room: Room) -> None:
         assert what == "filing"
         assert "/s, " in speed
         assert speed.endswith(" s left")
+        assert "a second" in "\n".join(lines_of(facts_of(room.config, room.reports)))
         Memory(room.catalogue).remember("paused", {"reason": "the library folder is full", "since": 0})
         assert shown(room) == ("paused: the library folder is full", "")
+        assert "a second" not in "\n".join(lines_of(facts_of(room.config, room.reports)))
         Memory(room.catalogue).remember("paused", None)
         job = room.queue.claim(time.time())
         assert job is not None

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -119,8 +119,9 @@ class Undo:
             with disk.blaming(str(old)):
                 old.unlink(missing_ok=True)
         for folder in {Path(move.old).parent for move in planned}:
-            # Or a power cut could bring a name back once nothing is written down any more, and no row knows it.
-            with disk.blaming(str(folder)):
+            # Or a power cut could bring a name back once nothing is written down any more, and no row knows it. An
+            # emptied folder may have been deleted since an earlier process was killed here.
+            with disk.blaming(str(folder)), suppress(FileNotFoundError):
                 disk.fsync_folder(folder)
         self._forget([move.sha256 for move in planned])
         self._memory.remember(JOURNAL, None)

@@ -213,6 +213,24 @@ def test_killed_at_any_step_the_photo_is_never_nowhere(room: Room, out: Path, st
     assert Memory(room.catalogue).recall("undo") is None
 
 
+def test_killed_and_the_emptied_folder_deleted_it_still_ends(
+    room: Room, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    room.put("a.jpg", jpeg())
+    room.drain()
+    monkeypatch.setattr(Undo, "_forget", die)
+    with pytest.raises(KeyboardInterrupt):
+        undo(room).out(1, out)
+    monkeypatch.undo()
+    (room.library / "2024/05").rmdir()
+    undo(room).resume()
+    assert Memory(room.catalogue).recall("undo") is None
+    assert list(tree(out)) == ["a.jpg"]
+
+
 def test_a_name_that_is_taken_at_the_last_moment(room: Room, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room.put("a.jpg", jpeg())
     room.drain()

@@ -21,6 +21,8 @@ from daemon.scan import DEFAULT_IGNORE
 
 # The names under which people keep the Gemini key, the first that is set wins.
 _KEY_NAMES = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "geminikey")
+# What no other program is given.
+SECRET_NAMES = (*_KEY_NAMES, "DARKROOM_TOKEN")
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Megabytes = Annotated[int, Field(ge=1, le=1_000_000)]

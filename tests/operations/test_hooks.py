@@ -1,12 +1,16 @@
 """Hooks are told of every outcome, in order, once, however slow or broken they are; filing never waits."""
 
 import json
+import os
+import signal
+import socket
 import stat
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,17 +20,18 @@ import pytest
 from daemon.catalogue.memory import Memory
 from daemon.config import Hooks as Settings
 from daemon.config import load
-from daemon.errors import ConfigError, Rejected
+from daemon.errors import ConfigError, Rejected, Transient
+from daemon.hooks.calls import Refused, post
 from daemon.hooks.loop import Hooks
 from daemon.service import roots
 from tests.program import Program, darkroom
-from tests.support import Room, jpeg, wait_until
+from tests.support import Room, jpeg, no_new_descriptors, wait_until
 
 
 class Listener:
     """A web address that answers as it is told, the last answer for ever."""
 
-    def __init__(self, answers: list[int]) -> None:
+    def __init__(self, answers: list[int], location: str = "") -> None:
         self.documents: list[dict[str, Any]] = []
         self._answers = answers
         self.hold = threading.Event()
@@ -41,6 +46,8 @@ class Listener:
                 listener.hold.wait()
                 self.send_response(listener._answers.pop(0) if len(listener._answers) > 1 else listener._answers[0])
                 self.send_header("Content-Length", "0")
+                if location:
+                    self.send_header("Location", location)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -64,8 +71,8 @@ class Listener:
 
 
 @contextmanager
-def listening(*answers: int) -> Iterator[Listener]:
-    listener = Listener(list(answers) or [200])
+def listening(*answers: int, location: str = "") -> Iterator[Listener]:
+    listener = Listener(list(answers) or [200], location)
     try:
         yield listener
     finally:
@@ -112,8 +119,9 @@ def test_only_the_events_that_were_asked_for(room: Room) -> None:
 
 
 def test_a_command_gets_the_document_and_no_secrets(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GEMINI_API_KEY", "secret")
-    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    kept_back = {"GEMINI_API_KEY", "GOOGLE_API_KEY", "geminikey", "DARKROOM_TOKEN", "NOTIFY_SOCKET"}
+    for name in kept_back:
+        monkeypatch.setenv(name, "secret")
     out = room.config.base / "told"
     code = (
         "import json, os, sys; print(json.dumps([json.load(sys.stdin), dict(os.environ)]), file=open(sys.argv[1], 'a'))"
@@ -128,7 +136,7 @@ def test_a_command_gets_the_document_and_no_secrets(room: Room, monkeypatch: pyt
     assert environ["DARKROOM_EVENT"] == "done"
     assert environ["DARKROOM_IMAGE_ID"] == "1"
     assert environ["DARKROOM_PATH"] == document["path"] == str(room.library / "2024/05/a.jpg")
-    assert not {"GEMINI_API_KEY", "NOTIFY_SOCKET"} & set(environ)
+    assert not kept_back & set(environ)
 
 
 @pytest.mark.parametrize(("answers", "times"), [((503, 429, 200), 3), ((404, 200), 1), ((500,), 4), ((204,), 1)])
@@ -140,6 +148,110 @@ def test_what_may_pass_is_tried_again(room: Room, answers: tuple[int, ...], time
         room.drain()
         hook.drain()
         assert web.told == [("done", 1)] * times
+
+
+@pytest.mark.parametrize(
+    ("answer", "location"),
+    [(301, "elsewhere"), (302, "elsewhere"), (303, ""), (307, "elsewhere"), (308, "elsewhere"), (302, "http://[")],
+)
+def test_redirects_are_not_followed(room: Room, caplog: pytest.LogCaptureFixture, answer: int, location: str) -> None:
+    with listening() as elsewhere, listening(answer, location=location.replace("elsewhere", elsewhere.url)) as web:
+        hook = hooks(room, url=web.url)
+        hook.begin()
+        room.put("a.jpg", jpeg())
+        room.drain()
+        hook.drain()
+        assert (web.told, elsewhere.told) == ([("done", 1)], [])
+    points = f" and points to {location.replace('elsewhere', elsewhere.url)}" if location else ""
+    said = f"{web.url} answers {answer}{points}; redirects are not followed: set [hooks] url to the final address"
+    assert f"hook: image 1, done: {said}; not told" in caplog.text
+
+
+def test_where_a_redirect_points_is_fit_for_a_line_of_text() -> None:
+    with listening(302, location="/\x1b[31m" + "x" * 1000) as web, pytest.raises(Refused) as refused:
+        post(Settings(url=web.url), {}, threading.Event())
+    assert r"points to /\x1b[31mxxx" in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+class Drip:
+    """A server that reads a little of each request, and answers a piece at a time for ten seconds."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces, self._ending = pieces, threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server.settimeout(0.05)
+        self.port = self._server.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> "Drip":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+        self._server.close()
+
+    def _serve(self) -> None:
+        while not self._ending.is_set():
+            with suppress(OSError):
+                self._answer(self._server.accept()[0])
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            connection.recv(65536)
+            first, *others = self._pieces
+            connection.sendall(first)
+            for number in range(500):
+                if self._ending.wait(0.02):
+                    return
+                if others:
+                    connection.sendall(others[number % len(others)])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "pieces"),
+    [
+        ("http", [b""]),
+        ("http", [b"HTTP/1.1 ", b"2"]),
+        ("http", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x"]),
+        ("http", [b"HTTP/1.1 503 Busy\r\n", b"X-Slow: yes\r\n"]),
+        ("http", [b"HTTP/1.1 100 Continue\r\n\r\n"] * 2),
+        ("https", [b"\x16\x03\x03\x40\x00", b"x"]),
+        ("proxied", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x"]),
+    ],
+)
+def test_an_address_that_answers_drop_by_drop_is_given_up(
+    scheme: str, pieces: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with no_new_descriptors(), Drip(*pieces) as server:
+        url = f"{scheme}://127.0.0.1:{server.port}/hook"
+        if scheme == "proxied":
+            monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.port}")
+            url = "https://photos.example.org/hook"
+        before, began = set(threading.enumerate()), time.monotonic()
+        with pytest.raises(Transient) as fault:
+            post(Settings(url=url, timeout_seconds=0.5), {}, threading.Event())
+        assert str(fault.value) == f"{url} did not answer within 0.5 s"
+        assert time.monotonic() - began < 3
+        assert set(threading.enumerate()) <= before
+
+
+def test_an_address_that_takes_no_connection_is_given_up() -> None:
+    server = socket.create_server(("127.0.0.1", 0), backlog=0)
+    # The one place in its queue is taken: the kernel answers no further connection.
+    with server, socket.create_connection(server.getsockname()):
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/hook"
+        with no_new_descriptors(), pytest.raises(Transient, match=r"did not answer within 0\.5 s"):
+            post(Settings(url=url, timeout_seconds=0.5), {}, threading.Event())
+
+
+def test_the_status_decides_and_the_rest_of_an_answer_is_not_read() -> None:
+    with no_new_descriptors(), Drip(b"HTTP/1.1 200 OK\r\n\r\n", b"x") as server:
+        before = set(threading.enumerate())
+        post(Settings(url=f"http://127.0.0.1:{server.port}/", timeout_seconds=3), {}, threading.Event())
+        assert set(threading.enumerate()) <= before
 
 
 def test_an_address_that_is_not_there_is_given_up(room: Room, caplog: pytest.LogCaptureFixture) -> None:
@@ -171,6 +283,65 @@ def test_a_command_that_is_not_there(room: Room, caplog: pytest.LogCaptureFixtur
     room.drain()
     hook.drain()
     assert "/nowhere/told can't be started: No such file or directory; not told" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"), [("exit 3", "exit code 3: the light is off"), ("sleep 60", "took longer than 1 s")]
+)
+def test_what_a_command_leaves_running_is_not_waited_for(
+    room: Room, caplog: pytest.LogCaptureFixture, ending: str, said: str
+) -> None:
+    script, pids = room.config.base / "leaves", room.config.base / "pids"
+    # In a session of its own, so that it outlives the command's process group and keeps the command's output open.
+    script.write_text(
+        f"#!/bin/sh\nsetsid sh -c 'echo $$ > {pids}.new; mv {pids}.new {pids}; exec sleep 20' &\n"
+        f"while [ ! -e {pids} ]; do sleep 0.01; done\necho the light is off\n{ending}\n"
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    hook = hooks(room, command=(str(script),), timeout_seconds=1 if "sleep" in ending else 30, attempts=1)
+    hook.begin()
+    room.put("a.jpg", jpeg())
+    room.drain()
+    began = time.monotonic()
+    try:
+        with no_new_descriptors():
+            hook.drain()
+        assert time.monotonic() - began < 10
+        assert said in caplog.text
+        os.kill(int(pids.read_text()), 0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(int(pids.read_text()), signal.SIGKILL)
+
+
+def test_only_the_last_of_what_a_command_writes_is_kept(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    code = "import sys; [print('x' * 999_999) for _ in range(50)]; sys.exit('the light is off')"
+    hook = hooks(room, command=(sys.executable, "-c", code), attempts=1)
+    hook.begin()
+    room.put("a.jpg", jpeg())
+    room.drain()
+    tracemalloc.start()
+    try:
+        hook.drain()
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+    assert "the light is off" in caplog.text
+
+
+def test_a_command_that_is_stopped_with_the_program_was_not_slow(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    began = room.config.base / "began"
+    code = f"import pathlib, time; pathlib.Path({str(began)!r}).touch(); time.sleep(60)"
+    hook = hooks(room, command=(sys.executable, "-c", code), attempts=1)
+    hook.start()
+    room.put("a.jpg", jpeg())
+    room.drain()
+    wait_until(began.exists, what="the command's start")
+    hook.stop()
+    wait_until(lambda: "hook: image 1, done" in caplog.text, what="the line in the log")
+    assert "darkroom is stopping" in caplog.text
+    assert "took longer" not in caplog.text
+    assert Memory(room.catalogue).recall("hooks") == 0, "it is told again at the next start"
 
 
 def test_a_command_that_hangs_dies_with_its_children(room: Room, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,8 @@ A dead key or a retired model pauses captions until somebody mends config.toml o
 
 import hashlib
 import logging
+import threading
+import time
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,12 @@ from daemon.config import Config
 from daemon.errors import ConfigError
 
 _log = logging.getLogger(__name__)
+
+# An editor that empties a file and writes it anew, or replaces it, is done within this time.
+_SAVING_SECONDS = 1.0
+
+# How a file looks: when it was changed, its size and its inode; why it can't be examined; None where it is missing.
+Stamp = tuple[int, int, int] | str | None
 
 
 @dataclass(frozen=True)
@@ -32,12 +40,12 @@ class Settings:
 
     @property
     def fingerprint(self) -> str:
-        """Stand for what a refused request depends on, without showing the key."""
+        """Return a hash of what a refused request depends on, which doesn't show the key."""
         told = "\0".join([self.key or "", self.base_url or "", self.model, self.prompt, self.language])
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def is_private(self, folder: str) -> bool:
-        """Tell whether photos of a subfolder of the inbox never leave the machine.
+        """Return whether photos of a subfolder of the inbox never leave the machine.
 
         A private folder named without a slash counts wherever it lies, and upper or lower case makes no difference:
         a photo too many stays here rather than one too few.
@@ -51,7 +59,7 @@ class Settings:
 
 
 def of(config: Config) -> Settings:
-    """Take the captioner's part of a configuration."""
+    """Return the captioner's part of a configuration."""
     section = config.captions
     return Settings(
         key=config.gemini_key.get_secret_value() if config.gemini_key else None,
@@ -67,34 +75,85 @@ def of(config: Config) -> Settings:
 
 
 class Live:
-    """The settings as config.toml and `.env` have them now; read anew when either file has changed."""
+    """The settings as config.toml and `.env` have them; a change counts once both have looked the same for a second.
+
+    A file that is just being saved is missing, empty or cut short for a moment. Read then it would give defaults, and
+    photos of `private` folders would leave the machine.
+    """
 
     def __init__(self, config: Config) -> None:
         self._file = config.file
         self._settings = of(config)
-        self._seen = self._look()
+        self._lock = threading.Lock()
+        # How the files looked when the settings were read, when they were last decided on, and last of all.
+        self._used = self._decided = self._seen = self._look()
+        self._since = time.monotonic()
+        self._is_gone = False
 
     def __call__(self) -> Settings:
-        """Give the settings; a file that can't be used leaves them as they were."""
-        look = self._look()
-        if look != self._seen:
-            self._seen = look
+        """Return the settings; files that can't be used, or a config.toml that is gone, leave them as they were."""
+        # While one thread looks, the others take what is known: on a share a look may take long.
+        if self._lock.acquire(blocking=False):
             try:
-                self._settings = of(configuration.load(self._file if self._file.exists() else None))
-            except ConfigError as error:
-                _log.warning("captions go on with the settings as they were: %s", error)
+                self._follow(self._look(), time.monotonic())
+            finally:
+                self._lock.release()
         return self._settings
 
-    def _look(self) -> tuple[object, ...]:
-        return tuple(_stamp(path) for path in (self._file, self._file.with_name(".env")))
+    def _follow(self, look: tuple[Stamp, Stamp], now: float) -> None:
+        if look != self._seen:
+            self._seen, self._since = look, now
+        elif look != self._decided and now - self._since >= _SAVING_SECONDS:
+            self._decided = look
+            self._decide(look)
+
+    def _decide(self, look: tuple[Stamp, Stamp]) -> None:
+        """Take over the files as they look now, or say why not."""
+        was_gone, self._is_gone = self._is_gone, _holds(look[0]) < _holds(self._used[0])
+        if self._is_gone:
+            if not was_gone:
+                what = "is missing" if look[0] is None else "is empty"
+                _log.warning(
+                    "captions go on with the settings as they were: %s %s; put it back, or start darkroom anew to go on"
+                    " without it",
+                    self._file,
+                    what,
+                )
+            return
+        if look == self._used:
+            return
+        try:
+            for stamp in look:
+                if isinstance(stamp, str):
+                    raise ConfigError(stamp)
+            settings = of(configuration.load(None if look[0] is None else self._file))
+        except (ConfigError, OSError) as error:
+            _log.warning("captions go on with the settings as they were: %s", error)
+            return
+        if self._look() == look:
+            self._settings, self._used = settings, look
+        else:  # changed while it was read: that may have been half of it
+            self._decided = self._used
+
+    def _look(self) -> tuple[Stamp, Stamp]:
+        return _stamp(self._file), _stamp(self._file.with_name(".env"))
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: Path) -> Stamp:
     try:
         info = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        return f"{path} can't be examined: {error.strerror}"
     return info.st_mtime_ns, info.st_size, info.st_ino
+
+
+def _holds(stamp: Stamp) -> int:
+    """Return what a file holds: 0 it is missing, 1 nothing, 2 something."""
+    if stamp is None:
+        return 0
+    return 1 if isinstance(stamp, tuple) and stamp[1] == 0 else 2
 
 
 def _plain(folder: str) -> str:

@@ -1,6 +1,5 @@
-"""The quota's day and its estimates; the settings as files have them."""
+"""The quota's day and its estimates; which folders are private."""
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from daemon import config
 from daemon.captions.progress import roughly
 from daemon.captions.quota import Quota, day_began, day_ends
-from daemon.captions.settings import Live, Settings
+from daemon.captions.settings import Settings
 from daemon.errors import ConfigError
 
 
@@ -62,24 +61,6 @@ def test_the_estimate_counts_what_is_left_of_today() -> None:
 )
 def test_spans_as_people_say_them(seconds: float, text: str) -> None:
     assert roughly(seconds) == text
-
-
-def test_a_new_key_is_noticed_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY", "geminikey"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "config.toml").write_text("")
-    live = Live(config.load(tmp_path / "config.toml"))
-    assert live().key is None
-    before = live().fingerprint
-    (tmp_path / ".env").write_text("GEMINI_API_KEY=one\nGOOGLE_GEMINI_BASE_URL=http://127.0.0.1:1\n")
-    assert (live().key, live().base_url) == ("one", "http://127.0.0.1:1")
-    assert live().fingerprint != before
-    (tmp_path / "config.toml").write_text("[captions]\nmodel = 3\n")
-    assert live().model == "gemini-flash-lite-latest"
-    (tmp_path / "config.toml").write_text("[captions]\nmodel = 'other'\n")
-    os.utime(tmp_path / "config.toml", (1, 1))
-    assert live().model == "other"
-    assert "one" not in repr(live())
 
 
 @pytest.mark.parametrize("folder", ["/etc", "a/../b", "", ".", "a//b"])

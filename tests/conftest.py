@@ -10,7 +10,10 @@ import pytest
 from tests.support import Room
 
 # Begun last, one of these would keep a worker busy after all others have ended.
-_LONG = ("test_rebuild.py", "test_campaigns_short.py", "test_openapi.py", "test_queue_machine.py")
+_LONG = (
+    *("test_rebuild.py", "test_campaigns_short.py", "test_openapi.py", "test_queue_machine.py", "test_faults.py"),
+    *("test_program.py", "test_service.py", "test_notify.py", "test_settings.py", "test_command_line.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    # More than processors: a third of the time goes into waiting, for a disk, for a timer that is being tried out.
+    # More than processors: much of the time goes into waiting, for a disk, for a timer that is being tried out.
     return (len(os.sched_getaffinity(0)) * 3 + 1) // 2
 
 

@@ -9,6 +9,8 @@ from tests.campaigns.acts import ACTS
 from tests.campaigns.check import drained
 from tests.campaigns.stage import Stage, has_second_filesystem, temporary_stage
 
+pytestmark = pytest.mark.slow
+
 traced = pytest.mark.skipif(not program.has_strace(), reason="needs strace and the right to trace")
 two_filesystems = pytest.mark.skipif(not has_second_filesystem(), reason="needs /dev/shm as another filesystem")
 

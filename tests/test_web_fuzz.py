@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tests.support import Room
 from tests.web.serving import Served, picture
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = ["status", "q", "camera", "from", "to", "has_gps", "limit", "cursor", "name", "\x00", "size"]
 VALUES = st.one_of(
     st.text(max_size=30),

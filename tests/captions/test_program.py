@@ -33,6 +33,7 @@ def put(base: Path, n: int, first: int = 0) -> None:
         temporary.rename(base / f"inbox/{number}.jpg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "status", "said"),
     [
@@ -74,6 +75,7 @@ def test_without_a_key_it_is_said_once(tmp_path: Path) -> None:
         assert program.log().count("captions are off") == 1
 
 
+@pytest.mark.slow
 def test_a_key_put_into_the_env_file_wakes_the_captions(tmp_path: Path) -> None:
     with Gemini([DEAD_KEY]) as server, Program(tmp_path / "p", GOOGLE_GEMINI_BASE_URL=server.url) as program:
         (program.base / ".env").write_text("GEMINI_API_KEY=dead\n")
@@ -117,6 +119,7 @@ def test_once_files_companions_and_fails_lone_ones_at_the_end(tmp_path: Path) ->
     assert tree(tmp_path / "inbox") == {}
 
 
+@pytest.mark.slow
 def test_the_caption_command_by_itself(tmp_path: Path) -> None:
     put(tmp_path, 3)
     assert darkroom(tmp_path, "run", "--once").returncode == 0
@@ -138,6 +141,7 @@ def test_the_caption_command_by_itself(tmp_path: Path) -> None:
         assert ask().returncode == 2
 
 
+@pytest.mark.slow
 def test_the_caption_command_beside_the_daemon(tmp_path: Path) -> None:
     put(tmp_path, 2)
     assert darkroom(tmp_path, "run", "--once").returncode == 0
@@ -149,6 +153,7 @@ def test_the_caption_command_beside_the_daemon(tmp_path: Path) -> None:
         assert len(server.asked) == 2
 
 
+@pytest.mark.slow
 def test_killed_with_a_request_under_way(tmp_path: Path) -> None:
     program = Program(tmp_path / "p")
     with Gemini([HANG]) as server:

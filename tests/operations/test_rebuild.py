@@ -16,6 +16,8 @@ from tests.captions.gemini import Gemini
 from tests.program import Program, darkroom
 from tests.support import jpeg, tree, wait_until
 
+pytestmark = pytest.mark.slow
+
 # 500 take more than a minute; .ci/run has them made.
 _MANY = int(os.environ.get("REBUILD_IMAGES", "60"))
 # What a time of processing is: when work was done, not when the photo came.

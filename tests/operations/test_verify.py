@@ -137,6 +137,7 @@ def test_an_unmounted_library_is_not_a_thousand_missing_photos(filed: Room) -> N
         list(verification(filed).run())
 
 
+@pytest.mark.slow
 def test_the_command_mends_lists_and_tells(tmp_path: Path) -> None:
     base = tmp_path / "room"
     (base / "inbox").mkdir(parents=True)

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support import jpeg
 from tests.web.serving import Served
 from web.openapi import build
@@ -49,6 +51,7 @@ def test_the_page_of_the_documentation_needs_nothing_from_elsewhere(served: Serv
     assert not re.search(r"https?://|innerHTML|eval\(", script + page.text)
 
 
+@pytest.mark.slow
 def test_fuzzing_finds_no_answer_that_the_document_does_not_promise(served: Served, tmp_path: Path) -> None:
     for number in range(3):
         served.room.put(f"IMG_{number}.jpg", jpeg(seed=number))

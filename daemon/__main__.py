@@ -2,18 +2,40 @@
 
 import argparse
 import importlib
+import io
 import os
+import re
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from daemon import logs
 from daemon.errors import Busy, ConfigError, DarkroomError
 
 _STATUSES = ("queued", "processing", "done", "duplicate", "failed")
+# SQLite's integers end here.
+_LARGEST = 2**63 - 1
+_MAX_QUERY = 500
+# No path is longer on Linux, in bytes.
+_MAX_PATH = 4095
+# How much a message holds of what was typed: its beginning and its end.
+_QUOTED = 200
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages stay short, whatever was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        if len(message) > 2 * _QUOTED:
+            message = f"{message[:_QUOTED]} … {message[-_QUOTED:]}"
+        super().error(message)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0 done, 1 something failed, 2 wrong use or configuration."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name may hold bytes that are no text, and a terminal may take ASCII alone: both become escapes.
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = _parser()
     args = parser.parse_args(argv)
     logs.set_up(verbose=args.verbose)
@@ -29,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         module = importlib.import_module(f"daemon.commands.{args.command}")
         code = int(module.main(config.load(args.config), args))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started this: `>&-`
+            sys.stdout.flush()
     except (ConfigError, Busy) as error:
         print(f"darkroom: {error}", file=sys.stderr)
         return 2
@@ -41,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError):
             print(f"darkroom: {error}", file=sys.stderr)
         # The interpreter flushes once more as it ends: to nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130
@@ -49,12 +73,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--config", type=Path, metavar="PATH", help="the configuration (default: config.toml here)")
     common.add_argument("-v", "--verbose", action="store_true", help="say what happens inside, too")
-    parser = argparse.ArgumentParser(
-        prog="darkroom", description="An image inbox: photos copied into a folder come out filed."
-    )
+    parser = _Parser(prog="darkroom", description="An image inbox: photos copied into a folder come out filed.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str, example: str) -> argparse.ArgumentParser:
@@ -69,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="one JSON document")
     form.add_argument("--watch", action="store_true", help="a live progress bar, until Ctrl-C")
     listing = add("list", "list images, newest first", "list --status failed")
-    listing.add_argument("query", nargs="?", metavar="QUERY", help="a part of a name or camera")
+    listing.add_argument("query", nargs="?", type=_query, metavar="QUERY", help="a part of a name or camera")
     listing.add_argument("--status", choices=_STATUSES, help="only images of this status")
     listing.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most N (default: 100)")
     listing.add_argument("--json", action="store_true", help="one JSON document")
@@ -81,7 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     caption.add_argument("--missing", action="store_true", help="all filed images that have none")
     caption.add_argument("--model", metavar="M", help="another model than the configured one")
     explain = add("explain", "tell everything that happened to one file, and where it is now", "explain IMG_1234.jpg")
-    explain.add_argument("target", metavar="PATH|ID", help="a path, now or once, of the file, or an image's id")
+    target = "a path, now or once, of the file, or an image's id"
+    explain.add_argument("target", type=_target, metavar="PATH|ID", help=target)
     undo = add(
         "undo",
         "move filed originals out again, under the names they came with",
@@ -100,23 +123,42 @@ def _parser() -> argparse.ArgumentParser:
     service = add("service", "print the systemd unit that starts darkroom at boot, or install it", "service --install")
     service.add_argument("--install", action="store_true", help="write, enable and start it")
     service.add_argument("--user", action="store_true", help="for your own systemd manager instead of the system's")
-    service.add_argument("--account", metavar="NAME", help="who runs it (default: the inbox's owner)")
+    service.add_argument("--account", type=_account, metavar="NAME", help="who runs it (default: the inbox's owner)")
     return parser
 
 
 def _span(text: str) -> float:
-    number, unit = text[:-1], text[-1:]
     seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-    if unit not in seconds or not number.isdecimal() or int(number) < 1:
+    # Ten digits are three centuries of seconds; int() takes no more than 4,300.
+    if not re.fullmatch("0{0,9}[1-9][0-9]{0,9}[smhdw]", text):
         raise argparse.ArgumentTypeError(f"a span such as 90s, 30m, 1h, 2d or 1w, not {text!r}")
-    return float(int(number) * seconds[unit])
+    return float(int(text[:-1]) * seconds[text[-1]])
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
-    return number
+    # Digits alone: int() takes " 7 ", "1_000" and those of other scripts, too.
+    if re.fullmatch("[0-9]{1,19}", text) and 1 <= int(text) <= _LARGEST:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more and at most {_LARGEST}, not {text!r}")
+
+
+def _query(text: str) -> str:
+    if len(text) > _MAX_QUERY:
+        raise argparse.ArgumentTypeError(f"at most {_MAX_QUERY} characters, not {len(text)}")
+    return text
+
+
+def _target(text: str) -> str:
+    if not text or len(os.fsencode(text)) > _MAX_PATH:
+        raise argparse.ArgumentTypeError(f"a path of 1 to {_MAX_PATH} bytes, or an image's id, not {text!r}")
+    return text
+
+
+def _account(text: str) -> str:
+    # It becomes a line of the unit.
+    if not text or len(text) > 256 or not text.isprintable() or " " in text:
+        raise argparse.ArgumentTypeError(f"the name of an account, not {text!r}")
+    return text
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ The shipped config.toml documents every key with its default; a test compares it
 """
 
 import difflib
+import errno
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from io import StringIO
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,13 +18,19 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from daemon.errors import ConfigError
-from daemon.names import check_template
+from daemon.names import check_template, display
 from daemon.scan import DEFAULT_IGNORE
 
 # The names under which people keep the Gemini key, the first that is set wins.
 _KEY_NAMES = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "geminikey")
 # What no other program is given.
 SECRET_NAMES = (*_KEY_NAMES, "DARKROOM_TOKEN")
+
+_BASE_URL = "GOOGLE_GEMINI_BASE_URL"
+# A model's name: it becomes a part of the address of each request.
+MODEL = r"^[A-Za-z0-9_.-]{1,100}$"
+# How much of a value a message quotes.
+_QUOTED = 300
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Megabytes = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -89,7 +97,7 @@ def _folder(text: str) -> str:
 class Captions(_Section):
     """What Gemini is asked, how often, and about which photos never."""
 
-    model: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")] = "gemini-flash-lite-latest"
+    model: Annotated[str, Field(pattern=MODEL)] = "gemini-flash-lite-latest"
     language: Annotated[str, Field(min_length=1, max_length=100)] = "English"
     prompt: Annotated[str, Field(max_length=10_000)] = ""
     facts: bool = False
@@ -109,17 +117,25 @@ def _origin(text: str) -> str:
 class Web(_Section):
     """Where the REST API and the page are served, and to whom."""
 
-    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1, max_length=253)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     allowed_hosts: tuple[str, ...] = Field(default=(), strict=False)
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(default=(), strict=False)
 
 
 def _address(text: str) -> str:
-    """Check the address of a webhook."""
-    if text and (urlsplit(text).scheme not in {"http", "https"} or not urlsplit(text).hostname):
-        raise ValueError("should be an address such as http://127.0.0.1:8123/api/webhook/photos")
-    return text
+    """Check a web address that is called: HTTP clients refuse what is none only when they call it."""
+    if not text:
+        return text
+    try:
+        parts = urlsplit(text)
+        # Each of these two may raise ValueError: a port that is no number, a name with an empty or endless label.
+        known = parts.port != 0 and (parts.hostname or "").encode("idna") and parts.scheme in {"http", "https"}
+    except ValueError:
+        known = False
+    if known and text.isprintable() and " " not in text and (parts.path + parts.query).isascii():
+        return text
+    raise ValueError("should be an address such as http://127.0.0.1:8123/api/webhook/photos")
 
 
 class Hooks(_Section):
@@ -162,77 +178,181 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     `path` None means config.toml of the working directory, or all defaults where there is none. `environ`
     (the process's own by default) goes before the `.env` beside config.toml. Raises ConfigError.
     """
-    environ = os.environ if environ is None else environ
-    file = (path or Path("config.toml")).absolute()
     name = str(path or "config.toml")
-    table = _read(file, name, required=path is not None)
-    faults: list[str] = []
     try:
-        parsed = _File.model_validate(table)
-    except ValidationError as error:
-        faults = [_explain(fault) for fault in error.errors()]
-        raise ConfigError(_report(name, faults)) from None
-    folders = Folders(**{key: _absolute(file.parent, value) for key, value in parsed.folders.items()})
-    faults = list(_nested(folders))
-    if faults:
-        raise ConfigError(_report(name, faults))
-    secrets = {**_dotenv(file.parent / ".env"), **environ}
+        file = (path or Path("config.toml")).absolute()
+    except FileNotFoundError:
+        raise ConfigError("the working directory is gone: change to another one") from None
+    table = _read(file, name, required=path is not None)
+    parsed, wrong = _parse(table)
+    folders, unusable = _anchor(file.parent, table)
+    secrets, unreadable = _secrets(file.parent / ".env", os.environ if environ is None else environ)
+    # Of each key the first fault that is found: the others mostly follow from it.
+    faults: dict[str, str] = {}
+    for where, what in (*_nuls(table), *wrong, *unusable):
+        faults.setdefault(where, what)
+    if faults or unreadable:
+        raise ConfigError("\n".join([*_report(name, faults), *unreadable]))
     key = next((secrets[name] for name in _KEY_NAMES if secrets.get(name)), None)
     return Config(
-        **{**dict(parsed), "folders": folders},
+        **{**dict(parsed), "folders": Folders(**folders)},
         base=file.parent,
         file=file,
         gemini_key=SecretStr(key) if key else None,
-        gemini_base_url=secrets.get("GOOGLE_GEMINI_BASE_URL") or None,
+        gemini_base_url=secrets.get(_BASE_URL) or None,
         token=SecretStr(secrets["DARKROOM_TOKEN"]) if secrets.get("DARKROOM_TOKEN") else None,
     )
 
 
 def _read(file: Path, name: str, *, required: bool) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(_text(file))
     except FileNotFoundError:
         if not required:
             return {}
-        raise ConfigError(f"{name}: there is no such file") from None
+        raise ConfigError(f"{_brief(name)}: there is no such file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{name}: can't be read: {error}") from None
+        raise ConfigError(f"{_brief(name)}: can't be read: {_reason(error)}") from None
+    except (ValueError, RecursionError):
+        # int() takes no more than 4,300 digits, and tomllib calls itself for each list in a list.
+        reason = "a number has thousands of digits, or hundreds of lists lie in each other"
+        raise ConfigError(f"{_brief(name)}: can't be read: {reason}") from None
 
 
-def _dotenv(file: Path) -> dict[str, str]:
+def _secrets(file: Path, environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return `.env` with the environment laid over it, and a line for each fault of what is used of it."""
+    given: dict[str, str | None] = {}
+    faults = []
     try:
-        return {key: value for key, value in dotenv_values(file).items() if value is not None}
+        given = dotenv_values(stream=StringIO(_text(file)))
+    except FileNotFoundError:
+        pass
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file.name}: can't be read: {error}") from None
+        faults.append(f"{file.name}: can't be read: {_reason(error)}")
+    secrets = {key: value for key, value in {**given, **environ}.items() if value is not None}
+    for name in SECRET_NAMES:
+        if not secrets.get(name, "").isprintable():
+            faults.append(f"{name}: holds a character that can't be printed: copy it anew")
+    try:
+        _address(secrets.get(_BASE_URL, ""))
+    except ValueError as error:
+        faults.append(f"{_BASE_URL}: {error}")
+    return secrets, faults
+
+
+def _text(file: Path) -> str:
+    """Return a file's text, without the byte order mark that Notepad puts before it."""
+    return file.read_text(encoding="utf-8").removeprefix("\ufeff")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 (byte 0x{error.object[error.start]:02x} at position {error.start})"
+    return _brief(getattr(error, "strerror", None) or str(error))
+
+
+def _parse(table: dict[str, Any]) -> tuple[_File, list[tuple[str, str]]]:
+    try:
+        return _File.model_validate(table), []
+    except ValidationError as error:
+        return _File(), [_explain(fault) for fault in error.errors()]
+
+
+def _nuls(table: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Find the texts with a NUL in them: the system, SQLite and HTTP each refuse one or end there, at another time."""
+    found: list[tuple[tuple[str, ...], Any]] = [((), table)]
+    # It grows meanwhile. No function that calls itself: dotted keys lead as deep as somebody likes.
+    for keys, value in found:
+        if isinstance(value, dict | list):
+            inner = value.items() if isinstance(value, dict) else enumerate(value)
+            found += [((*keys, str(key)), item) for key, item in inner]
+        elif isinstance(value, str) and "\0" in value:
+            yield _where(keys), f"holds a NUL character, which no text here may: {_quoted(value)}"
+
+
+def _anchor(base: Path, table: dict[str, Any]) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+    """Return each folder's path, and the faults of those that can't be used or that lie in each other."""
+    given = table.get("folders")
+    given = given if isinstance(given, dict) else {}
+    folders, faults = {}, []
+    for name, default in Folders().items():
+        text = given.get(name, str(default))
+        try:
+            # What is no text is a fault already.
+            if isinstance(text, str):
+                folders[name] = _absolute(base, Path(text))
+        except ValueError as error:
+            faults.append((f"[folders] {name}", f"{_brief(text)} {error}"))
+    return folders, [*faults, *_nested(folders)]
 
 
 def _absolute(base: Path, path: Path) -> Path:
-    """Anchor `path` at `base` and follow links, so that nesting can't hide behind one."""
-    return (base / path.expanduser()).resolve()
+    """Anchor `path` at `base` and follow links, so that nesting can't hide behind one. Raises ValueError."""
+    try:
+        path = base / path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"can't be used: there is no home folder {path.parts[0]}") from None
+    try:
+        _look(path)
+        resolved = path.resolve()
+        _look(resolved)
+    except OSError as error:
+        raise ValueError(f"can't be used: {error.strerror}") from None
+    except RuntimeError:  # before Python 3.13
+        raise ValueError(f"can't be used: {os.strerror(errno.ELOOP)}") from None
+    return resolved
 
 
-def _nested(folders: Folders) -> Iterator[str]:
+def _look(path: Path) -> None:
+    """Raise OSError where nothing can ever be under a path; what is missing or forbidden today is no fault."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENAMETOOLONG}:
+            raise
+
+
+def _nested(folders: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
     for (one, first), (two, second) in combinations(folders.items(), 2):
         if first == second:
-            yield f"[folders] {one} and {two} are the same folder: {first}"
+            yield f"[folders] {one} and {two} are the same folder", str(first)
         elif first.is_relative_to(second):
-            yield f"[folders] {one} lies inside {two}: {first}"
+            yield f"[folders] {one} lies inside {two}", str(first)
         elif second.is_relative_to(first):
-            yield f"[folders] {two} lies inside {one}: {second}"
+            yield f"[folders] {two} lies inside {one}", str(second)
 
 
-def _explain(fault: Any) -> str:
-    """Say one fault of pydantic's list as `[section] key: what is wrong`."""
+def _explain(fault: Any) -> tuple[str, str]:
+    """Return where one fault of pydantic's list is, and what is wrong there."""
     section, *rest = [str(part) for part in fault["loc"]]
-    where = f"[{section}]" + (f" {'.'.join(rest)}" if rest else "")
+    where = _where([section, *rest])
     if fault["type"] == "extra_forbidden":
         fields = type(getattr(_File(), section)).model_fields if rest else _File.model_fields
         near = difflib.get_close_matches(rest[0] if rest else section, fields, n=1)
-        return f"{where}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+        return where, "unknown key" + (f"; did you mean {near[0]}?" if near else "")
     message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    return f"{where}: {message}, not {fault['input']!r}"
+    return where, f"{_brief(message)}, not {_quoted(fault['input'])}"
 
 
-def _report(name: str, faults: list[str]) -> str:
-    head = f"{name}: one fault" if len(faults) == 1 else f"{name}: {len(faults)} faults"
-    return "\n  ".join([head, *faults])
+def _where(keys: Iterable[str]) -> str:
+    section, *rest = keys
+    return f"[{_brief(section)}]" + (f" {_brief('.'.join(rest))}" if rest else "")
+
+
+def _quoted(value: object) -> str:
+    try:
+        return _brief(repr(value))
+    except (ValueError, RecursionError):  # a hexadecimal number of thousands of digits; tables in tables in tables
+        return "what is there"
+
+
+def _brief(text: str) -> str:
+    """Return a text as a message quotes it: on one line, and not all of a long one."""
+    return display(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…")
+
+
+def _report(name: str, faults: Mapping[str, str]) -> list[str]:
+    if not faults:
+        return []
+    head = f"{_brief(name)}: " + ("one fault" if len(faults) == 1 else f"{len(faults)} faults")
+    return [head, *(f"  {where}: {what}" for where, what in faults.items())]

@@ -24,7 +24,10 @@ PAGE, MAX_PAGE = 50, 500
 MAX_QUERY = 500
 MAX_CAPTION, MAX_KEYWORDS, MAX_KEYWORD = 10_000, 200, 200
 _MAX_BODY = 256 * 1024
+# SQLite's integers end here.
 _MAX_ID = 2**63 - 1
+# How much of what is no id an answer quotes.
+_QUOTED = 50
 
 
 class Api:
@@ -50,10 +53,6 @@ class Api:
     async def image(self, request: Request) -> Response:
         """Give all of one image."""
         return success(await run_in_threadpool(self._detail, image_id(request)))
-
-    async def no_number(self, request: Request) -> Response:
-        """Refuse an id that is no number."""
-        raise ApiError(404, f"{request.path_params['image_id']!a} is not an image's id")
 
     async def edit(self, request: Request) -> Response:
         """Keep a person's words."""
@@ -103,7 +102,7 @@ class Api:
             return views.stats(self._site, self._reports.stats(time.time()), self._search.captions())
 
     def _row(self, number: int) -> dict[str, Any]:
-        row = self._search.image(number) if number <= _MAX_ID else None
+        row = self._search.image(number)
         if row is None:
             raise no_image(number)
         return row
@@ -121,8 +120,12 @@ class Api:
 
 
 def image_id(request: Request) -> int:
-    """Give the id in the path."""
-    return int(request.path_params["image_id"])
+    """Return the id in the path. Raises ApiError 404 where it can't be one."""
+    text = str(request.path_params["image_id"])
+    number = _whole(text, _MAX_ID)
+    if number is None:
+        raise ApiError(404, f"{text[:_QUOTED]!a}{'…' * (len(text) > _QUOTED)} is not an image's id")
+    return number
 
 
 def no_image(number: int) -> ApiError:
@@ -138,7 +141,8 @@ def _wanted(query: Mapping[str, str]) -> Wanted:
     if gps not in {None, "true", "false"}:
         raise ApiError(400, "has_gps is true or false")
     cursor = query.get("cursor")
-    if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and int(cursor) <= _MAX_ID):
+    before = None if cursor is None else _whole(cursor, _MAX_ID)
+    if cursor is not None and before is None:
         raise ApiError(400, "cursor is what `next` of the page before said")
     for key in ("q", "camera"):
         if len(query.get(key, "")) > MAX_QUERY:
@@ -150,15 +154,22 @@ def _wanted(query: Mapping[str, str]) -> Wanted:
         taken_from=_moment(query, "from"),
         taken_to=_moment(query, "to", after=True),
         has_gps=None if gps is None else gps == "true",
-        before=None if cursor is None else int(cursor),
+        before=before,
     )
 
 
 def _limit(query: Mapping[str, str]) -> int:
-    text = query.get("limit", str(PAGE))
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_PAGE):
+    number = _whole(query.get("limit", str(PAGE)), MAX_PAGE)
+    if not number:
         raise ApiError(400, f"limit is a number from 1 to {MAX_PAGE}")
-    return int(text)
+    return number
+
+
+def _whole(text: str, largest: int) -> int | None:
+    """Return the whole number that a text is; None where it is none, or a larger one."""
+    # int() by itself takes digits of other scripts, and fails at more than 4,300 of any.
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(largest))
+    return int(text) if is_number and int(text) <= largest else None
 
 
 def _moment(query: Mapping[str, str], key: str, *, after: bool = False) -> str | None:
@@ -184,6 +195,10 @@ async def _body(request: Request) -> dict[str, Any]:
             raise ApiError(413, f"the body is larger than {_MAX_BODY // 1024} KiB")
     try:
         body = json.loads(content)
+        # Neither the database nor a sidecar can hold half of a pair, in whatever text of the body it stands.
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ApiError(400, "the body holds half of a surrogate pair (\\ud800 to \\udfff) as a character") from None
     except (ValueError, RecursionError):
         raise ApiError(400, "the body is not JSON") from None
     if not isinstance(body, dict):

@@ -102,7 +102,7 @@ class Files:
         return _regular(self._site.roots[row["place"]] / row["destination"])
 
     def _row(self, number: int) -> dict[str, Any]:
-        row = self._search.image(number) if number < 2**63 else None
+        row = self._search.image(number)
         if row is None:
             raise no_image(number)
         return row

@@ -126,7 +126,10 @@ class Gate:
             return request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}
         if origin.lower() in self._access.cors_origins:
             return False
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:  # "http://[x]"
+            return True
         default = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
         ours = request.headers["host"].lower()
         return parts.netloc.lower().removesuffix(default) != ours.removesuffix(default) or not parts.netloc

@@ -5,10 +5,12 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import uvicorn
 
 from daemon.errors import ConfigError
+from daemon.names import display
 from web.app import App
 from web.site import Access
 
@@ -23,16 +25,14 @@ def bind(access: Access, port: int) -> socket.socket:
     """Listen on the configured address. Raises ConfigError where that is not possible or not safe."""
     if access.token is None and not _is_loopback(access.host):
         raise ConfigError(
-            f"[web] host {access.host} can be reached from other machines: set DARKROOM_TOKEN, in the environment "
-            "or in .env, to a long random text, or leave the host at 127.0.0.1"
+            f"[web] host {display(access.host)} can be reached from other machines: set DARKROOM_TOKEN, in the "
+            "environment or in .env, to a long random text, or leave the host at 127.0.0.1"
         )
+    family, address = _addresses(access.host, port)[0]
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            access.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
+        listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise ConfigError(f"[web] host {access.host}: {error.strerror}") from error
+        raise ConfigError(f"[web] host {display(access.host)}: {error.strerror}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -40,7 +40,7 @@ def bind(access: Access, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"[web] port {port} on {access.host} can't be used: {error.strerror}; "
+            f"[web] port {port} on {display(access.host)} can't be used: {error.strerror}; "
             "name another in config.toml, or stop the program that has it"
         ) from error
     return listener
@@ -54,11 +54,19 @@ def url(listener: socket.socket) -> str:
 
 def _is_loopback(host: str) -> bool:
     """Tell whether only this machine can reach an address; of a name, every address must be such a one."""
+    found = [str(address[0]) for _, address in _addresses(host, None)]
+    return all(address.startswith("127.") or address == "::1" for address in found)
+
+
+def _addresses(host: str, port: int | None) -> list[tuple[socket.AddressFamily, Any]]:
+    """Return what to listen on, each with its family. Raises ConfigError."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise ConfigError(f"[web] host {host}: {error.strerror}") from error
-    return all(str(address[0]).startswith("127.") or address[0] == "::1" for *_, address in found)
+        raise ConfigError(f"[web] host {display(host)}: {error.strerror}") from error
+    except ValueError as error:  # UnicodeError: IDNA knows no name with an empty label or one of 64 letters
+        raise ConfigError(f"[web] host {display(host)}: this can't be the name of a host") from error
+    return [(family, address) for family, _, _, _, address in found]
 
 
 class Server:

@@ -19,6 +19,8 @@ from daemon.names import display
 from daemon.scan import is_junk
 
 _PLACES: tuple[Place, ...] = ("library", "duplicates", "failed")
+# SQLite's integers end here.
+LARGEST_ID = 2**63 - 1
 
 
 class Explainer:
@@ -34,8 +36,9 @@ class Explainer:
 
         A companion means the image that it was filed beside.
         """
-        if target.isdecimal() and not os.path.lexists(here / target):
-            return [int(target)]
+        image_id = number(target)
+        if image_id is not None and not os.path.lexists(here / target):
+            return [image_id]
         found: list[int] = []
         for path in _spellings(target, here, self._config):
             for place, root in self._roots.items():
@@ -138,9 +141,20 @@ class Explainer:
         return f"has not been noticed yet; all of the inbox is looked through every {settings.rescan_seconds:g} s"
 
 
+def number(target: str) -> int | None:
+    """Return the id that a text is; None where it can't be one."""
+    # int() takes digits of all scripts, and no more than 4,300 of them.
+    if not (target.isascii() and target.isdecimal() and len(target) <= len(str(LARGEST_ID))):
+        return None
+    return int(target) if int(target) <= LARGEST_ID else None
+
+
 def _spellings(target: str, here: Path, config: Config) -> list[Path]:
     """Give what a path may mean: from the working directory, from the inbox, with its folder's links resolved."""
-    given = Path(target).expanduser()
+    try:
+        given = Path(target).expanduser()
+    except RuntimeError:  # nobody is called so: then it is a name like any other, as in a shell
+        given = Path(target)
     paths = [here / given, config.folders.inbox / given, config.base / given]
     # The folder alone: a link in the inbox is a file of its own.
     resolved = [Path(os.path.realpath(path.parent)) / path.name for path in paths]

@@ -1,6 +1,7 @@
 """Ask for captions again, or for those that are missing, after saying how many requests that makes."""
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from daemon.catalogue import Catalogue
 from daemon.catalogue.captions import Captions
 from daemon.catalogue.memory import Memory
 from daemon.catalogue.sidecars import SidecarRows
-from daemon.config import Config
+from daemon.config import MODEL, Config
 from daemon.errors import ConfigError, Rejected
 from daemon.service import open_catalogue
 from daemon.sidecar.store import Sidecars
@@ -29,6 +30,8 @@ _REST_SECONDS = 90.0
 def main(config: Config, args: argparse.Namespace) -> int:
     """Ask; 0 when each has its caption, 1 when some were refused, failed, or must wait for the quota."""
     settings = of(config)
+    if args.model is not None and not re.fullmatch(MODEL, args.model):
+        raise ConfigError(f"--model takes a model's name such as gemini-flash-latest, not {args.model[:100]!r}")
     if settings.key is None:
         raise ConfigError("captions need a key: put GEMINI_API_KEY=… into .env beside config.toml")
     catalogue = open_catalogue(config)

@@ -18,7 +18,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
                 print(f"      → {finding.mend}", flush=True)
     faults = [finding for finding in findings if not finding.ok]
     if args.json:
-        print(json.dumps([{"ok": one.ok, **vars(one)} for one in findings], indent=2, ensure_ascii=False))
+        print(json.dumps([{"ok": one.ok, **vars(one)} for one in findings], indent=2))
     elif faults:
         print(f"\n{len(faults)} of {len(findings)} to mend")
     return 1 if faults else 0

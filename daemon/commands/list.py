@@ -17,7 +17,9 @@ def main(config: Config, args: argparse.Namespace) -> int:
     file = config.folders.state / "darkroom.db"
     rows: list[dict[str, Any]] = []
     if file.is_file():
-        rows = list(Reports(Catalogue(file)).images(args.status, args.query, args.limit))
+        # Names are kept as they are shown: what is no text in one is an escape.
+        query = None if args.query is None else display(args.query)
+        rows = list(Reports(Catalogue(file)).images(args.status, query, args.limit))
     if args.json:
         print(json.dumps([_document(row) for row in rows], indent=2))
         return 0

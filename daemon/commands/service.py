@@ -10,6 +10,7 @@ from pathlib import Path
 
 from daemon.config import Config
 from daemon.errors import ConfigError, DarkroomError
+from daemon.names import display
 from daemon.systemd.units import Flavour, program, unit
 
 _NAME = "darkroom.service"
@@ -25,6 +26,11 @@ def main(config: Config, args: argparse.Namespace) -> int:
     account = (args.account or _owner(config)) if flavour == "system" else None
     namespaces = flavour == "system" or _user_namespaces()
     text = unit(config, file, program(sys.argv[0]), flavour, account, namespaces=namespaces)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        line = display(text[: error.end].splitlines()[-1])
+        raise ConfigError(f"a unit is UTF-8, and this path is not, so rename the folder: {line}…") from None
     if not namespaces:
         print("this kernel gives users no namespaces, so the unit shuts darkroom in less", file=sys.stderr)
     if not args.install:
@@ -111,7 +117,10 @@ def _folder(flavour: Flavour) -> Path:
     if flavour == "system":
         return Path("/etc/systemd/system")
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(home).expanduser() / "systemd" / "user"
+    try:
+        return Path(home).expanduser() / "systemd" / "user"
+    except RuntimeError:
+        raise DarkroomError(f"there is no home folder for {home}: set XDG_CONFIG_HOME to where it is") from None
 
 
 def _systemctl(command: list[str]) -> None:

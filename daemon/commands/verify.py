@@ -57,7 +57,7 @@ def _watched(work: Verification, *, again: bool, silent: bool) -> list[Amiss]:
 def _report(work: Verification, found: list[Amiss], *, as_json: bool) -> int:
     if as_json:
         document: dict[str, Any] = {"files": work.files, "bytes": work.bytes, "thumbnails_mended": work.mended}
-        print(json.dumps(document | {"amiss": [vars(one) for one in found]}, indent=2, ensure_ascii=False))
+        print(json.dumps(document | {"amiss": [vars(one) for one in found]}, indent=2))
     else:
         mended = f", thumbnails of {work.mended:,} made again" if work.mended else ""
         verdict = f"{len(found):,} amiss" if found else "all as they were filed"

@@ -1,0 +1,172 @@
+"""The command line against what somebody may type: an exit code and a line, never a traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.program import darkroom, environment
+from tests.support import Room, jpeg
+
+DIGITS = "9" * 5000
+PAST = str(2**63)
+# A terminal that takes UTF-8 alone, as most do: what is no text can't be written to it.
+STRICT: Any = {"PYTHONIOENCODING": "utf-8:strict"}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which a photo with an undecodable name was filed, and others are in the inbox."""
+    room = Room(tmp_path_factory.mktemp("line") / "room")
+    room.put(os.fsdecode(b"bad\xff.jpg"), jpeg())
+    room.drain()
+    room.put(os.fsdecode(b"new\xff.jpg"), jpeg(seed=2))
+    room.put("new\n\x1b[1m.jpg", jpeg(seed=3))
+    (room.config.base / "loop").symlink_to("loop")
+    room.catalogue.close()
+    return room.config.base
+
+
+def refused(base: Path, *words: str) -> str:
+    """Run what is wrong use; returns the line that says so."""
+    outcome = darkroom(base, *words)
+    assert (outcome.returncode, outcome.stdout) == (2, ""), outcome.stderr
+    *usage, line = outcome.stderr.splitlines()
+    assert all(text.startswith(("usage: ", " ")) for text in usage), outcome.stderr
+    assert line.startswith("darkroom")
+    assert len(line) < 700, "nobody reads all of what was typed again"
+    return line
+
+
+@pytest.mark.parametrize("number", [PAST, DIGITS, "\u0663", "1_000", " 7 ", "+5", "\udcff", "x" * 5000])
+def test_what_is_no_number_of_an_image(base: Path, number: str) -> None:
+    assert "must be a whole number, 1 or more and at most 9223372036854775807, not '" in refused(base, "retry", number)
+
+
+@pytest.mark.parametrize("words", ["caption", "undo --to out", "list --limit"])
+def test_every_command_takes_the_same_numbers(base: Path, words: str) -> None:
+    for number in (PAST, DIGITS):
+        assert "must be a whole number, 1 or more and at most 9223372036854775807, not '" in refused(
+            base, *words.split(), number
+        )
+    assert not (base / "out").exists()
+
+
+@pytest.mark.parametrize("span", ["9" * 400 + "w", DIGITS + "w", "9" * 11 + "s", "\u0663s", "x" * 5000])
+def test_what_is_no_span_of_time(base: Path, span: str) -> None:
+    assert "a span such as 90s, 30m, 1h, 2d or 1w, not '" in refused(base, "undo", "--to", "out", "--since", span)
+
+
+def test_the_largest_numbers_are_numbers(base: Path) -> None:
+    last = str(2**63 - 1)
+    for command in ("retry", "explain"):
+        assert darkroom(base, command, last).returncode == 1, command
+    assert len(darkroom(base, "list", "--limit", last).stdout.splitlines()) == 1
+    # Exactly what was too large for SQLite before.
+    assert refused(base, "explain", PAST).startswith(f"darkroom: {PAST} is no image's id")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("explain", DIGITS), "a path of 1 to 4095 bytes"),
+        (("explain", "\u0663" * 5000), "a path of 1 to 4095 bytes"),
+        (("explain", "a/" * 5000), "a path of 1 to 4095 bytes"),
+        (("explain", ""), "a path of 1 to 4095 bytes"),
+        (("explain", "9" * 400), "is no image's id"),
+        (("list", "x" * 501), "argument QUERY: at most 500 characters, not 501"),
+        (("list", "--status", "x" * 5000), "invalid choice"),
+        (("x" * 5000,), "invalid choice"),
+        (("status", "x" * 5000), "unrecognized arguments"),
+        (("caption", "1", "--model", "\udcff"), "--model takes a model's name"),
+        (("caption", "1", "--model", "../../x"), "--model takes a model's name"),
+        (("caption", "--missing", "--model", "x" * 5000), "--model takes a model's name"),
+        (("service", "--account", "a\nExecStartPre=/bin/x"), "the name of an account"),
+        (("service", "--account", "\udcff"), "the name of an account"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, tuple) else "",
+)
+def test_wrong_use_is_told_in_one_line(base: Path, words: tuple[str, ...], said: str) -> None:
+    assert said in refused(base, *words)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (os.fsdecode(b"inbox/new\xff.jpg"), "inbox/new\\udcff.jpg"),
+        ("inbox/new\n\x1b[1m.jpg", "inbox/new\\n\\x1b[1m.jpg"),
+    ],
+)
+def test_a_name_that_is_not_known_yet_is_shown_on_one_line(base: Path, path: str, shown: str) -> None:
+    told = darkroom(base, "explain", path, **STRICT)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith(f"{shown}: has not been noticed: ")
+    assert len(told.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/x", os.fsdecode(b"~nosuchuser/\xff"), "a" * 4000])
+def test_a_path_that_leads_nowhere_was_never_seen(base: Path, path: str) -> None:
+    told = darkroom(base, "explain", path, **STRICT)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.endswith(": darkroom has never seen such an image\n")
+    assert len(told.stderr) < 500
+
+
+@pytest.mark.slow
+def test_an_undecodable_name_is_found_and_explained(base: Path) -> None:
+    for query in (os.fsdecode(b"bad\xff"), "\udcff", "bad"):
+        listed = darkroom(base, "list", query, **STRICT)
+        assert (listed.returncode, len(listed.stdout.splitlines())) == (0, 1), listed.stderr
+    assert darkroom(base, "list", "\udcfe", **STRICT).stderr == "no images match\n"
+    for path in (b"bad\xff.jpg", b"inbox/bad\xff.jpg", b"library/2024/05/bad_udcff.jpg", b"1"):
+        told = darkroom(base, "explain", os.fsdecode(path), **STRICT)
+        assert told.stdout.startswith("image 1: bad\\udcff.jpg\n  is done: "), told.stderr
+        assert "queued: found in the inbox as bad\\udcff.jpg" in told.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1:strict", "ascii:strict"])
+def test_what_a_terminal_can_not_show_is_an_escape(tmp_path: Path, encoding: str) -> None:
+    folder = tmp_path / os.fsdecode(b"bad\xff")
+    folder.mkdir()
+    (folder / "library").write_bytes(b"no folder")
+    told = darkroom(folder, "doctor", PYTHONIOENCODING=encoding)
+    assert told.returncode == 1, told.stderr
+    assert "bad\\udcff/library" in told.stdout
+    assert "\N{RIGHTWARDS ARROW} " in told.stdout or "\\u2192 " in told.stdout, "what is to mend has an arrow before it"
+    document = json.loads(darkroom(folder, "doctor", "--json", PYTHONIOENCODING=encoding).stdout)
+    assert [one for one in document if os.fsdecode(b"bad\xff/library") in one["text"]]
+
+
+@pytest.mark.parametrize("command", ["list", "explain 1", "status --json"])
+def test_a_standard_output_that_is_closed(base: Path, command: str) -> None:
+    script = f'exec "$0" -m daemon {command} >&-'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable],
+        cwd=base,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".org", "\\u00ad", "127.0.0.1\\n"])
+def test_a_host_that_is_no_name(tmp_path: Path, host: str) -> None:
+    (tmp_path / "config.toml").write_text(f'[web]\nhost = "{host}"\nport = 0\n')
+    said = refused(tmp_path, "run")
+    assert said.startswith("darkroom: [web] host ")
+
+
+def test_a_unit_can_not_name_what_is_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"bad\xff")
+    folder.mkdir()
+    said = refused(folder, "service", "--user")
+    assert said.startswith("darkroom: a unit is UTF-8, and this path is not, so rename the folder: ")
+    assert said.endswith("bad\\udcff…")

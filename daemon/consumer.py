@@ -5,10 +5,9 @@ process and filed, and turns whatever the steps raise into the row's next status
 """
 
 import logging
-import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,14 +16,16 @@ from typing import Protocol
 from daemon.catalogue import Catalogue, Job, Queue
 from daemon.catalogue.memory import Memory
 from daemon.develop import Developed
-from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, Withdrawn
+from daemon.errors import EnvironmentFault, Immovable, Postponed, Rejected, Transient, Withdrawn
 from daemon.filing import recovery
 from daemon.filing.pairing import Pairing
 from daemon.filing.prune import Pruner
+from daemon.filing.requeue import Requeue
 from daemon.filing.source import Source, source_of
 from daemon.filing.steps import Filing
 from daemon.folders import Folders
 from daemon.hand import Bench, Hand
+from daemon.loop import Loop, LoopFault, Strikes
 from daemon.names import display
 from daemon.pause import Pause
 from daemon.settle import Seen
@@ -32,6 +33,9 @@ from daemon.settle import Seen
 _log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 2.0
+# The least wait of an idle loop: what is due but held up elsewhere must not make it spin.
+_SPIN_SECONDS = 0.05
+_FAULT_SECONDS = 30.0
 _BACKOFF_FACTOR = 4
 
 
@@ -72,7 +76,10 @@ class Consumer:
         filing: Filing,
         pruner: Pruner,
         patience: Patience,
+        requeue: Requeue,
         pairing: Pairing | None = None,
+        *,
+        report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
         self._inbox = inbox
         self._catalogue = catalogue
@@ -83,40 +90,43 @@ class Consumer:
         self._filing = filing
         self._pruner = pruner
         self._patience = patience
+        self._requeue = requeue
         self._pairing = pairing
         self._bench = Bench(inbox, queue, lambda path: self._developer.develop(path), patience.settle_seconds)
         self._recovered = False
+        # Whether a row may have been left in the middle of the work by this process.
         self._unresolved = False
-        self._stopping = threading.Event()
-        # When the loop last came round (monotonic seconds), for a watchdog.
-        self.progress = time.monotonic()
+        self._strikes = Strikes()
+        self.turn = Turn.IDLE
+        self.loop = Loop("consumer", self._step, wake=queue.changed, within=self._session, report=report)
 
-    def run(self, finished: Callable[[Turn], bool] = lambda _: False) -> None:
-        """Loop until `stop`, or until `finished`, asked after each turn, says that this is the end."""
+    @contextmanager
+    def _session(self) -> Iterator[None]:
         with self._catalogue.session(), closing(self._bench):
-            while not self._stopping.is_set():
-                self._queue.changed.clear()
-                turn = self.run_once(time.time())
-                self.progress = time.monotonic()
-                if finished(turn):
-                    return
-                if turn is Turn.PAUSED:
-                    self._stopping.wait(self._pause.seconds())
-                elif turn is Turn.IDLE and not self._stopping.is_set():
-                    self._queue.changed.wait(self._idle_seconds())
+            yield
+
+    def _step(self) -> float:
+        self.turn = Turn.PAUSED
+        self.turn = self.run_once(time.time())
+        if self.turn is Turn.IDLE:
+            try:
+                return self._idle_seconds()
+            except EnvironmentFault as fault:
+                self._pause.begin(str(fault))
+                self.turn = Turn.PAUSED
+        return self._pause.seconds() if self.turn is Turn.PAUSED else 0.0
+
+    def close(self) -> None:
+        """Let the threads go that decoding waits in; after the loop."""
+        self._bench.shut_down()
 
     @property
     def paused(self) -> str | None:
         """Why nothing is filed at present; None while all is well."""
         return self._pause.reason
 
-    def stop(self) -> None:
-        """End the loop after the image in hand; any thread or signal handler may call it."""
-        self._stopping.set()
-        self._queue.changed.set()
-
     def run_once(self, now: float) -> Turn:
-        """Do one turn: at most one image. Never raises for what an image or the environment does."""
+        """Do one turn: at most one image. Raises only for what neither an image nor the environment does."""
         turn = Turn.PAUSED
         try:
             turn = self._turn(now)
@@ -127,49 +137,98 @@ class Consumer:
 
     def _turn(self, now: float) -> Turn:
         try:
-            self._recover()
+            self.recover()
             due = self._queue.next_due(now)
             if due is None:
                 self._pause.end()
             if due is None or due > now:
                 return Turn.IDLE
             self._folders.check()
+            # Until this has ended well, a row is in the middle of the work, whatever happens.
+            self._unresolved = True
             job = self._queue.claim(now)
+            turn = Turn.IDLE
             if job is None:
-                return Turn.IDLE
-            turn = self._attempt(job, now)
+                # Due, and not to be claimed: on its way back from `failed/`, by a process that may have died.
+                self._requeue.bring_back()
+            else:
+                turn = self._attempt(job, now)
+            self._unresolved = False
         except EnvironmentFault as fault:
             # Not the image's fault, so no attempt is spent; what is half done is resolved before the next turn.
-            self._unresolved = True
             self._pause.begin(str(fault))
             return Turn.PAUSED
         self._pause.end()
         return turn
 
-    def _recover(self) -> None:
-        """Resolve what an earlier process, or an earlier fault of this one, left half done."""
+    def recover(self) -> None:
+        """Resolve what an earlier process, or an earlier fault of this one, left half done. Raises EnvironmentFault."""
         if not self._recovered:
             # A process that was paused when it ended had a fault of the environment in hand, not a bad image.
             spent = not self._pause.inherited
-            if self._queue.unfinished():
+            if self._queue.unfinished() or self._queue.returning():
                 self._folders.check()
-            recovery.recover(self._queue, self._filing, self._inbox, spent=spent)
-            self._pruner.remember(self._queue.came_from)
-            self._pause.forget()
+            for job in self._queue.unfinished():
+                self._resolve(job, spent=spent, live=False)
+            self._requeue.bring_back()
+            for job in self._queue.leaving():
+                if not self._strikes.out(job.id):
+                    with self._strikes.counting(job.id):
+                        recovery.finish_leaving(job, self._queue, self._filing, self._inbox)
             self._recovered = True
+            self._pause.forget()
+            # After that, so that it is tried once: what it does can wait for the next start.
+            self._pruner.remember(self._queue.came_from)
         if self._unresolved:
             for job in self._queue.unfinished():
                 self._folders.check()
-                recovery.resolve(job, self._queue, self._filing, self._inbox, spent=False, live=True)
+                self._resolve(job, spent=False, live=True)
             self._unresolved = False
 
+    def _resolve(self, job: Job, *, spent: bool, live: bool) -> None:
+        """Complete a row whose bytes have arrived, and put any other back into the queue, or fail it.
+
+        `spent`: the attempt counts, since the image itself may have killed the process. `live`: it did not; this
+        process had begun the work itself. A row on which the work has raised three times fails, and where that
+        raises, too, it fails by its row alone.
+        """
+        raised, reason, now = self._strikes.of(job.id), self._strikes.reason(job.id), time.time()
+        if raised > Strikes.LIMIT:
+            recovery.undo_link(job, self._filing, self._inbox)
+            detail = self._filing.fail_in_place(job, f"{reason}; it stays in the inbox")
+            _log.warning("image %d: %s → failed: %s", job.id, display(job.path), detail)
+            self._strikes.forget(job.id)
+            return
+        with self._strikes.counting(job.id):
+            if recovery.arrived(job, self._filing, self._inbox):
+                self._strikes.forget(job.id)
+            elif raised == Strikes.LIMIT:
+                self._concluded(job, now, lambda: self._fail(job, None, reason))
+                self._strikes.forget(job.id)
+            elif raised:
+                self._queue.retry_later(job, reason, now + self._backoff(raised), now)
+            elif live:
+                # Others go first: should the fault concern this image alone, it must not hold up the queue.
+                self._queue.release(job, "interrupted by a fault", now + _FAULT_SECONDS, now, spent=spent)
+            else:
+                self._queue.release(job, "darkroom was interrupted", now, now, spent=spent)
+
     def _attempt(self, job: Job, now: float) -> Turn:
+        with self._strikes.counting(job.id):
+            turn = self._concluded(job, now, lambda: self._try(job, now))
+        self._strikes.forget(job.id)
+        return turn
+
+    def _try(self, job: Job, now: float) -> str:
+        if job.attempts > self._patience.attempts:
+            return self._fail(job, None, "darkroom died each time it worked on this file")
+        return self._process(job, now)
+
+    def _concluded(self, job: Job, now: float, work: Callable[[], str]) -> Turn:
+        """Do the work on one row, and say what came of it."""
         name = display(job.path)
         try:
-            if job.attempts > self._patience.attempts:
-                self._fail(job, None, "darkroom died each time it worked on this file")
-                return Turn.FILED
-            outcome = self._process(job, now)
+            outcome = work()
             _log.info("image %d: %s → %s (%.2f s)", job.id, name, outcome, time.time() - now)
         except Postponed as later:
             _log.debug("image %d: %s: %s", job.id, name, later)
@@ -208,11 +267,6 @@ class Consumer:
             if isinstance(fault, Rejected) and self._pairing is not None:
                 fault = Rejected(f"{fault}{self._pairing.alone(job)}")
             return self._judge(job, source, fault)
-        except (EnvironmentFault, Withdrawn):
-            raise
-        except Exception as error:
-            _log.exception("image %d: %s: an error in darkroom itself", job.id, display(job.path))
-            return self._judge(job, source, Transient(f"an error in darkroom itself: {error!r}"))
 
     def _postpone(self, job: Job, later: Postponed, seen: Seen | None, now: float) -> None:
         self._queue.postpone(job, str(later), now + later.seconds, now, seen)
@@ -220,13 +274,19 @@ class Consumer:
     def _judge(self, job: Job, source: Source | None, fault: Rejected | Transient) -> str:
         """Decide what a failed attempt means: again after a backoff, or to `failed/`."""
         if isinstance(fault, Transient) and job.attempts < self._patience.attempts:
-            seconds = self._patience.settle_seconds * _BACKOFF_FACTOR ** (job.attempts - 1)
-            self._queue.retry_later(job, str(fault), time.time() + seconds, time.time())
+            now = time.time()
+            self._queue.retry_later(job, str(fault), now + self._backoff(job.attempts), now)
             return f"attempt {job.attempts} of {self._patience.attempts} failed: {fault}"
         return self._fail(job, source, str(fault))
 
+    def _backoff(self, failures: int) -> float:
+        return float(self._patience.settle_seconds * _BACKOFF_FACTOR ** min(failures - 1, 10))
+
     def _fail(self, job: Job, source: Source | None, reason: str) -> str:
-        source = source or source_of(self._inbox / job.path)
+        try:
+            source = source or source_of(self._inbox / job.path)
+        except Immovable as error:
+            return f"failed: {self._filing.fail_in_place(job, f'{reason}; it stays in the inbox: {error}')}"
         if source is None:
             raise Withdrawn(f"{display(job.path)} is no longer in the inbox")
         try:
@@ -239,4 +299,4 @@ class Consumer:
         prune_in = self._pruner.prune()
         due = self._queue.next_due()
         waits = [_IDLE_SECONDS, *([prune_in] if prune_in else []), *([due - time.time()] if due else [])]
-        return max(0.0, min(waits))
+        return max(_SPIN_SECONDS, min(waits))

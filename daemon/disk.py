@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from daemon.errors import EnvironmentFault
+from daemon.errors import EnvironmentFault, NameRefused
 
 # link(2): no second name here, so copy. EPERM: the filesystem has no links, or fs.protected_hardlinks.
 NO_LINK = {
@@ -25,21 +25,29 @@ NO_LINK = {
 }
 # What a filesystem says to a name that it can't hold: exFAT and SMB to `a:b`, eCryptfs to 144 bytes.
 BAD_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+# What a disk that fails or a share that stutters says, to any call: another time may go well.
+UNREACHABLE = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN}
+    | {errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET}
+    | {errno.ECONNABORTED, errno.EREMOTEIO}
+)
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
 
 
 @contextmanager
 def blaming(what: str) -> Iterator[None]:
-    """Turn the file system's refusals into an EnvironmentFault about `what`; a taken or bad name passes."""
+    """Turn the file system's refusals into an EnvironmentFault about `what`, NameRefused where it can't hold a name.
+
+    A taken name passes as FileExistsError.
+    """
     try:
         yield
     except FileExistsError:
         raise
     except OSError as error:
-        if error.errno in BAD_NAME:
-            raise
-        raise EnvironmentFault(f"{what}: {os.strerror(error.errno or 0)}") from error
+        kind = NameRefused if error.errno in BAD_NAME else EnvironmentFault
+        raise kind(f"{what}: {os.strerror(error.errno or 0)}") from error
 
 
 def rename_exclusive(temporary: Path, destination: Path) -> None:
@@ -85,26 +93,35 @@ def _renameat2(source: Path, destination: Path) -> int:
 
 def make_folders(root: Path, folder: Path) -> None:
     """Make a folder and what leads to it from `root` on, durably; never `root`, which may be a mount that is away."""
-    if folder.is_dir():
-        return
-    if folder == root:
-        raise EnvironmentFault(f"the folder {root} is gone")
-    make_folders(root, folder.parent)
     with blaming(str(folder)):
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            if not folder.is_dir():
-                raise EnvironmentFault(f"{folder} is a file where a folder must be: move it away") from None
-        fsync_folder(folder.parent)
+        for missing in _missing(folder):
+            if missing == root:
+                raise EnvironmentFault(f"the folder {root} is gone")
+            try:
+                missing.mkdir()
+            except FileExistsError:
+                if not missing.is_dir():
+                    raise EnvironmentFault(f"{missing} is a file where a folder must be: move it away") from None
+            fsync_folder(missing.parent)
 
 
 def make_path(folder: Path) -> None:
-    """Make a folder and all that leads to it, durably: a photo is no safer than the folders above it."""
-    if not folder.is_dir():
-        make_path(folder.parent)
-        folder.mkdir(exist_ok=True)
-        fsync_folder(folder.parent)
+    """Make a folder and all that leads to it, durably: a photo is no safer than the folders above it.
+
+    Raises OSError.
+    """
+    for missing in _missing(folder):
+        missing.mkdir(exist_ok=True)
+        fsync_folder(missing.parent)
+
+
+def _missing(folder: Path) -> list[Path]:
+    """List a folder and those above it that are not there, the outermost first."""
+    missing = []
+    while not folder.is_dir() and folder != folder.parent:
+        missing.append(folder)
+        folder = folder.parent
+    return missing[::-1]
 
 
 def fsync_folder(folder: Path) -> None:
@@ -140,6 +157,24 @@ def write_whole(file: Path, temporary: Path, content: bytes) -> None:
                 temporary.unlink()
             raise
         fsync_folder(file.parent)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder can be found under a path; False also where a share does not answer."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def exists(file: Path) -> bool:
+    """Return whether anything has a name. Raises EnvironmentFault where that can't be told, as lexists does not."""
+    with blaming(str(file)):
+        try:
+            file.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
 
 
 def sha256(file: Path | int) -> str:

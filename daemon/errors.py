@@ -8,7 +8,10 @@
     │   └── Truncated          the bytes end early: perhaps they are still arriving
     ├── Postponed              not ready yet: no attempt is spent
     ├── Withdrawn              the file has left the inbox: its row goes too
-    └── EnvironmentFault       a disk, mount or right is at fault: the whole queue pauses
+    ├── Immovable              the file can't be moved at all: it fails where it lies
+    ├── EnvironmentFault       a disk, mount or right is at fault: the whole queue pauses
+    │   └── NameRefused        a filesystem can't hold a name: a plainer one is tried first
+    └── InternalError          darkroom itself is wrong: the row is tried three times, then fails
 
 Every message is written for the person who reads it in `failed/`, in the log or in `status`.
 """
@@ -50,5 +53,20 @@ class Withdrawn(DarkroomError):
     """Raised when a queued file is no longer in the inbox."""
 
 
+class Immovable(DarkroomError):
+    """Raised when a file can be neither linked, copied nor renamed, or its path is too long to be reached."""
+
+
 class EnvironmentFault(DarkroomError):
     """Raised when a folder, disk or right is at fault and no image is."""
+
+
+class NameRefused(EnvironmentFault):
+    """Raised when a filesystem can't hold a name or a path: too long, or with a character that it doesn't know.
+
+    Who chooses names tries a plainer one; where none is left to try, it is a fault of the environment like any other.
+    """
+
+
+class InternalError(DarkroomError):
+    """Raised when darkroom itself has made a mistake, such as a row that breaks a rule of the schema."""

@@ -47,7 +47,10 @@ class Folders:
             self._check_there(name, path)
             if not os.access(path, os.W_OK | os.X_OK):
                 raise EnvironmentFault(f"the {name} folder {path} can't be written")
-            free = shutil.disk_usage(path).free
+            try:
+                free = shutil.disk_usage(path).free
+            except OSError as error:  # a share that stutters: EIO, ESTALE, EHOSTDOWN
+                raise EnvironmentFault(f"the {name} folder {path} does not answer: {error.strerror}") from error
             if free < self._min_free:
                 raise EnvironmentFault(
                     f"the {name} folder {path} is full: {free // 1_000_000} MB free,"

@@ -123,6 +123,10 @@ class Bench:
         else:
             hand.close()
 
+    def shut_down(self) -> None:
+        """Let the thread end; the bench is of no use after that."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
     def close(self) -> None:
         """Let go of the file that was looked ahead at."""
         ahead, self._ahead = self._ahead, None

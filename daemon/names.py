@@ -142,6 +142,11 @@ def portable(path: PurePosixPath) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
+def plainest(path: PurePosixPath) -> PurePosixPath:
+    """Return the name that is left to try where a filesystem refuses even the portable one: short, in no subfolder."""
+    return PurePosixPath(portable(path).name)
+
+
 def with_true_suffix(name: str, suffixes: tuple[str, ...]) -> str:
     """Correct the suffix of `name` to what the bytes are; `suffixes` are the right ones, the usual one first."""
     stem, suffix = split(name)

@@ -117,6 +117,27 @@ def _entries(fd: int, prefix: str, ignore: Sequence[str]) -> Iterator[tuple[str,
             yield entry.name, Found(prefix + entry.name, info.st_size, info.st_mtime_ns)
 
 
+def subfolders(root: Path) -> Iterator[tuple[str, bool]]:
+    """Yield each folder below `root`, relative to it, and whether it is empty; what can't be read is passed over.
+
+    os.walk calls itself for each folder in a folder, and ends at a thousand of them.
+    """
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(root / folder) as entries:
+                is_empty = True
+                for entry in entries:
+                    is_empty = False
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(f"{folder}/{entry.name}" if folder else entry.name)
+        except OSError:
+            continue
+        if folder:
+            yield folder, is_empty
+
+
 def look(inbox: Path, relpath: str) -> Found | None:
     """Look at one path as `walk` would; None for a folder and for what is gone."""
     try:

@@ -2,9 +2,9 @@
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from daemon import disk
@@ -21,16 +21,18 @@ from daemon.config import Config
 from daemon.consumer import Consumer, Patience
 from daemon.develop import Limits
 from daemon.develop.sandbox import Sandbox
-from daemon.errors import ConfigError
+from daemon.errors import ConfigError, EnvironmentFault
 from daemon.filing import recovery
 from daemon.filing.pairing import Pairing
 from daemon.filing.prune import Pruner
+from daemon.filing.requeue import Requeue
 from daemon.filing.steps import Filing
 from daemon.folders import Folders
+from daemon.health import Faults, Pulse, parts
 from daemon.hooks.loop import Hooks
+from daemon.loop import Loop
 from daemon.scan import Found
 from daemon.sidecar.store import Sidecars
-from daemon.systemd.heartbeat import Pulse
 from daemon.thumbnails import Thumbnails
 from daemon.watcher.loop import Watcher
 
@@ -39,14 +41,21 @@ _log = logging.getLogger(__name__)
 _PRUNE_SECONDS = 10.0
 # What `stop` grants the image in hand before its child process is killed and it goes back into the queue.
 _GRACE_SECONDS = 5.0
+# How long a copy to a slow disk may take then, before the process ends without it.
+_HUNG_SECONDS = 10.0
 
 
 def open_catalogue(config: Config) -> Catalogue:
-    """Open the database in the state folder, making both where there are none yet. Raises ConfigError."""
+    """Open the database in the state folder, making both where there are none yet.
+
+    Raises ConfigError, EnvironmentFault.
+    """
     state = config.folders.state
     try:
         state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in disk.UNREACHABLE:
+            raise EnvironmentFault(f"the state folder {state} does not answer: {error.strerror}") from error
         raise ConfigError(f"the state folder {state} can't be made: {error.strerror}") from error
     return Catalogue(state / "darkroom.db")
 
@@ -54,17 +63,23 @@ def open_catalogue(config: Config) -> Catalogue:
 def prepare(config: Config, memory: Memory) -> None:
     """Make the folders that are missing. Raises ConfigError with all that can't be used, a line each.
 
-    A folder in which the catalogue expects files is not made anew: its disk is not mounted, and the queue pauses.
+    A folder in which the catalogue expects files is not made anew: its disk is not mounted, and the queue pauses. So
+    it does for one on a share that does not answer at the moment.
     """
     faults = []
     for name, folder in config.folders.items():
         try:
-            if not folder.is_dir() and memory.expected(name) is None:
+            is_there = folder.is_dir()
+            if not is_there and memory.expected(name) is None:
                 disk.make_path(folder)
+                is_there = True
         except OSError as error:
-            faults.append(f"[folders] {name}: {folder} can't be made: {error.strerror}")
+            if error.errno in disk.UNREACHABLE:
+                _log.warning("the %s folder %s does not answer: %s; it is waited for", name, folder, error.strerror)
+            else:
+                faults.append(f"[folders] {name}: {folder} can't be made: {error.strerror}")
             continue
-        if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        if is_there and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             faults.append(f"[folders] {name}: {folder} can't be written")
     if faults:
         raise ConfigError("\n  ".join(["the folders can't be used", *faults]))
@@ -95,10 +110,17 @@ class Service:
         settle = config.inbox.settle_seconds
         self.pruner = Pruner(folders.inbox, settle if once else max(_PRUNE_SECONDS, settle))
         memory = Memory(catalogue)
+        self.faults = Faults(memory)
         self.sidecars = Sidecars(SidecarRows(catalogue), folders.library, enabled=config.filing.sidecars)
         self.captions = Captions(catalogue)
         self.captioner = Captioner(
-            self.captions, memory, self.thumbnails, self.sidecars, Live(config), session=catalogue.session
+            self.captions,
+            memory,
+            self.thumbnails,
+            self.sidecars,
+            Live(config),
+            session=catalogue.session,
+            report=self.faults.reporter("captioner"),
         )
         beside = CompanionRows(catalogue)
         self.filing = Filing(
@@ -115,6 +137,7 @@ class Service:
         self.pairing = Pairing(
             beside, self.filing, roots(config), delete_duplicates=config.filing.duplicates == "delete"
         )
+        self.requeue = Requeue(self.queue, folders.inbox, roots(config), folders.state)
         self.consumer = Consumer(
             folders.inbox,
             catalogue,
@@ -124,7 +147,9 @@ class Service:
             self.filing,
             self.pruner,
             Patience(settle, limits.attempts),
+            self.requeue,
             self.pairing,
+            report=self.faults.reporter("consumer"),
         )
         self.watcher = Watcher(
             folders.inbox,
@@ -133,15 +158,20 @@ class Service:
             recursive=config.inbox.recursive,
             observer=config.inbox.observer,
             rescan_seconds=config.inbox.rescan_seconds,
+            report=self.faults.reporter("watcher"),
         )
-        self.hooks = Hooks(config.hooks, catalogue, roots(config))
-        self._loop = threading.Thread(target=self.consumer.run, name="consumer")
+        self.hooks = Hooks(config.hooks, catalogue, roots(config), report=self.faults.reporter("hooks"))
+        self.pulse = Pulse(self.watcher, self.consumer, self.queue, limits.decode_seconds)
+        # Those that not every configuration has: whoever starts one adds it.
+        self.other_loops: list[Loop] = [self.hooks.loop]
 
     def start(self) -> None:
         """Start all parts; returns at once."""
         recovery.sweep_uploads(self.config.folders.inbox)
+        with suppress(EnvironmentFault):
+            self.faults.clear()
         self.sandbox.start()
-        self._loop.start()
+        self.consumer.loop.start()
         self.watcher.start()
         self.captioner.start()
         self.hooks.start()
@@ -152,28 +182,21 @@ class Service:
 
     def health(self) -> dict[str, tuple[bool, str]]:
         """Tell of each part whether it is well, and how it is, for people."""
-        watcher = self.watcher.state
-        pulse = Pulse(self.watcher, self.consumer, self.queue, self.config.limits.decode_seconds)
-        stuck = pulse.fault() if self._loop.is_alive() else "the consumer has ended"
-        captions = "on" if self.captioner.settings.key else "off"
-        return {
-            "watcher": (self.watcher.alive() and watcher.healthy, watcher.problem or watcher.reason or watcher.mode),
-            "consumer": (not (stuck or self.consumer.paused), stuck or self.consumer.paused or "working"),
-            "captioner": (self.captioner.alive(), captions if self.captioner.alive() else "has ended"),
-        }
+        return parts(self.watcher, self.consumer, self.captioner, self.other_loops, self.pulse)
 
     def stop(self) -> None:
         """Finish the image in hand, or put it back if that takes too long, and stop all parts."""
-        self.consumer.stop()
+        self.consumer.loop.stop()
         self.watcher.stop()
         self.captioner.stop()
         self.hooks.stop()
-        if self._loop.ident is not None:
-            self._loop.join(_GRACE_SECONDS)
-            if self._loop.is_alive():
-                _log.info("the image in hand takes long; it goes back into the queue")
-                self.sandbox.abort()
-                self._loop.join()
+        if not self.consumer.loop.stop(_GRACE_SECONDS):
+            _log.info("the image in hand takes long; it goes back into the queue")
+            self.sandbox.abort()
+            if not self.consumer.loop.stop(_HUNG_SECONDS):
+                # Nothing is lost: to be killed at any instant is what the order of all steps is made for.
+                _log.warning("the consumer waits for a disk or share that does not answer; leaving without it")
+        self.consumer.close()
         self.sandbox.close()
 
 

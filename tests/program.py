@@ -2,14 +2,19 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from daemon.config import load
 from tests.support import wait_until
 
 _ROOT = Path(__file__).parent.parent
@@ -21,15 +26,21 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(_ROOT), **more}
 
 
-def darkroom(base: Path, *words: str, seconds: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end in a folder."""
-    return _run(base, words, more, seconds)
+# Root without the right to read and write everything, as any account is: for what another account's file refuses.
+HUMBLE = ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
+
+
+def darkroom(
+    base: Path, *words: str, seconds: float = 60, under: Sequence[str] = (), **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end in a folder; `under` is what stands before it on the command line."""
+    return _run(base, words, more, seconds, under)
 
 
 def _run(
-    base: Path, words: tuple[str, ...], more: dict[str, str], seconds: float = 60
+    base: Path, words: tuple[str, ...], more: dict[str, str], seconds: float = 60, under: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "daemon", *words]
+    command = [*under, sys.executable, "-m", "daemon", *words]
     return subprocess.run(
         command, cwd=base, env=environment(**more), capture_output=True, text=True, timeout=seconds, check=False
     )
@@ -38,25 +49,34 @@ def _run(
 class Program:
     """`darkroom run` in a folder of its own; a context manager that kills what is left."""
 
-    def __init__(self, base: Path, toml: str = "", **more: str) -> None:
+    def __init__(
+        self, base: Path, toml: str = "", *, under: Sequence[str] = (), module: Sequence[str] = ("daemon",), **more: str
+    ) -> None:
+        """`under` is what stands before the program on the command line, `module` what Python runs."""
         base.mkdir(exist_ok=True)
         self.base = base
         self._more = more
+        self._command = [*under, sys.executable, "-m", *module, "run"]
         if not (base / "config.toml").exists():
             # Any free port: tests run side by side.
             (base / "config.toml").write_text(toml + "\n[web]\nport = 0\n")
+        self.folders = load(base / "config.toml", {}).folders
 
     def __enter__(self) -> "Program":
         with (self.base / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "daemon", "run"],
+                self._command,
                 cwd=self.base,
                 stdout=log,
                 stderr=log,
                 env=environment(**self._more),
                 start_new_session=True,
             )
-        wait_until(lambda: (self.base / "inbox").is_dir() and self._watches(), what="the start")
+        try:
+            wait_until(lambda: self.folders.inbox.is_dir() and self._watches(), what="the start")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,7 +108,7 @@ class Program:
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Read the database from outside; much quicker than a command."""
-        with closing(sqlite3.connect(self.base / "state/darkroom.db", timeout=30)) as database:
+        with closing(sqlite3.connect(self.folders.state / "darkroom.db", timeout=30)) as database:
             return database.execute(sql).fetchall()
 
     def wait_for(self, seconds: float = 30, **counts: int) -> None:
@@ -99,6 +119,18 @@ class Program:
             return {key: now[key] for key in counts} == counts
 
         wait_until(reached, seconds, f"{counts}")
+
+    def ask(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, Any]:
+        """Call the REST API; return the status and the whole JSON answer."""
+        wait_until(lambda: "serving http" in self.log(), what="the web server")
+        url = re.findall(r"serving (http\S+)", self.log())[-1]
+        request = urllib.request.Request(url.rstrip("/") + path, data=body, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and give the exit code."""

@@ -19,8 +19,9 @@ from daemon.config import Config, load
 from daemon.consumer import Consumer, Patience, Turn
 from daemon.develop import Developed, Exif, Identity
 from daemon.errors import DarkroomError
+from daemon.filing.pairing import Pairing
 from daemon.filing.prune import Pruner
-from daemon.filing.recovery import recover
+from daemon.filing.requeue import Requeue
 from daemon.filing.steps import Filing
 from daemon.folders import Folders
 from daemon.scan import walk
@@ -111,8 +112,7 @@ class Room:
         if not database.exists():
             database.write_bytes(_empty_catalogue())
         self.catalogue = Catalogue(database)
-        memory = Memory(self.catalogue)
-        prepare(self.config, memory)
+        prepare(self.config, Memory(self.catalogue))
         self.queue, self.reports, self.developer = Queue(self.catalogue), Reports(self.catalogue), Script()
         self.pruner = Pruner(self.inbox, 0.0)
         self.filing = Filing(
@@ -123,15 +123,23 @@ class Room:
             self.pruner.note,
             delete_duplicates=self.config.filing.duplicates == "delete",
         )
-        self.consumer = Consumer(
+        self.requeue = Requeue(self.queue, self.inbox, roots(self.config), self.state)
+        self.consumer = self.new_consumer()
+
+    def new_consumer(self, pairing: Pairing | None = None) -> Consumer:
+        """Make a consumer as a new process would."""
+        memory, limits = Memory(self.catalogue), self.config.limits
+        return Consumer(
             self.inbox,
             self.catalogue,
             self.queue,
-            Folders(dict(folders.items()), memory, memory.expected, self.config.limits.min_free_mb),
+            Folders(dict(self.config.folders.items()), memory, memory.expected, limits.min_free_mb),
             self.developer,
             self.filing,
             self.pruner,
-            Patience(self.config.inbox.settle_seconds, self.config.limits.attempts),
+            Patience(self.config.inbox.settle_seconds, limits.attempts),
+            self.requeue,
+            pairing,
         )
 
     def put(self, name: str, content: bytes) -> Path:
@@ -155,7 +163,7 @@ class Room:
 
     def recover(self) -> None:
         """Do what start-up does after a crash."""
-        recover(self.queue, self.filing, self.inbox)
+        self.new_consumer().recover()
 
     def rows(self) -> list[dict[str, object]]:
         """Give all rows, oldest first."""

@@ -1,13 +1,17 @@
+import importlib
 import os
 import socket
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from daemon import disk
+from daemon.catalogue import Job
 from daemon.consumer import Turn
-from daemon.errors import EnvironmentFault, Rejected, Truncated
+from daemon.errors import EnvironmentFault, InternalError, Rejected, Truncated
 from tests.support import Room, jpeg, tree
 
 
@@ -263,14 +267,117 @@ def test_a_file_that_kills_the_process_is_not_tried_for_ever(room: Room) -> None
     assert "a.jpg" in tree(room.failed)
 
 
-def test_an_error_of_our_own_costs_one_image_its_attempts_only(room: Room) -> None:
+def test_an_error_of_our_own_costs_one_image_its_attempts_only(tmp_path: Path) -> None:
+    room = Room(tmp_path / "room", "[inbox]\nsettle_seconds = 0.05\n")
     room.put("a.jpg", b"a")
     room.put("b.jpg", b"b")
     room.developer.errors["a.jpg"] = [lambda: 1 / 0] * 3  # type: ignore[list-item]
-    room.drain()
-    while (due := room.queue.next_due()) is not None:
-        room.drain(due)
+    room.scan()
+    room.consumer.loop.run(lambda: room.queue.next_due() is None)
     assert {row["original_name"]: row["status"] for row in room.rows()} == {"a.jpg": "failed", "b.jpg": "done"}
+    assert "an error in darkroom itself: ZeroDivisionError" in str(room.row_of("a.jpg")["error"])
+    assert tree(room.failed)["a.jpg"] == b"a"
+    assert room.row_of("a.jpg")["attempts"] == 3
+
+
+@pytest.mark.parametrize("step", ["daemon.filing.steps.Filing.complete", "daemon.catalogue.Queue.plan"])
+def test_a_row_that_can_not_even_be_failed_is_failed_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """What raises for this image raises in each step that would put it right, too."""
+    room = Room(tmp_path / "room", "[inbox]\nsettle_seconds = 0.05\n")
+    module, _, name = step.rpartition(".")
+    real = getattr(importlib.import_module(module.rpartition(".")[0]), module.rpartition(".")[2]).__dict__[name]
+
+    def faulty(self: object, job: Job, *rest: object, **more: object) -> object:
+        if job.original_name == "a.jpg":
+            raise InternalError("a rule of the schema is broken")
+        return real(self, job, *rest, **more)
+
+    monkeypatch.setattr(step, faulty)
+    monkeypatch.setattr("daemon.loop._LAST_SECONDS", 0.05)
+    room.put("a.jpg", b"a")
+    room.put("b.jpg", b"b")
+    room.scan()
+    room.consumer.loop.run(lambda: room.queue.next_due() is None and not room.queue.unfinished())
+    assert room.row_of("b.jpg")["status"] == "done"
+    row = room.row_of("a.jpg")
+    assert (row["status"], row["destination"]) == ("failed", None)
+    assert row["error"] == "a rule of the schema is broken; it stays in the inbox"
+    assert tree(room.inbox) == {"a.jpg": b"a"}
+    assert [name for name in tree(room.library) if "a.jpg" in name] == [], "no file without a row is left there"
+    assert room.consumer.paused is None, "no disk is at fault"
+
+
+def test_a_database_that_fails_while_nothing_is_due_pauses(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, faults = room.queue.next_due, [EnvironmentFault("the database is locked")]
+
+    def next_due(now: float | None = None) -> float | None:
+        if now is None and faults:
+            raise faults.pop()
+        return real(now)
+
+    monkeypatch.setattr(room.queue, "next_due", next_due)
+    turns: list[tuple[Turn, str | None]] = []
+
+    def finished() -> bool:
+        turns.append((room.consumer.turn, room.consumer.paused))
+        return len(turns) == 2
+
+    room.consumer.loop.run(finished)
+    assert turns == [(Turn.PAUSED, "the database is locked"), (Turn.IDLE, None)]
+    assert room.consumer.loop.failures == 0
+
+
+@pytest.mark.parametrize("place", ["library", "duplicates", "failed"])
+def test_many_files_of_one_name_take_linear_time(room: Room, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Telephones call every photo image.jpg: no earlier one is looked at again, let alone hashed."""
+    looks: list[Path] = []
+    hashed: list[Path] = []
+    exists, sha256 = disk.exists, disk.sha256
+
+    def look(file: Path) -> bool:
+        looks.append(file)
+        return exists(file)
+
+    def read(file: Path | int) -> str:
+        hashed.extend([file] if isinstance(file, Path) else [])
+        return sha256(file)
+
+    monkeypatch.setattr(disk, "exists", look)
+    monkeypatch.setattr(disk, "sha256", read)
+    if place == "failed":
+        room.developer.errors["image.jpg"] = [Rejected("no image") for _ in range(40)]
+    if place == "duplicates":
+        room.put("first.jpg", b"000")
+        room.drain()
+    for number in range(40):
+        content = b"000" if place == "duplicates" else b"%03d" % number
+        room.put(f"{number}/image.jpg" if place == "library" else "image.jpg", content)
+        if number == 20:
+            looks.clear()
+        room.drain()
+    assert len(looks) <= 20 * 4, "a few looks for each, however many there are"
+    assert [file for file in hashed if "image" in file.name] == []
+    assert len([name for name in tree(getattr(room, place)) if name.endswith(".jpg")]) == 40
+    again = Room(room.inbox.parent)
+    hashed.clear()
+    again.put("image.jpg", b"000" if place == "duplicates" else b"new")
+    again.developer.errors["image.jpg"] = [Rejected("no image")] if place == "failed" else []
+    again.drain()
+    assert [file for file in hashed if "image" in file.name] == []
+    assert any(name.endswith("image-40.jpg") for name in tree(getattr(room, place)))
+
+
+def test_a_broken_rule_of_the_schema_is_no_fault_of_a_disk(room: Room) -> None:
+    """Nor does it matter whether peewee's statements break it, or those that are written out."""
+    database: Any = room.catalogue._db
+    with pytest.raises(InternalError, match="UNIQUE"), room.catalogue.writing():
+        database.execute_sql("INSERT INTO setting VALUES ('twice', '1'), ('twice', '2')")
+    with pytest.raises(InternalError, match="NOT NULL"), room.catalogue.writing():
+        database.cursor().execute("INSERT INTO setting VALUES ('null', NULL)")
+    with pytest.raises(EnvironmentFault, match="no such table"), room.catalogue.reading():
+        database.cursor().execute("SELECT * FROM nowhere")
 
 
 def test_emptied_subfolders_go_and_folders_that_were_empty_stay(room: Room) -> None:

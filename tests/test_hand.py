@@ -149,7 +149,7 @@ def test_nothing_is_held_once_the_loop_stands_still(
 
 def test_stopped_it_holds_nothing(room: Room) -> None:
     arrive(room, "a.jpg", "b.jpg")
-    room.consumer.run(lambda _: True)
+    room.consumer.loop.run(lambda: True)
     assert is_free(room.inbox / "b.jpg")
 
 

@@ -16,7 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from daemon.consumer import Turn
 from daemon.errors import DarkroomError, EnvironmentFault, Postponed, Rejected, Transient
-from daemon.filing.requeue import retry
 from daemon.service import roots
 from tests.campaigns.stage import SHM
 from tests.support import Room, tree
@@ -32,7 +31,7 @@ STEPS = (
     "daemon.filing.steps.Filing.leave",
     "daemon.disk.fsync_folder",
     "daemon.filing.steps.write_reason",
-    "daemon.filing.requeue._link",
+    "daemon.filing.requeue.Requeue._place",
     "daemon.catalogue.queue.Queue.returned",
 )
 TROUBLES: tuple[Callable[[], DarkroomError], ...] = (
@@ -112,7 +111,7 @@ class Inbox(RuleBasedStateMachine):
                 self.restart()
 
     @rule(
-        step=st.sampled_from(["daemon.filing.requeue._link", "daemon.catalogue.queue.Queue.returned"]),
+        step=st.sampled_from(["daemon.filing.requeue.Requeue._place", "daemon.catalogue.queue.Queue.returned"]),
         before=st.booleans(),
     )
     def crash_in_retry(self, step: str, before: bool) -> None:
@@ -136,7 +135,7 @@ class Inbox(RuleBasedStateMachine):
     def retry(self) -> None:
         """Ask for all failed images again."""
         for image_id in self.room.queue.failures():
-            retry(self.room.queue, image_id, self.room.inbox, roots(self.room.config))
+            self.room.requeue.retry(image_id)
 
     @rule(name=st.sampled_from(NAMES))
     def delete(self, name: str) -> None:
@@ -223,7 +222,7 @@ def _dying(step: str, skip: int, before: bool) -> Callable[..., object]:
     return dying
 
 
-TestInbox = Inbox.TestCase
+TestInbox = pytest.mark.slow(Inbox.TestCase)
 TestInbox.settings = settings(
     max_examples=25,
     stateful_step_count=25,

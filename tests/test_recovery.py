@@ -1,5 +1,6 @@
 """What start-up makes of each thing that a crash can leave; the campaigns find out whether these are all."""
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -8,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.consumer import Turn
-from daemon.errors import Rejected
-from daemon.filing.requeue import retry
-from daemon.service import roots
+from daemon.errors import EnvironmentFault, Rejected
 from tests.support import Room, tree
 
 
@@ -124,7 +123,7 @@ def failed(room: Room) -> int:
 
 
 def test_retry_brings_the_file_back_into_the_inbox(room: Room) -> None:
-    retry(room.queue, failed(room), room.inbox, roots(room.config))
+    room.requeue.retry(failed(room))
     assert (tree(room.inbox), tree(room.failed)) == ({"sub/a.jpg": b"a"}, {})
     room.drain()
     assert tree(room.library) == {"2024/05/a.jpg": b"a"}
@@ -134,21 +133,22 @@ def test_retry_brings_the_file_back_into_the_inbox(room: Room) -> None:
 def test_retry_leaves_a_newer_file_of_the_name_alone(room: Room) -> None:
     image_id = failed(room)
     room.put("sub/a.jpg", b"other")
-    retry(room.queue, image_id, room.inbox, roots(room.config))
+    room.requeue.retry(image_id)
     assert tree(room.inbox) == {"sub/a.jpg": b"other", "sub/a-1.jpg": b"a"}
     room.drain()
     assert sorted(tree(room.library).values()) == [b"a", b"other"]
 
 
 @pytest.mark.parametrize(
-    "target", ["daemon.filing.requeue._link", "daemon.filing.requeue._same", "daemon.catalogue.Queue.returned"]
+    "target",
+    ["daemon.filing.requeue.Requeue._appear", "daemon.disk.fsync_folder", "daemon.catalogue.Queue.returned"],
 )
 def test_retry_survives_a_kill(room: Room, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     image_id = failed(room)
     with monkeypatch.context() as patch:
         kill_at(patch, target)
         with pytest.raises(Killed):
-            retry(room.queue, image_id, room.inbox, roots(room.config))
+            room.requeue.retry(image_id)
     room.recover()
     room.drain(time.time() + 60)
     assert tree(room.library) == {"2024/05/a.jpg": b"a"}
@@ -157,11 +157,51 @@ def test_retry_survives_a_kill(room: Room, monkeypatch: pytest.MonkeyPatch, targ
 
 def test_retry_says_what_it_can_not_do(room: Room) -> None:
     with pytest.raises(Rejected, match="not a failed one"):
-        retry(room.queue, 99, room.inbox, roots(room.config))
+        room.requeue.retry(99)
     image_id = failed(room)
     (room.failed / "sub/a.jpg").unlink()
     with pytest.raises(Rejected, match="is gone"):
-        retry(room.queue, image_id, room.inbox, roots(room.config))
+        room.requeue.retry(image_id)
+
+
+def test_a_row_that_has_returned_is_not_touched_by_another_retry(room: Room) -> None:
+    image_id = failed(room)
+    room.requeue.retry(image_id)
+    room.drain()
+    before = room.row()
+    assert (before["status"], before["place"]) == ("done", "library")
+    room.queue.returned(image_id, time.time())
+    assert not room.queue.again(image_id, "b.jpg", time.time(), returning=True)
+    assert room.row() == before
+
+
+@pytest.mark.parametrize("step", ["_place", "unlink"])
+def test_a_retry_that_a_disk_refuses_leaves_the_image_failed(
+    room: Room, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    image_id = failed(room)
+    before = room.row()
+    with monkeypatch.context() as patch:
+        if step == "_place":
+            patch.setattr("daemon.disk.fsync_folder", _refuse)
+        else:
+            unlink = Path.unlink
+            patch.setattr(Path, "unlink", lambda file, **more: _refuse() if "failed" in file.parts else unlink(file))
+        with pytest.raises(EnvironmentFault):
+            room.requeue.retry(image_id)
+    after = room.row()
+    assert {key: after[key] for key in ("status", "error", "place", "destination", "path")} == {
+        key: before[key] for key in ("status", "error", "place", "destination", "path")
+    }
+    assert "sub/a.jpg" in tree(room.failed)
+    room.requeue.retry(image_id)
+    room.drain()
+    assert tree(room.library) == {"2024/05/a.jpg": b"a"}
+    assert (tree(room.inbox), tree(room.failed), tree(room.duplicates)) == ({}, {}, {})
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_a_library_on_another_mount_than_it_was_is_not_filed_into(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import os
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, move_on_after, to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -10,6 +10,9 @@ from daemon.catalogue.search import Search
 from daemon.errors import EnvironmentFault
 from web.envelope import Json, success
 from web.site import Health, Site
+
+# A monitor waits no longer than that, and a share may hang for ever.
+_SECONDS = 5.0
 
 
 class Checks:
@@ -22,7 +25,9 @@ class Checks:
 
     async def healthz(self, _request: Request) -> Response:
         """Answer 200, or 503 where a part is not well."""
-        parts = await to_thread.run_sync(self._parts, limiter=self._threads)
+        parts = {"program": Health(ok=False, detail=f"does not answer within {_SECONDS:g} s: a disk or share hangs")}
+        with move_on_after(_SECONDS):
+            parts = await to_thread.run_sync(self._parts, limiter=self._threads, abandon_on_cancel=True)
         data = {
             "healthy": all(part.ok for part in parts.values()),
             "parts": {name: {"ok": part.ok, "detail": self._site.scrub(part.detail)} for name, part in parts.items()},

@@ -21,7 +21,7 @@ from typing import BinaryIO
 from daemon import disk, names
 from daemon.catalogue.uploads import Upload, Uploads
 from daemon.develop import formats
-from daemon.errors import EnvironmentFault
+from daemon.errors import EnvironmentFault, NameRefused
 from daemon.filing.recovery import UPLOAD_PREFIX
 from daemon.scan import is_junk
 from web.envelope import ApiError
@@ -55,6 +55,7 @@ class Landing:
         self._file: BinaryIO | None = None
         self._stat: os.stat_result | None = None
         self._visible: Path | None = None
+        self._refused = False
         self.size = 0
 
     def write(self, block: bytes) -> None:
@@ -164,15 +165,25 @@ class Landing:
         name = names.with_true_suffix(names.component(self.name), self._format.suffixes)
         if is_junk(name, self._site.ignore):
             name = "upload" + self._format.suffixes[0]
-        for number in range(10):
-            yield str(names.numbered(PurePosixPath(name), number))
-        # Telephones call every photo image.jpg: with thousands waiting, counting up would take ever longer.
-        for _ in range(1000):
-            yield str(names.numbered(PurePosixPath(name), random.randrange(10, 10_000_000)))  # noqa: S311
+        # A plainer name where the inbox's filesystem can't hold this one.
+        for shape in dict.fromkeys([PurePosixPath(name), names.portable(PurePosixPath(name))]):
+            self._refused = False
+            # Telephones call every photo image.jpg: with thousands waiting, counting up would take ever longer.
+            numbers = (number if number < 10 else random.randrange(10, 10_000_000) for number in range(1000))  # noqa: S311
+            for number in numbers:
+                yield str(names.numbered(shape, number))
+                if self._refused:
+                    break
 
     def _publish(self, name: str) -> None:
         visible = self._site.inbox / name
-        disk.rename_exclusive(self._temporary, visible)
+        try:
+            disk.rename_exclusive(self._temporary, visible)
+        except OSError as error:
+            if error.errno in disk.BAD_NAME:
+                self._refused = True
+                raise NameRefused(f"{name}: {error.strerror}") from error
+            raise
         self._visible = visible
 
     def _refusal(self, error: OSError) -> ApiError:

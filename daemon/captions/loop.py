@@ -7,8 +7,9 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 from daemon.captions import client as gemini
 from daemon.captions import prompt
@@ -19,6 +20,7 @@ from daemon.captions.settings import Settings
 from daemon.captions.verdicts import Verdicts
 from daemon.catalogue.captions import Captions, CaptionStatus, Origin, Wanting, Words
 from daemon.errors import EnvironmentFault
+from daemon.loop import Loop, LoopFault, Strikes
 from daemon.sidecar.store import Sidecars
 from daemon.thumbnails import Thumbnails
 
@@ -26,7 +28,6 @@ _log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 1.0
 _LOOK_SECONDS = 2.0
-_FAULT_SECONDS = 30.0
 _STOP_SECONDS = 3.0
 _REQUEST_SECONDS = 45.0
 # What `drain` waits for: the quota of the minute, not that of the day.
@@ -47,23 +48,22 @@ class Captioner:
         *,
         session: Callable[[], AbstractContextManager[None]] = nullcontext,
         request_seconds: float = _REQUEST_SECONDS,
+        report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
         self.captions = captions
         self._thumbnails = thumbnails
         self._sidecars = sidecars
         self._settings = settings
-        self._session = session
         self._seconds = request_seconds
         self._memory = memory
         self._pauses = Pauses(memory)
         self._verdicts = Verdicts(captions, self._pauses)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="captioner", daemon=True)
+        self.loop = Loop("captioner", self._step, wake=captions.changed, within=session, report=report)
+        self._strikes = Strikes()
         self._client: tuple[str, gemini.Client] | None = None
         self._was_on: bool | None = None
-        self._fault: str | None = None
-        # When the loop last came round (monotonic seconds), for a watchdog; a request may take a minute.
-        self.progress = time.monotonic()
+        self._wait = 0.0
 
     @property
     def settings(self) -> Settings:
@@ -79,64 +79,65 @@ class Captioner:
 
     def start(self) -> None:
         """Begin; says once whether captions are on."""
-        self._thread.start()
+        self.loop.start()
 
     def stop(self) -> None:
         """End within seconds; an answer that is still awaited is given up, and asked for again another time."""
         self._stopping.set()
-        self.captions.changed.set()
-        if self._thread.is_alive():
-            self._thread.join(_STOP_SECONDS)
-
-    def alive(self) -> bool:
-        """Tell whether the thread lives."""
-        return self._thread.is_alive()
+        self.loop.stop(_STOP_SECONDS)
 
     def drain(self, turned: Callable[[], object] = lambda: None) -> float | None:
         """Make the captions that are due, waiting for the minute's quota where need be.
 
         `turned` is called after each turn. Returns the seconds until more can be done, None when nothing is left.
         """
-        with self._session():
-            while not self._stopping.is_set():
-                now = time.time()
-                wait = self.run_once(now)
-                turned()
-                if not self._settings().key or self.captions.count("pending") == 0:
-                    return None
-                if wait > _LIMIT_SECONDS:
-                    return wait
-                due = self.captions.next_due()
-                if due is not None and due > time.time() and due - now > _IDLE_SECONDS:
-                    return due - now
-                self._stopping.wait(wait)
-        return None
+        left: list[float | None] = [None]
 
-    def _run(self) -> None:
-        with self._session():
-            while not self._stopping.is_set():
-                self.captions.changed.clear()
-                wait = self.run_once(time.time())
-                self.progress = time.monotonic()
-                if wait and not self._stopping.is_set():
-                    self.captions.changed.wait(min(wait, _LOOK_SECONDS))
+        def finished() -> bool:
+            turned()
+            left[0] = self._left()
+            return left[0] != 0.0
+
+        self.loop.run(finished, attempts=Strikes.LIMIT)
+        return left[0] if self.loop.fault is None else self.loop.backoff()
+
+    def _left(self) -> float | None:
+        """Return after how many seconds `drain` could do more: 0 to go on, None where nothing is left."""
+        if self._stopping.is_set() or not self._settings().key or self.captions.count("pending") == 0:
+            return None
+        if self._wait > _LIMIT_SECONDS:
+            return self._wait
+        due = self.captions.next_due()
+        return due - time.time() if due is not None and due - time.time() > _IDLE_SECONDS else 0.0
+
+    def _step(self) -> float:
+        self._wait = self.run_once(time.time())
+        return min(self._wait, _LOOK_SECONDS)
 
     def run_once(self, now: float) -> float:
-        """Do one turn, at most one request; returns the seconds after which another makes sense. Never raises."""
-        try:
-            for image_id in self.captions.sidecars_due():
+        """Do one turn, at most one request; returns the seconds after which another makes sense.
+
+        Raises what nobody foresaw, and EnvironmentFault; an image on which that happens three times is given up.
+        """
+        for image_id in self.captions.sidecars_due():
+            with self._blamed(image_id, partial(self._sidecars.give_up, image_id)):
                 self._sidecars.write(image_id)
-            wait = self._turn(now)
-        except EnvironmentFault as fault:
-            if str(fault) != self._fault:
-                _log.warning("captions and sidecars wait: %s", fault)
-            self._fault = str(fault)
-            return _FAULT_SECONDS
-        except Exception:
-            _log.exception("an error in the captioner itself")
-            return _FAULT_SECONDS
-        self._fault = None
-        return wait
+        return self._turn(now)
+
+    @contextmanager
+    def _blamed(self, image_id: int, give_up: Callable[[str], None]) -> Iterator[None]:
+        """Count what a block raises against an image, and give up at the third time; it is raised further."""
+        try:
+            with self._strikes.counting(image_id):
+                yield
+        except EnvironmentFault:
+            raise
+        except BaseException:
+            if self._strikes.out(image_id):
+                give_up(self._strikes.reason(image_id))
+                self._strikes.forget(image_id)
+            raise
+        self._strikes.forget(image_id)
 
     def _turn(self, now: float) -> float:
         settings = self._settings()
@@ -150,6 +151,10 @@ class Captioner:
         if wanting is None:
             due = self.captions.next_due()
             return _IDLE_SECONDS if due is None else max(0.05, min(_IDLE_SECONDS, due - now))
+        with self._blamed(wanting.id, lambda reason: self.captions.conclude(wanting.id, "failed", reason, now)):
+            return self._work(wanting, settings, now)
+
+    def _work(self, wanting: Wanting, settings: Settings, now: float) -> float:
         if settings.is_private(wanting.folder):
             self.captions.conclude(wanting.id, "private", "its folder is private", now)
             return 0.0
@@ -181,10 +186,6 @@ class Captioner:
             return 0.0
         except (gemini.CaptionError, prompt.Unusable) as error:
             return self._verdicts.decide(wanting, error, settings, time.time())
-        except Exception as error:
-            _log.exception("image %d: an error in darkroom itself", wanting.id)
-            own = gemini.Unavailable(f"an error in darkroom itself: {error!r}")
-            return self._verdicts.decide(wanting, own, settings, time.time())
         self._verdicts.went_well()
         self._keep(wanting, words, origin, thumb_sha, time.time())
         return 0.0

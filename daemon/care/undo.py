@@ -5,30 +5,29 @@ durably under their new names, the rows go, and only then the old names. Whoever
 the rest.
 """
 
-import fcntl
 import logging
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from daemon import disk, names
+from daemon import disk, lock, names
 from daemon.catalogue import Catalogue
 from daemon.catalogue.inventory import Inventory
 from daemon.catalogue.memory import Memory
 from daemon.catalogue.traces import Traces
 from daemon.catalogue.undoing import JOURNAL, Undoing
-from daemon.errors import Busy, DarkroomError, Postponed, Rejected, Withdrawn
+from daemon.errors import DarkroomError, EnvironmentFault, NameRefused, Rejected
 from daemon.filing import moves
+from daemon.filing.numbers import Numbers
 from daemon.sidecar.store import path_beside
 from daemon.thumbnails import SIZES, Thumbnails
 
 _log = logging.getLogger(__name__)
 
-_TRIES = 100_000
+_Shape = Callable[[PurePosixPath], PurePosixPath]
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Undo:
         self._rows, self._traces = Undoing(catalogue), Traces(catalogue)
         self._inventory, self._memory = Inventory(catalogue), Memory(catalogue)
         self._folders, self._thumbnails = folders, thumbnails
+        self._numbers = Numbers()
 
     def since(self, moment: float) -> list[int]:
         """List what was filed since then."""
@@ -55,8 +55,14 @@ class Undo:
     def resume(self) -> None:
         """Finish what an earlier process has begun."""
         journal = self._memory.recall(JOURNAL)
-        if journal is not None:
+        if journal is None:
+            return
+        try:
             self._finish(journal)
+        except DarkroomError as error:
+            if self._memory.recall(JOURNAL) is not None:
+                raise
+            _log.warning("an undo that was interrupted is given up, and its image stays filed: %s", error)
 
     def out(self, image_id: int, to: Path) -> Path:
         """Move one image out; returns its new path. Raises Rejected saying why it can't be, EnvironmentFault."""
@@ -66,38 +72,46 @@ class Undo:
         if row["status"] not in {"done", "duplicate"} or row["destination"] is None:
             hint = "darkroom retry queues it again" if row["status"] == "failed" else "there is nothing to move out"
             raise Rejected(f"image {image_id} ({row['original_name']}) is {row['status']}: {hint}")
-        planned = list(self._plan(row, to))
-        journal = {"image": image_id, "to": str(to), "moves": [asdict(move) for move in planned], "rows": True}
+        try:
+            return self._out(row, to, lambda name: name)
+        except NameRefused:
+            # exFAT and SMB refuse a colon, eCryptfs 144 bytes.
+            return self._out(row, to, names.portable)
+
+    def _out(self, row: Mapping[str, Any], to: Path, shape: _Shape) -> Path:
+        planned = list(self._plan(row, to, shape))
+        journal = {"image": row["id"], "to": str(to), "moves": [asdict(move) for move in planned], "rows": True}
         self._memory.remember(JOURNAL, journal)
         self._finish(journal)
         return Path(planned[0].new)
 
-    def _plan(self, row: Mapping[str, Any], to: Path) -> Iterator[_Move]:
+    def _plan(self, row: Mapping[str, Any], to: Path, shape: _Shape) -> Iterator[_Move]:
         """Decide where the image, its sidecar and its companions go."""
         original = self._folders[row["place"]] / row["destination"]
         if disk.size_of(original) is None:
             raise Rejected(f"image {row['id']}: {original} is gone")
-        came = _came(row["folder"], row["original_name"])
+        came = shape(_came(row["folder"], row["original_name"]))
         taken: set[Path] = set()
         yield (first := self._move(original, to, came, taken))
         companions = self._inventory.beside(row["id"])
         files = [(self._folders[one.place] / one.destination, one) for one in companions]
         for path, one in files:
             if disk.size_of(path) is not None:
-                yield self._move(path, to, _came(one.folder, one.original_name), taken)
+                yield self._move(path, to, shape(_came(one.folder, one.original_name)), taken)
         # Last: where the photo came with an .xmp of this name, that is its owner's and keeps the name.
         sidecar = path_beside(original)
         if sidecar not in [path for path, _ in files] and disk.size_of(sidecar) is not None:
             yield self._move(sidecar, to, came.with_name(path_beside(Path(first.new)).name), taken)
 
     def _move(self, old: Path, to: Path, wanted: PurePosixPath, taken: set[Path]) -> _Move:
-        for number in range(_TRIES):
+        for name, folder in self._folders.items():
+            if (to / wanted).resolve().is_relative_to(folder):
+                raise Rejected(f"{to / wanted} lies in the {name} folder: choose another --to")
+        for number in self._numbers.untried(str(to), wanted):
             new = to / names.numbered(wanted, number)
-            for name, folder in self._folders.items():
-                if new.resolve().is_relative_to(folder):
-                    raise Rejected(f"{new} lies in the {name} folder: choose another --to")
-            if not os.path.lexists(new) and new not in taken:
+            if not disk.exists(new) and new not in taken:
                 taken.add(new)
+                self._numbers.took(str(to), wanted, number)
                 with disk.blaming(str(old)):
                     return _Move(str(old), str(new), disk.sha256(old))
         raise Rejected(f"{to} is full of files named {wanted.name}")
@@ -106,12 +120,21 @@ class Undo:
         planned = [_Move(**move) for move in journal["moves"]]
         to, image_id = Path(journal["to"]), journal["image"]
         if journal["rows"]:
+            placed: list[_Move] = []
             try:
                 for move in planned:
-                    self._place(move, to, image_id)
-            except (Rejected, Postponed, Withdrawn) as reason:
-                # The image stays where it is; what has its new name already is left there, and nothing is lost.
+                    if self._place(move, to, image_id):
+                        placed.append(move)
+            except DarkroomError as reason:
+                # Whatever it is (a name that is refused, a disk that was pulled), it must not stand in the way of the
+                # next start or the next undo. The image stays where it is; of what an earlier process placed before
+                # it was killed there is a second copy then, and nothing is lost.
+                for move in placed:
+                    with suppress(OSError):
+                        Path(move.new).unlink()
                 self._memory.remember(JOURNAL, None)
+                if isinstance(reason, EnvironmentFault):
+                    raise
                 raise Rejected(f"image {image_id}: {reason}") from reason
             journal = {**journal, "rows": False}
             self._rows.take_out(image_id, f"moved out to {names.display(planned[0].new)}", time.time(), journal)
@@ -126,20 +149,25 @@ class Undo:
         self._forget([move.sha256 for move in planned])
         self._memory.remember(JOURNAL, None)
 
-    def _place(self, move: _Move, to: Path, image_id: int) -> None:
-        """Make one file appear under its new name too; nothing where an earlier process has done so."""
+    def _place(self, move: _Move, to: Path, image_id: int) -> bool:
+        """Make one file appear under its new name, too; return False where an earlier process has done so."""
         old, new = Path(move.old), Path(move.new)
         with disk.blaming(str(new)):
             if disk.size_of(new) is not None and disk.sha256(new) == move.sha256:
-                return
-        if old.parent.is_dir() and disk.size_of(old) is None:
-            raise Rejected(f"{old} is gone")
+                return False
+        with disk.blaming(str(old)):
+            if old.parent.is_dir() and disk.size_of(old) is None:
+                raise Rejected(f"{old} is gone")
         temporary = new.with_name(f".darkroom-{image_id}.part")
         try:
             with disk.blaming(str(old)), old.open("rb") as opened:
                 moves.place(opened.fileno(), old, to, new, temporary, move.sha256)
         except FileExistsError:
             raise Rejected(f"another file has taken the name {new}; try again") from None
+        except DarkroomError:
+            moves.unlink_second(new, old)
+            raise
+        return True
 
     def _forget(self, sha256s: list[str]) -> None:
         """Remove thumbnails that no image needs any more."""
@@ -162,11 +190,7 @@ def finish(catalogue: Catalogue, folders: Mapping[str, Path], thumbnails: Thumbn
 @contextmanager
 def alone(state: Path) -> Iterator[None]:
     """Keep a second `undo` off: what one has written down, the other would take for left behind. Raises Busy."""
-    with (state / "undo.lock").open("a") as opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy("another darkroom undo is at work here") from None
+    with lock.held(state / "undo.lock", 0.0, "another darkroom undo is at work here"):
         yield
 
 

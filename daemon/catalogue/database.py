@@ -12,11 +12,14 @@ import peewee
 from playhouse import migrations
 
 from daemon.catalogue.models import MODELS
-from daemon.errors import EnvironmentFault
+from daemon.errors import EnvironmentFault, InternalError
 
 _log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 30
+# What SQLite says of disks, locks and damaged files. The others are mistakes of ours: a row that breaks a rule of the
+# schema (IntegrityError), a statement or a value that it doesn't take (ProgrammingError, InterfaceError, DataError).
+_ENVIRONMENT = {"OperationalError", "DatabaseError"}
 
 
 class Catalogue:
@@ -62,12 +65,15 @@ class Catalogue:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except peewee.DatabaseError as error:
+        except (peewee.PeeweeException, sqlite3.Error, sqlite3.Warning) as error:
             # SQLite has rolled back by itself where the disk failed, and that the rollback fails is not the reason.
             first: BaseException = error
             while isinstance(first.__context__, peewee.DatabaseError | sqlite3.DatabaseError):
                 first = first.__context__
-            raise EnvironmentFault(f"the database {self._file}: {first}") from error
+            # By name, since peewee wraps sqlite3's errors in its own and statements of ours raise them bare.
+            ours = type(first).__name__ not in _ENVIRONMENT
+            kind = InternalError if ours else EnvironmentFault
+            raise kind(f"the database {self._file}: {first}") from error
 
     def hold(self) -> None:
         """Open this thread's connection for as long as the thread lives, where it is not open yet."""

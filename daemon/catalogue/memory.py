@@ -4,6 +4,10 @@ from typing import Any
 
 from daemon.catalogue.database import Catalogue
 from daemon.catalogue.models import Image, Setting
+from daemon.loop import LoopFault
+
+# Behind it the name of the loop.
+FAULT_PREFIX = "fault of "
 
 
 class Memory:
@@ -25,6 +29,12 @@ class Memory:
                 Setting.delete().where(Setting.key == key).execute()
             else:
                 Setting.replace(key=key, value=value).execute()
+
+    def faults(self) -> dict[str, LoopFault]:
+        """Return why which loops' last steps failed, by their names."""
+        with self._catalogue.reading():
+            rows = list(Setting.select().where(Setting.key.startswith(FAULT_PREFIX)).order_by(Setting.key))
+        return {row.key.removeprefix(FAULT_PREFIX): LoopFault(**row.value) for row in rows}
 
     def expected(self, folder: str) -> str | None:
         """Name a file, relative to a folder, that should lie there if it is the right one; None if none should."""

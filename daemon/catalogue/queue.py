@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peewee import SQL, ModelSelect, fn
+from peewee import SQL, Case, ModelSelect, fn
 
 from daemon.catalogue.database import Catalogue
 from daemon.catalogue.intake import take_in
@@ -125,17 +125,22 @@ class Queue:
     ) -> bool:
         """Write down what was learned and where the file is about to go; False when that name is another row's."""
         with self._catalogue.writing():
-            other = (Image.place == place) & (Image.destination == destination) & (Image.id != job.id)
-            beside = (Companion.place == place) & (Companion.destination == destination)
-            another = Companion.image_id != values.get("companion_of", 0)
-            if Image.select().where(other).exists() or Companion.select().where(beside & another).exists():
+            if _owned(job, place, destination, values.get("companion_of")):
                 return False
             changes = {**values, "place": place, "destination": destination}
+            if "caption_status" in values:
+                kept = (_CAPTION_IS_WRITTEN, Image.caption_status)
+                changes["caption_status"] = Case(None, [kept], values["caption_status"])
             if not Image.update(changes).where((Image.id == job.id) & (Image.status == "processing")).execute():
                 raise Withdrawn(f"image {job.id} was taken out of the queue while it was being filed")
             if raw:
                 RawExif.replace(image_id=job.id, tags=raw).execute()
         return True
+
+    def owned(self, job: Job, place: Place, destination: str, companion_of: int | None = None) -> bool:
+        """Return whether a name in one of the folders is another row's."""
+        with self._catalogue.reading():
+            return _owned(job, place, destination, companion_of)
 
     def finish(self, job: Job, status: Final, detail: str, now: float, values: Mapping[str, Any] | None = None) -> None:
         """Make a row final. Its `path` stays until `left` says that the inbox name is gone."""
@@ -205,22 +210,23 @@ class Queue:
     def again(self, image_id: int, path: str, now: float, *, returning: bool) -> bool:
         """Queue a failed row under an inbox name; False when that name is another row's.
 
-        While it is `returning` it keeps its place in `failed/` too, and is not claimed before `returned`.
+        While it is `returning` it keeps its place in `failed/` too, and is not claimed before `returned`. False also
+        where the row is neither failed nor returning any more.
         """
         changes = {
             "status": "queued",
             "path": path,
             "not_before": now,
             "attempts": 0,
-            "error": None,
             "waiting": None,
         }
         if not returning:
-            changes |= {"place": None, "destination": None}
+            changes |= {"error": None, "place": None, "destination": None}
         with self._catalogue.writing():
             if Image.select().where((Image.path == path) & (Image.id != image_id)).exists():
                 return False
-            Image.update(changes).where(Image.id == image_id).execute()
+            if not Image.update(changes).where((Image.id == image_id) & (_FAILED | _RETURNING)).execute():
+                return False
             record(image_id, now, "queued", "asked to try again")
         self.changed.set()
         return True
@@ -228,14 +234,37 @@ class Queue:
     def returning(self) -> list[Job]:
         """List the rows whose file is on its way from `failed/` into the inbox."""
         with self._catalogue.reading():
-            rows = Image.select().where((Image.status == "queued") & Image.destination.is_null(False))
-            return [to_job(row) for row in rows]
+            return [to_job(row) for row in Image.select().where(_RETURNING)]
 
     def returned(self, image_id: int, now: float) -> None:
         """Note that a returning row's file is in the inbox, and only there."""
+        changes = {"error": None, "place": None, "destination": None, "not_before": now}
         with self._catalogue.writing():
-            Image.update(place=None, destination=None, not_before=now).where(Image.id == image_id).execute()
+            # Not one that returned before: it may have been filed since, and has another place.
+            Image.update(changes).where((Image.id == image_id) & _RETURNING).execute()
         self.changed.set()
+
+    def not_returned(self, image_id: int, reason: str, now: float) -> None:
+        """Fail a returning row again, with the error that it had, since its file can't be moved into the inbox."""
+        changes = {"status": "failed", "path": None}
+        with self._catalogue.writing():
+            if Image.update(changes).where((Image.id == image_id) & _RETURNING).execute():
+                record(image_id, now, "failed", reason)
+
+
+_FAILED = Image.status == "failed"
+# On its way from `failed/` into the inbox: see `again`.
+_RETURNING = (Image.status == "queued") & Image.destination.is_null(False)
+# A person's words, written while the file waited: no model is asked for others.
+_CAPTION_IS_WRITTEN = fn.INSTR(fn.COALESCE(Image.edited, ""), "caption") > 0
+
+
+def _owned(job: Job, place: Place, destination: str, companion_of: int | None) -> bool:
+    """Return whether a name is another row's; within a connection of the caller's."""
+    other = (Image.place == place) & (Image.destination == destination) & (Image.id != job.id)
+    beside = (Companion.place == place) & (Companion.destination == destination)
+    another = Companion.image_id != (companion_of or 0)
+    return bool(Image.select().where(other).exists() or Companion.select().where(beside & another).exists())
 
 
 def _oldest(now: float, *columns: Any) -> "ModelSelect[Image]":

@@ -1,7 +1,7 @@
 """Answers about the queue and the catalogue, for the command line and the web: counts, rate, lists, histories."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from peewee import fn
@@ -9,6 +9,7 @@ from peewee import fn
 from daemon.catalogue.database import Catalogue
 from daemon.catalogue.memory import Memory
 from daemon.catalogue.models import Event, Image, Tally
+from daemon.loop import LoopFault
 
 _RATE_SECONDS = 300.0
 
@@ -18,7 +19,8 @@ class Stats:
     """The counts by status, what is paused and why, and how fast it goes.
 
     `rate` is images a second over the last minutes, `seconds_left` what the queue needs at that rate (None
-    where nothing tells), `waiting` the reasons why queued images are not due, with their counts.
+    where nothing tells), `waiting` the reasons why queued images are not due, with their counts, `faults` what the
+    loops of the program fail at, by their names.
     """
 
     counts: dict[str, int]
@@ -28,6 +30,7 @@ class Stats:
     paused: str | None
     paused_since: float | None
     waiting: dict[str, int]
+    faults: dict[str, LoopFault] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -68,6 +71,7 @@ class Reports:
                 paused=pause.get("reason"),
                 paused_since=pause.get("since"),
                 waiting=dict(cast(Any, waiting)),
+                faults=self._memory.faults(),
             )
 
     def in_progress(self) -> bool:

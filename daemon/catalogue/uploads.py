@@ -7,7 +7,7 @@ from daemon.catalogue.database import Catalogue
 from daemon.catalogue.models import Image
 from daemon.catalogue.queue import Queue
 from daemon.catalogue.rows import record
-from daemon.errors import EnvironmentFault
+from daemon.errors import EnvironmentFault, NameRefused
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Uploads:
                 continue
             try:
                 publish(name)
-            except FileExistsError:
+            except (FileExistsError, NameRefused):
                 continue
             return name
         raise EnvironmentFault("the inbox is full of files of that name")

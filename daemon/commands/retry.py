@@ -5,8 +5,8 @@ import sys
 
 from daemon.catalogue import Queue
 from daemon.config import Config
-from daemon.errors import Rejected
-from daemon.filing.requeue import retry
+from daemon.errors import DarkroomError
+from daemon.filing.requeue import Requeue
 from daemon.service import open_catalogue, roots
 
 
@@ -14,11 +14,12 @@ def main(config: Config, args: argparse.Namespace) -> int:
     """Put each file back into the inbox; 1 when one can't be."""
     queue = Queue(open_catalogue(config))
     wanted = queue.failures() if args.failed else args.ids
+    requeue = Requeue(queue, config.folders.inbox, roots(config), config.folders.state)
     refused = 0
     for image_id in wanted:
         try:
-            retry(queue, image_id, config.folders.inbox, roots(config))
-        except Rejected as reason:
+            requeue.retry(image_id)
+        except DarkroomError as reason:
             print(reason, file=sys.stderr)
             refused += 1
     print(f"{len(wanted) - refused} queued again")

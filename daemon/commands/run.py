@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -19,16 +20,20 @@ from daemon.config import Config
 from daemon.consumer import Turn
 from daemon.doctor import rounds
 from daemon.doctor.folders import sweep
+from daemon.errors import EnvironmentFault
 from daemon.filing import recovery
-from daemon.filing.requeue import retry
+from daemon.loop import Strikes
 from daemon.service import Service, open_catalogue, prepare, roots
-from daemon.systemd.heartbeat import Heartbeat, Pulse
+from daemon.systemd.heartbeat import Heartbeat
 from daemon.systemd.notify import Notifier
 
 if TYPE_CHECKING:
     from web.site import Access, Site
 
 _log = logging.getLogger(__name__)
+
+# What an executor's thread may take to end after the parts have stopped.
+_LEAVE_SECONDS = 3.0
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
@@ -39,7 +44,20 @@ def main(config: Config, args: argparse.Namespace) -> int:
     with lock.exclusive(config.folders.state, folders):
         service = Service(config, catalogue, once=args.once)
         undo.finish(catalogue, dict(config.folders.items()), service.thumbnails)
-        return _Once(service).run() if args.once else _serve(service)
+        code = _Once(service).run() if args.once else _serve(service)
+    _leave(code)
+    return code
+
+
+def _leave(code: int) -> None:
+    """End the process at once where a thread waits for a share that does not answer: Python would wait for it."""
+    deadline = time.monotonic() + _LEAVE_SECONDS
+    others = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
+    for thread in others:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in others):
+        logging.shutdown()
+        os._exit(code)
 
 
 def _serve(service: Service) -> int:
@@ -58,19 +76,22 @@ def _serve(service: Service) -> int:
         gc.freeze()
         service.start()
         # Beside the work, not before it: a slow share must not hold up the start.
-        threading.Thread(target=rounds.warn, args=(config,), name="start-up checks").start()
+        checks = threading.Thread(target=rounds.warn, args=(config,), name="start-up checks", daemon=True)
+        checks.start()
         try:
             _log.info("serving %s", url(listener))
-            with Heartbeat(Notifier(os.environ), service.reports, _pulse(service).fault):
+            heartbeat = Heartbeat(
+                Notifier(os.environ), service.reports, service.pulse.fault, service.faults.reporter("heartbeat")
+            )
+            service.other_loops.append(heartbeat.loop)
+            with heartbeat:
                 server.run()
                 _log.info("stopping")
         finally:
             service.stop()
+            # They tidy up behind themselves, where no share holds them up.
+            checks.join(_LEAVE_SECONDS)
     return 0
-
-
-def _pulse(service: Service) -> Pulse:
-    return Pulse(service.watcher, service.consumer, service.queue, service.config.limits.decode_seconds)
 
 
 def _access(config: Config) -> "Access":
@@ -98,7 +119,7 @@ def _site(service: Service) -> "Site":
         min_free_bytes=limits.min_free_mb * 1_000_000,
         health=lambda: {name: Health(ok, detail) for name, (ok, detail) in service.health().items()},
         captions_line=lambda: service.captions_progress().line(),
-        retry=lambda image_id: retry(service.queue, image_id, inbox, roots(config)),
+        retry=service.requeue.retry,
     )
 
 
@@ -118,14 +139,17 @@ class _Once:
         recovery.sweep_uploads(service.config.folders.inbox)
         for _, folder in service.config.folders.items():
             sweep(folder)
+        with suppress(EnvironmentFault):
+            service.faults.clear()
         service.sandbox.start()
         service.hooks.begin()
         try:
             service.watcher.scan_now()
-            service.consumer.run(self._finished)
+            service.consumer.loop.run(self._finished, attempts=Strikes.LIMIT)
             while not self._stopped and (seconds := service.pruner.prune()) is not None:
                 time.sleep(min(seconds, 0.1))
         finally:
+            service.consumer.close()
             service.sandbox.close()
         code = self._report(before)
         service.hooks.drain()
@@ -142,11 +166,12 @@ class _Once:
 
     def _stop(self) -> None:
         self._stopped = True
-        self._service.consumer.stop()
+        self._service.consumer.loop.stop()
         self._service.captioner.stop()
         self._service.hooks.stop()
 
-    def _finished(self, turn: Turn) -> bool:
+    def _finished(self) -> bool:
+        turn = self._service.consumer.turn
         if turn is not Turn.IDLE:
             if turn is Turn.FILED:
                 self._blocked_since = None
@@ -169,7 +194,8 @@ class _Once:
             _log.info("%d stay in the inbox for now%s", stats.counts["queued"], f": {reasons}" if reasons else "")
         if new["failed"] > 0:
             _log.warning("what failed is in %s, with the reasons", self._service.config.folders.failed)
-        return 1 if new["failed"] > 0 or self._service.consumer.paused else 0
+        troubled = self._service.consumer.paused or self._service.consumer.loop.fault
+        return 1 if new["failed"] > 0 or troubled else 0
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

@@ -40,9 +40,10 @@ def _captions(config: Config, catalogue: Catalogue) -> Progress:
 def facts_of(config: Config, reports: Reports) -> dict[str, Any]:
     """Give what `status --json` prints, but for the captions."""
     stats = reports.stats(time.time())
+    pid = lock.running(config.folders.state)
     return {
-        "running": lock.running(config.folders.state) is not None,
-        "pid": lock.running(config.folders.state) or None,
+        "running": pid is not None,
+        "pid": pid or None,
         "total": stats.total,
         **stats.counts,
         "avg_processing_time_ms": stats.avg_processing_time_ms,
@@ -51,6 +52,8 @@ def facts_of(config: Config, reports: Reports) -> dict[str, Any]:
         "paused": stats.paused,
         "paused_since": stats.paused_since,
         "waiting": stats.waiting,
+        # What a process that has died left there is no news of the next one.
+        "faults": {name: vars(fault) for name, fault in stats.faults.items()} if pid is not None else {},
     }
 
 
@@ -60,6 +63,9 @@ def lines_of(facts: dict[str, Any]) -> list[str]:
     lines = [f"darkroom is {running}"]
     if facts["paused"]:
         lines.append(f"PAUSED for {_span(time.time() - facts['paused_since'])}: {facts['paused']}")
+    for name, fault in facts["faults"].items():
+        since = _span(time.time() - fault["since"])
+        lines.append(f"FAULT in the {name} for {since}: {fault['reason']}; it is tried again by itself")
     names = ("queued", "processing", "done", "duplicate", "failed")
     lines.append("  ".join(f"{name} {facts[name]:,}" for name in names))
     if progress_of(facts)[0] == "filing":
@@ -86,6 +92,9 @@ def progress_of(facts: dict[str, Any]) -> tuple[str, str]:
         return "not running", ""
     if facts["paused"]:
         return f"paused: {facts['paused']}", ""
+    if facts["faults"]:
+        name, fault = next(iter(facts["faults"].items()))
+        return f"fault in the {name}: {fault['reason']}", ""
     left = facts["queued"] + facts["processing"]
     if left == sum(facts["waiting"].values()):
         return "waiting" if left else "idle", ""

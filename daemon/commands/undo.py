@@ -7,18 +7,18 @@ import time
 from daemon import disk
 from daemon.care.undo import Undo, alone
 from daemon.config import Config
-from daemon.errors import DarkroomError, Rejected
+from daemon.errors import DarkroomError, NameRefused, Rejected
 from daemon.service import open_catalogue
 from daemon.thumbnails import Thumbnails
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Move each image into --to; 1 when one can't be."""
-    to = args.to.expanduser().absolute()
     try:
+        to = args.to.expanduser().absolute()
         disk.make_path(to)
-    except OSError as error:
-        raise DarkroomError(f"{to} can't be made: {error.strerror}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # ~ of nobody, a NUL
+        raise DarkroomError(f"{args.to} can't be made: {getattr(error, 'strerror', None) or error}") from error
     catalogue = open_catalogue(config)
     refused = moved = 0
     with alone(config.folders.state):
@@ -28,7 +28,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
             try:
                 print(f"image {image_id}: {undo.out(image_id, to)}")
                 moved += 1
-            except Rejected as reason:
+            except (Rejected, NameRefused) as reason:
                 print(reason, file=sys.stderr)
                 refused += 1
     print(f"{moved} moved out")

@@ -31,9 +31,12 @@ def folders(config: Config) -> Iterator[Finding]:
     for name, path in config.folders.items():
         if fresh and not os.path.lexists(path):
             yield Finding(name, f"{path} is made by the first run")
-        else:
+            continue
+        try:
             yield folder(name, path)
-    if config.folders.inbox.is_dir() and config.folders.library.is_dir():
+        except OSError as error:
+            yield Finding(name, f"{path} does not answer: {error.strerror}", "look at its disk or share")
+    if disk.is_folder(config.folders.inbox) and disk.is_folder(config.folders.library):
         yield filing(config)
 
 
@@ -85,7 +88,11 @@ def space(config: Config) -> Iterator[Finding]:
         with suppress(OSError):
             devices.setdefault(path.stat().st_dev, []).append(name)
     for names in devices.values():
-        free = shutil.disk_usage(paths[names[0]]).free // 1_000_000
+        try:
+            free = shutil.disk_usage(paths[names[0]]).free // 1_000_000
+        except OSError as error:
+            yield Finding("space", f"{paths[names[0]]} does not answer: {error.strerror}", "look at its disk or share")
+            continue
         text = f"{free:,} MB free for {', '.join(names)}"
         wanted = config.limits.min_free_mb
         mend = f"make room, or lower min_free_mb ({wanted})" if free < wanted else None
@@ -194,11 +201,12 @@ def _names(folder: Path) -> list[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a doctor left that was killed."""
-    for left in folder.glob(f"{OWN_PREFIX}doctor-*"):
-        number = left.name.split("-")[2]
-        if number.isdecimal() and not psutil.pid_exists(int(number)):
-            _remove(left)
+    """Remove what a doctor left that was killed; what can't be looked at or removed stays for the next time."""
+    with suppress(OSError):
+        for left in folder.glob(f"{OWN_PREFIX}doctor-*"):
+            number = left.name.split("-")[2]
+            if number.isdecimal() and not psutil.pid_exists(int(number)):
+                _remove(left)
 
 
 def _remove(*paths: Path) -> None:

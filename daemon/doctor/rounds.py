@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 
+from daemon import disk
 from daemon.config import Config
 from daemon.doctor import Finding, captions, decoders, folders, system
 
@@ -13,7 +14,7 @@ def everything(config: Config) -> Iterator[Finding]:
     """Look at everything; takes some seconds."""
     yield system.configuration(config)
     yield from quick(config)
-    if config.folders.inbox.is_dir():
+    if disk.is_folder(config.folders.inbox):
         yield folders.events(config)
     yield system.catalogue(config)
     yield from decoders.decoders(config)
@@ -24,7 +25,7 @@ def quick(config: Config) -> Iterator[Finding]:
     """Look at what costs nothing: folders, room, leases, inotify, the clock."""
     yield from folders.folders(config)
     yield from folders.space(config)
-    if config.folders.inbox.is_dir():
+    if disk.is_folder(config.folders.inbox):
         yield folders.leases(config)
         yield system.watches(config)
     yield folders.clocks(config) or system.clock()
@@ -37,4 +38,4 @@ def warn(config: Config) -> None:
             if not finding.ok:
                 _log.warning("%s", finding)
     except Exception:
-        _log.exception("the start-up checks stumbled")
+        _log.exception("the checks at the start could not be done")

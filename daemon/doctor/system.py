@@ -1,6 +1,5 @@
 """Looks at the configuration, the catalogue and the machine."""
 
-import os
 import sqlite3
 import stat
 import time
@@ -13,7 +12,7 @@ from daemon.catalogue.restoring import Restoring
 from daemon.config import Config
 from daemon.doctor import Finding
 from daemon.errors import EnvironmentFault
-from daemon.scan import walk
+from daemon.scan import subfolders, walk
 
 _INOTIFY = Path("/proc/sys/fs/inotify")
 # Other programs watch folders too.
@@ -78,7 +77,7 @@ def watches(config: Config, limits: Path = _INOTIFY) -> Finding:
 
 
 def _folders(inbox: Path) -> int:
-    return sum(1 for _ in os.walk(inbox))
+    return 1 + sum(1 for _ in subfolders(inbox))
 
 
 def clock(now: float | None = None) -> Finding:

@@ -1,7 +1,6 @@
 """Where a file goes, relative to its folder, what its row learns of it, and what is said of one that failed."""
 
 import logging
-import os
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -11,7 +10,7 @@ from daemon import disk, names
 from daemon.catalogue import Job
 from daemon.dates import Taken
 from daemon.develop import Developed
-from daemon.errors import EnvironmentFault
+from daemon.errors import EnvironmentFault, NameRefused
 
 _log = logging.getLogger(__name__)
 
@@ -75,9 +74,12 @@ def write_reason(job: Job, destination: Path) -> None:
     )
     reason = reason_beside(destination)
     try:
-        disk.write_whole(reason, temporary(reason, job.id), text.encode())
+        disk.write_whole(reason, temporary(reason, job.id), text.encode("utf-8", "replace"))
     except FileExistsError:
         _log.debug("image %d: %s is there already", job.id, reason)
+    except NameRefused as refused:
+        # The row says it, too: `list`, `explain` and the API.
+        _log.warning("image %d: the reason can't be written beside the file: %s", job.id, refused)
 
 
 def temporary(destination: Path, image_id: int) -> Path:
@@ -90,7 +92,7 @@ def holds(destination: Path, size: int, sha256: str | None) -> bool | None:
 
     The last is a library that the catalogue has forgotten: its files are adopted, not filed twice.
     """
-    if not os.path.lexists(destination):
+    if not disk.exists(destination):
         return None
     if sha256 is None:
         return False

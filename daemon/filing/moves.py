@@ -14,22 +14,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from daemon import disk
-from daemon.errors import DarkroomError, EnvironmentFault, Postponed, Transient, Withdrawn
+from daemon.errors import EnvironmentFault, Immovable, Postponed, Transient, Withdrawn
 
 _BLOCK = 1 << 20
-
-
-class Immovable(DarkroomError):
-    """Raised when a file can't be moved at all: it can be neither read nor renamed."""
 
 
 def place(fd: int, source: Path, root: Path, destination: Path, temporary: Path, sha256: str) -> None:
     """Make the open file `fd`, whose name is `source`, appear durably as `destination`, below `root`, too.
 
     `temporary` is a free name beside `destination`, `sha256` the hash that a copy must have. Raises FileExistsError
-    when the name is taken, Withdrawn when `source` is gone, Postponed when the bytes are other ones now, OSError with
-    an errno of BAD_NAME, EnvironmentFault for all else that is the destination's fault, Transient when `source` can't
-    be read.
+    when the name is taken, Withdrawn when `source` is gone, Postponed when the bytes are other ones now, NameRefused
+    where the destination can't be called so, EnvironmentFault for all else that is its fault, Transient when `source`
+    can't be read.
     """
     disk.make_folders(root, destination.parent)
     with disk.blaming(str(destination.parent)):
@@ -99,7 +95,8 @@ def _copy_bytes(fd: int, copy: BinaryIO) -> str:
 def place_node(source: Path, root: Path, destination: Path) -> None:
     """Give what can't be opened (a symbolic link, a FIFO, another user's file) the name `destination` too.
 
-    Where no link is to be had it is renamed. Raises FileExistsError, Immovable, EnvironmentFault.
+    Where no link is to be had it is renamed. Raises FileExistsError, Withdrawn, Immovable, NameRefused,
+    EnvironmentFault.
     """
     disk.make_folders(root, destination.parent)
     with disk.blaming(str(destination.parent)):
@@ -120,10 +117,19 @@ def _rename_node(source: Path, destination: Path) -> None:
     except FileExistsError:
         raise
     except OSError as error:
+        if error.errno in disk.BAD_NAME:
+            raise
         if error.errno == errno.EXDEV and source.is_symlink():
             destination.symlink_to(source.readlink())
         else:
             raise Immovable(os.strerror(error.errno or 0)) from error
+
+
+def unlink_second(second: Path, first: Path) -> None:
+    """Remove `second` where it is another name of the file `first`; best effort, after a move that failed."""
+    with suppress(OSError):
+        if os.path.samestat(first.lstat(), second.lstat()):
+            second.unlink()
 
 
 def take_back(destination: Path, source: Path) -> bool:

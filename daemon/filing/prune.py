@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from daemon.scan import subfolders
+
 
 class Pruner:
     """The subfolders that files have left, until they are removed or forgotten."""
@@ -22,9 +24,9 @@ class Pruner:
 
     def remember(self, came_from: Callable[[str], bool]) -> None:
         """Look for empty subfolders that an earlier process has emptied; `came_from` knows the folders of all files."""
-        for folder, folders, files in os.walk(self._inbox):
-            if not folders and not files and came_from(str(Path(folder).relative_to(self._inbox))):
-                self._emptied.add(Path(folder))
+        for folder, is_empty in subfolders(self._inbox):
+            if is_empty and came_from(folder):
+                self._emptied.add(self._inbox / folder)
 
     def note(self, file: Path) -> None:
         """Note that a file has left the inbox."""

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.errors import EnvironmentFault
+from daemon.disk import BAD_NAME
+from daemon.errors import EnvironmentFault, Immovable
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,15 @@ class Source:
 
 
 def source_of(path: Path) -> Source | None:
-    """Describe an inbox file without opening it; None where there is none."""
+    """Describe an inbox file without opening it; None where there is none.
+
+    Raises Immovable where its path is too long to be used, EnvironmentFault.
+    """
     try:
         return Source(path, path.lstat(), None)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if error.errno in BAD_NAME:
+            raise Immovable(f"its path can't be used: {error.strerror}") from error
         raise EnvironmentFault(f"{path}: {error.strerror}") from error

@@ -22,9 +22,19 @@ from daemon.catalogue.captions import CaptionStatus
 from daemon.catalogue.companions import CompanionRows
 from daemon.dates import taken
 from daemon.develop import Developed
-from daemon.errors import EnvironmentFault, Postponed, Transient
+from daemon.errors import EnvironmentFault, Immovable, NameRefused, Postponed, Transient
 from daemon.filing import companions, moves
-from daemon.filing.destination import check_kept, columns, holds, library_name, mirrored, temporary, write_reason
+from daemon.filing.destination import (
+    check_kept,
+    columns,
+    holds,
+    library_name,
+    mirrored,
+    reason_beside,
+    temporary,
+    write_reason,
+)
+from daemon.filing.numbers import Numbers
 from daemon.filing.source import Source
 from daemon.scan import Found
 from daemon.sidecar.store import Sidecars
@@ -33,7 +43,6 @@ from daemon.thumbnails import Thumbnails
 _log = logging.getLogger(__name__)
 
 _FINAL: dict[Place, Final] = {"library": "done", "duplicates": "duplicate", "failed": "failed"}
-_TRIES = 100_000
 
 
 class Filing:
@@ -65,6 +74,7 @@ class Filing:
         self._sidecars = sidecars
         self._companions = beside
         self._caption_status = caption_status
+        self._numbers = Numbers()
 
     def file(self, job: Job, source: Source, developed: Developed) -> str:
         """File a developed image into the library, or as a duplicate; returns what happened, for people."""
@@ -93,11 +103,13 @@ class Filing:
                 source = replace(source, fd=None)
         try:
             return self._move(job, source, "failed", mirrored(job), values, None)
-        except (moves.Immovable, Transient) as error:
-            detail = f"{reason}; it stays in the inbox, since it can't be moved: {error}"
-            stuck = {"error": detail, "place": None, "destination": None}
-            self._queue.finish(job, "failed", detail, time.time(), stuck)
-            return detail
+        except (Immovable, Transient) as error:
+            return self.fail_in_place(job, f"{reason}; it stays in the inbox, since it can't be moved: {error}")
+
+    def fail_in_place(self, job: Job, reason: str) -> str:
+        """Fail a file where it lies, by its row alone; returns what happened, for people."""
+        self._queue.finish(job, "failed", reason, time.time(), {"error": reason, "place": None, "destination": None})
+        return reason
 
     def accompany(
         self, job: Job, source: Source, image_id: int, place: Place, wanted: PurePosixPath | None, sha256: str
@@ -174,38 +186,80 @@ class Filing:
         raw: dict[str, Any] | None,
         name: Callable[[PurePosixPath, int], PurePosixPath] = names.numbered,
     ) -> str:
-        sha256 = values.get("sha256")
-        for candidate in (name(wanted, number) for number in range(_TRIES)):
-            destination = self.roots[place] / candidate
+        destination, held = self._placed(job, source, place, wanted, values, raw, name)
+        try:
+            source.unchanged()
+        except Postponed:
+            if held or moves.take_back(self.roots[place] / destination, source.path):
+                raise
+        planned = replace(
+            job,
+            place=place,
+            destination=str(destination),
+            error=values.get("error"),
+            companion_of=values.get("companion_of"),
+        )
+        return self.complete(planned, place, source)
+
+    def _placed(
+        self,
+        job: Job,
+        source: Source,
+        place: Place,
+        wanted: PurePosixPath,
+        values: dict[str, Any],
+        raw: dict[str, Any] | None,
+        name: Callable[[PurePosixPath, int], PurePosixPath],
+    ) -> tuple[PurePosixPath, bool]:
+        """Make the bytes appear under the first free name; return it, and whether they were there before.
+
+        A filesystem that can't hold the name gets a plainer one.
+        """
+        shapes = list(dict.fromkeys([wanted, names.portable(wanted), names.plainest(wanted)]))
+        for shape in shapes:
             try:
-                held = holds(destination, source.was.st_size, sha256 if source.fd is not None else None)
-                if held is False or not self._queue.plan(job, place, str(candidate), values, raw):
-                    continue
-                if held is None:
-                    self._place(job, source, place, destination, sha256)
-                else:
-                    disk.make_durable(destination)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                portable = names.portable(wanted)
-                if error.errno not in disk.BAD_NAME or wanted == portable:
-                    raise EnvironmentFault(f"{destination}: {error.strerror}") from error
-                return self._move(job, source, place, portable, values, raw, name)
-            try:
-                source.unchanged()
-            except Postponed:
-                if held or moves.take_back(destination, source.path):
+                for number in self._numbers.untried(place, shape):
+                    candidate = name(shape, number)
+                    held = self._try(job, source, place, candidate, values, raw)
+                    if held is not None:
+                        self._numbers.took(place, shape, number)
+                        return candidate, held
+            except NameRefused:
+                if shape is shapes[-1]:
                     raise
-            planned = replace(
-                job,
-                place=place,
-                destination=str(candidate),
-                error=values.get("error"),
-                companion_of=values.get("companion_of"),
-            )
-            return self.complete(planned, place, source)
-        raise EnvironmentFault(f"{self.roots[place] / wanted}: {_TRIES} files have that name already")
+        raise EnvironmentFault(f"{self.roots[place] / wanted}: too many files have that name already")
+
+    def _try(
+        self,
+        job: Job,
+        source: Source,
+        place: Place,
+        candidate: PurePosixPath,
+        values: dict[str, Any],
+        raw: dict[str, Any] | None,
+    ) -> bool | None:
+        """Place the bytes under one name; return None where it is another file's, else whether they were there."""
+        destination, sha256 = self.roots[place] / candidate, values.get("sha256")
+        if place == "failed":
+            # The reason has the longer name; whether it can be had is known only in its folder.
+            disk.make_folders(self.roots[place], destination.parent)
+            if disk.exists(reason_beside(destination)):
+                return None
+        if disk.exists(destination) and self._queue.owned(job, place, str(candidate), values.get("companion_of")):
+            # Asked before the bytes are compared: thousands of files may have had this name.
+            return None
+        held = holds(destination, source.was.st_size, sha256 if source.fd is not None else None)
+        if held is False or not self._queue.plan(job, place, str(candidate), values, raw):
+            return None
+        try:
+            if held:
+                with disk.blaming(str(destination)):
+                    disk.make_durable(destination)
+            else:
+                self._place(job, source, place, destination, sha256)
+        except FileExistsError:
+            return None
+        return held is True
 
     def _place(self, job: Job, source: Source, place: Place, destination: Path, sha256: str | None) -> None:
         root = self.roots[place]

@@ -6,7 +6,8 @@ told of twice. Filing never waits for any of this.
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from daemon.catalogue import Catalogue, Place
@@ -15,6 +16,7 @@ from daemon.catalogue.memory import Memory
 from daemon.config import Hooks as Settings
 from daemon.errors import EnvironmentFault, Transient
 from daemon.hooks.calls import Refused, Way, describe, post, run_command
+from daemon.loop import Loop, LoopFault, Strikes
 
 _log = logging.getLogger(__name__)
 
@@ -35,30 +37,41 @@ class Hooks:
         catalogue: Catalogue,
         roots: Mapping[Place, Path],
         backoff_seconds: float = _BACKOFF_SECONDS,
+        report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
         self._settings = settings
-        self._catalogue = catalogue
         self._feed, self._memory = Feed(catalogue), Memory(catalogue)
         self._roots = roots
         self._backoff_seconds = backoff_seconds
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="hooks", daemon=True)
+        self._begun = False
+        self._strikes = Strikes()
+        self.loop = Loop("hooks", self._step, within=catalogue.session, report=report)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is configured."""
+        return bool(self._settings.command or self._settings.url)
 
     def start(self) -> None:
         """Tell of what happens from now on, and of what happened since an earlier process stopped."""
-        if self.begin():
-            self._thread.start()
+        # Before anything is filed. Where the database is at fault nothing will be, and the first step tries again.
+        with suppress(EnvironmentFault):
+            self.begin()
+        if self.wanted:
+            self.loop.start()
 
     def begin(self) -> bool:
         """Note from where on to tell; False where nothing is configured."""
         known = self._memory.recall(_MEMORY)
-        if not self._settings.command and not self._settings.url:
+        if not self.wanted:
             # Should hooks come back in a year, they must not tell of that year.
             if known is not None:
                 self._memory.remember(_MEMORY, None)
             return False
         if known is None:
             self._memory.remember(_MEMORY, self._feed.last())
+        self._begun = True
         return True
 
     def drain(self) -> None:
@@ -69,26 +82,25 @@ class Hooks:
     def stop(self) -> None:
         """End the loop; what is being told is given up, and told again by the next process."""
         self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(_STOP_SECONDS)
+        self.loop.stop(_STOP_SECONDS)
 
-    def _run(self) -> None:
-        with self._catalogue.session():
-            while not self._stopping.is_set():
-                try:
-                    self._turn()
-                except EnvironmentFault as fault:
-                    _log.debug("hooks: %s", fault)
-                except Exception:
-                    _log.exception("hooks stumbled, and go on")
-                self._stopping.wait(_LOOK_SECONDS)
+    def _step(self) -> float:
+        if not self._begun:
+            self.begin()
+        self._turn()
+        return _LOOK_SECONDS
 
     def _turn(self) -> None:
         number = int(self._memory.recall(_MEMORY) or 0)
         while outcomes := self._feed.after(number, self._settings.on, _BATCH):
             for outcome in outcomes:
-                if self._stopping.is_set() or not self._tell(outcome):
-                    return
+                if self._strikes.out(outcome.number):
+                    _log.warning("hook: image %d: %s; not told", outcome.image_id, self._strikes.reason(outcome.number))
+                else:
+                    with self._strikes.counting(outcome.number):
+                        if self._stopping.is_set() or not self._tell(outcome):
+                            return
+                self._strikes.forget(outcome.number)
                 number = outcome.number
                 self._memory.remember(_MEMORY, number)
 

@@ -16,6 +16,7 @@ from typing import Any
 from daemon import disk
 from daemon.catalogue.captions import Words, together
 from daemon.catalogue.sidecars import SidecarRows
+from daemon.errors import NameRefused
 from daemon.sidecar import xmp
 from daemon.sidecar.fields import NAMESPACE, compose, facts
 
@@ -48,11 +49,15 @@ class Sidecars:
             if self._enabled and disk.size_of(photo) is not None:
                 refusal = self._write(row, path_beside(photo), time.time())
                 if refusal is not None:
-                    _log.warning("image %d: no sidecar: %s", image_id, refusal)
-                    self._rows.skipped(image_id, refusal, time.time())
+                    self.give_up(image_id, refusal)
                     return
             if row["sidecar_due"]:
                 self._rows.written(image_id, row["sidecar_due"])
+
+    def give_up(self, image_id: int, reason: str) -> None:
+        """Note that an image's sidecar can't be written, and why; the next change of the image tries again."""
+        _log.warning("image %d: no sidecar: %s", image_id, reason)
+        self._rows.skipped(image_id, reason, time.time())
 
     def record(self, image_id: int, photo: Path) -> None:
         """Write beside a duplicate what the catalogue would be made anew from; no name is taken from another file."""
@@ -61,7 +66,8 @@ class Sidecars:
             return
         path = path_beside(photo)
         content = compose(row, None, (), time.time()).serialize()
-        with suppress(FileExistsError):
+        # Where the filesystem can't hold the longer name there is no sidecar.
+        with suppress(FileExistsError, NameRefused):
             disk.write_whole(path, path.with_name(f".darkroom-{image_id}.xmp.part"), content)
 
     def _write(self, row: dict[str, Any], path: Path, now: float) -> str | None:
@@ -80,10 +86,12 @@ class Sidecars:
             return None
         temporary = path.with_name(f".darkroom-{row['id']}.xmp.part")
         try:
-            with disk.blaming(str(path.parent)):
+            with disk.blaming(str(path)):
                 _replace(path, temporary, content, new=old is None)
-        except OSError as error:
-            return f"{path.name}: {error.strerror}"
+        except FileExistsError:
+            return f"{path.name} has just been made by another program"
+        except NameRefused as refused:
+            return str(refused)
         return None
 
     def _came_with(self, image_id: int) -> list[xmp.Packet]:

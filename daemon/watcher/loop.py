@@ -9,13 +9,14 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from daemon.errors import DarkroomError, EnvironmentFault
+from daemon.errors import EnvironmentFault
+from daemon.loop import Loop, LoopFault
 from daemon.scan import DEFAULT_IGNORE
 from daemon.watcher.presence import ObserverChoice, Pace, Presence
 from daemon.watcher.sweep import Inlet, SelfCheck, Sweep
@@ -61,31 +62,28 @@ class Watcher:
         observer: ObserverChoice = "auto",
         rescan_seconds: float = 60.0,
         pace: Pace | None = None,
+        report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
         self._inbox, self._rescan_seconds, self._pace = inbox.absolute(), rescan_seconds, pace or Pace()
-        self._wake, self._stopping, self._asked = threading.Event(), threading.Event(), threading.Event()
+        self._wake, self._asked = threading.Event(), threading.Event()
         self._presence = Presence(self._inbox, recursive, observer, self._wake, self._pace)
         self._sweep = Sweep(self._inbox, inlet, ignore, recursive)
         self._self_check = SelfCheck(late_seconds=self._pace.late)
-        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+        self.loop = Loop("watcher", self._step, wake=self._wake, report=report, first_backoff=self._pace.after_error)
         self._check_at, self._sweep_at = 0.0, math.inf
         self._periodic = False  # whether the next sweep is a routine one, by which events are judged
         self._again = False  # whether another follows it
         self._overflow_said = self._swept_at = -math.inf
         self._explained: str | None = ""
-        self._fault: str | None = None
-        self._progress = time.monotonic()
 
     def start(self) -> None:
         """Begin to watch; the inbox need not be there yet."""
-        self._thread.start()
+        self.loop.start()
 
     def stop(self) -> None:
-        """End the thread; returns within 2 s, whatever the thread is waiting for."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(_STOP_SECONDS)
+        """End the thread; returns within seconds, whatever the thread is waiting for."""
+        if self.loop.stop(_STOP_SECONDS):
+            self._presence.release()
 
     def request_scan(self) -> None:
         """Have the whole inbox looked through at once, by the thread."""
@@ -105,32 +103,30 @@ class Watcher:
     @property
     def state(self) -> WatcherState:
         """The state at this moment; from any thread."""
-        polls, reason = self._presence.polls, self._presence.reason
+        polls, reason, fault = self._presence.polls, self._presence.reason, self.loop.fault
         return WatcherState(
             mode="polling" if polls else "events",
             reason=reason,
-            problem=self._presence.gone or self._fault or (None if polls else reason),
+            problem=self._presence.gone or (fault.reason if fault else None) or (None if polls else reason),
             last_scan=self._sweep.last,
             last_scan_seconds=self._sweep.seconds,
-            progress=max(self._progress, self._sweep.progress),
+            progress=max(self.loop.progress, self._sweep.progress),
         )
 
     def alive(self) -> bool:
         """Tell whether the thread lives and has made progress within the last minute."""
-        return self._thread.is_alive() and time.monotonic() - self.state.progress < _STUCK_SECONDS
+        return self.loop.alive and time.monotonic() - self.state.progress < _STUCK_SECONDS
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()  # before the hints are taken, or one could be left lying
-            try:
-                self._step(time.monotonic())
-            except Exception as error:
-                self._stumble(error)
-            self._progress = time.monotonic()
-            self._wake.wait(max(0.0, min(self._check_at, self._sweep_at) - self._progress))
-        self._presence.release()
+    def _step(self) -> float:
+        try:
+            self._turn(time.monotonic())
+        except BaseException:
+            # What was being looked at is found again by looking through all.
+            self._periodic, self._sweep_at = False, time.monotonic()
+            raise
+        return min(self._check_at, self._sweep_at) - time.monotonic()
 
-    def _step(self, now: float) -> None:
+    def _turn(self, now: float) -> None:
         if now >= self._check_at:
             self._check_at = now + self._pace.check
             if self._presence.check(now):
@@ -159,7 +155,7 @@ class Watcher:
             self._sweep_soon(not_before=self._swept_at + self._pace.breath)
         self._self_check.told(hints.files)
         self._sweep.follow(hints)
-        return not self._stopping.is_set()
+        return not self.loop.stopping
 
     def _sweep_soon(self, not_before: float = -math.inf) -> None:
         self._periodic, self._sweep_at = False, max(time.monotonic(), not_before)
@@ -170,9 +166,8 @@ class Watcher:
             _, new = self._sweep.everything(between=self._follow)
         except (FileNotFoundError, NotADirectoryError):
             # Gone since the last look: the next one says so.
-            self._check_at, self._sweep_at = 0.0, time.monotonic() + self._pace.stumble
+            self._check_at, self._sweep_at = 0.0, time.monotonic() + self._pace.after_error
             return
-        self._fault = None
         judged = periodic and self._presence.reason is None
         if judged and (missed := self._self_check.judge(self._inbox, new, time.time())):
             self._presence.distrust(missed)
@@ -200,14 +195,3 @@ class Watcher:
             logger.info("watching the inbox %r, and looking through it every %g s", inbox, every)
         else:
             logger.warning("looking through the inbox %r every %g s: %s", inbox, every, reason)
-
-    def _stumble(self, error: Exception) -> None:
-        fault = str(error) or repr(error)
-        if fault != self._fault:
-            if isinstance(error, DarkroomError | OSError):
-                logger.warning("the inbox can't be looked through, trying again: %s", fault)
-            else:
-                logger.error("the watcher stumbled, and goes on", exc_info=error)
-        self._fault = fault
-        # What was in hand is found again by a sweep.
-        self._periodic, self._sweep_at = False, time.monotonic() + self._pace.stumble

@@ -24,7 +24,7 @@ class Pace:
     `poll` is the shortest interval of polling, `check` that between two looks at the inbox and its watch,
     `retry` when events are tried again after they could not be had, `late` how old a file that only a sweep
     found must be to count against the events, `breath` the least time between sweeps after lost events,
-    `stumble` when to go on after an error.
+    `after_error` when to go on after an error.
     """
 
     poll: float = 2.0
@@ -32,7 +32,7 @@ class Pace:
     retry: float = 300.0
     late: float = 5.0
     breath: float = 1.0
-    stumble: float = 5.0
+    after_error: float = 5.0
 
 
 class Presence:
@@ -115,6 +115,10 @@ class Presence:
             self.reason = advice(error)
             # Gone between two looks: the next one knows more.
             self._retry_at = now + (0.0 if error.errno == errno.ENOENT else self._pace.retry)
+            return True
+        except RecursionError:  # watchdog calls itself for each folder in a folder
+            self.reason = "there are no events for folders that lie a thousand deep in each other"
+            self._retry_at = now + self._pace.retry
             return True
         except RuntimeError as error:  # no more threads to be had
             self.reason = f"no events can be had: {error}"

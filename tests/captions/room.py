@@ -12,10 +12,8 @@ from daemon.catalogue.companions import CompanionRows
 from daemon.catalogue.memory import Memory
 from daemon.catalogue.models import Companion, Image
 from daemon.catalogue.sidecars import SidecarRows
-from daemon.consumer import Consumer, Patience
 from daemon.filing.pairing import Pairing
 from daemon.filing.steps import Filing
-from daemon.folders import Folders
 from daemon.service import roots
 from daemon.sidecar.store import Sidecars
 from daemon.thumbnails import Thumbnails
@@ -48,17 +46,7 @@ class FullRoom(Room):
             caption_status=lambda folder: self.captioner.status_for(folder),
         )
         self.pairing = Pairing(self.companions, self.filing, roots(config), delete_duplicates=deletes)
-        self.consumer = Consumer(
-            self.inbox,
-            self.catalogue,
-            self.queue,
-            Folders(dict(config.folders.items()), memory, memory.expected, config.limits.min_free_mb),
-            self.developer,
-            self.filing,
-            self.pruner,
-            Patience(config.inbox.settle_seconds, config.limits.attempts),
-            self.pairing,
-        )
+        self.consumer = self.new_consumer(self.pairing)
 
     def new_captioner(self, seconds: float = 5.0) -> Captioner:
         """Make a captioner as a new process would."""

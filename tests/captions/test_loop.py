@@ -13,6 +13,7 @@ from daemon.captions.progress import progress
 from daemon.captions.quota import day_ends
 from daemon.captions.settings import Settings
 from daemon.catalogue.models import Image
+from daemon.thumbnails import Size
 from tests.captions.gemini import (
     BLOCKED,
     BROKEN,
@@ -349,5 +350,34 @@ def test_stop_does_not_wait_for_a_hang(make: Make) -> None:
     began = time.monotonic()
     captioner.stop()
     assert time.monotonic() - began < 2
-    assert not captioner.alive()
+    assert not captioner.loop.alive
     assert statuses(room) == ["pending"]
+
+
+def test_an_image_on_which_the_captioner_itself_fails_holds_up_no_other(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong with one, its caption or its sidecar: at the third time it is given up."""
+    room, server = make(photos=3)
+    monkeypatch.setattr("daemon.loop._LAST_SECONDS", 0.01)
+    bad = room.captions.next(time.time())
+    assert bad is not None
+    path, write, broken = room.thumbnails.path, room.sidecars.write, room.columns(3)["sha256"]
+
+    def thumbnail(sha256: str, size: Size) -> Path:
+        return path(sha256, size) if sha256 != bad.sha256 else [][1]
+
+    def sidecar(image_id: int) -> None:
+        if room.columns(image_id)["sha256"] == broken:
+            raise KeyError("sidecar")
+        write(image_id)
+
+    monkeypatch.setattr(room.thumbnails, "path", thumbnail)
+    monkeypatch.setattr(room.sidecars, "write", sidecar)
+    room.captions.edit(3, time.time(), title="The third")
+    room.captioner.loop.run(lambda: "pending" not in statuses(room))
+    assert sorted(map(str, statuses(room))) == ["done", "done", "failed"]
+    assert "an error in darkroom itself: IndexError" in room.columns(bad.id)["caption_error"]
+    assert room.columns(3)["sidecar_due"] == 0
+    assert any(event["event"] == "sidecar" and "KeyError" in event["detail"] for event in room.reports.history(3))
+    assert len(server.asked) == 2

@@ -13,8 +13,6 @@ from daemon import lock
 from daemon.care.explain import Explainer
 from daemon.catalogue.memory import Memory
 from daemon.errors import Rejected
-from daemon.filing.requeue import retry
-from daemon.service import roots
 from tests.captions.room import FullRoom
 from tests.program import darkroom
 from tests.support import Room, jpeg
@@ -63,7 +61,7 @@ def test_what_failed_says_why_and_what_to_do(room: Room) -> None:
     room.drain()
     text = told(room, "failed/a.jpg")
     assert "because not an image: it looks like a poem; to try again: darkroom retry 1" in text
-    retry(room.queue, 1, room.inbox, roots(room.config))
+    room.requeue.retry(1)
     assert "waits in the inbox" in told(room, "failed/a.jpg"), "the place it left is still known by the name"
 
 

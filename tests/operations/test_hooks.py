@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,10 +17,13 @@ from typing import Any
 
 import pytest
 
+from daemon.catalogue import Place
+from daemon.catalogue.feed import Outcome
 from daemon.catalogue.memory import Memory
 from daemon.config import Hooks as Settings
 from daemon.config import load
 from daemon.errors import ConfigError, Rejected, Transient
+from daemon.hooks import calls
 from daemon.hooks.calls import Refused, post
 from daemon.hooks.loop import Hooks
 from daemon.service import roots
@@ -404,6 +407,7 @@ def test_hooks_that_come_back_do_not_tell_of_the_time_without(room: Room) -> Non
         assert web.told == []
 
 
+@pytest.mark.slow
 def test_a_hook_that_hangs_holds_up_nothing_and_is_told_again(tmp_path: Path) -> None:
     with listening() as web:
         web.hold.clear()
@@ -422,6 +426,27 @@ def test_a_hook_that_hangs_holds_up_nothing_and_is_told_again(tmp_path: Path) ->
             wait_until(lambda: len(web.told) >= 6, what="all calls")
         assert web.told[1] == first, "the one that was given up comes again, before the others"
         assert sorted(number for _, number in web.told[1:]) == [1, 2, 3, 4, 5]
+
+
+def test_an_outcome_that_can_not_be_told_holds_up_no_other(
+    room: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    describe = calls.describe
+
+    def faulty(outcome: Outcome, folders: Mapping[Place, Path]) -> dict[str, Any]:
+        if outcome.image_id == 2:
+            raise KeyError("no such column")
+        return describe(outcome, folders)
+
+    monkeypatch.setattr("daemon.hooks.loop.describe", faulty)
+    monkeypatch.setattr("daemon.loop._LAST_SECONDS", 0.01)
+    with listening() as web:
+        hook = hooks(room, url=web.url)
+        hook.begin()
+        file_three(room)
+        hook.loop.run(lambda: len(web.told) == 2)
+        assert web.told == [("done", 1), ("failed", 3)]
+    assert "hook: image 2: an error in darkroom itself: KeyError: 'no such column'; not told" in caplog.text
 
 
 def test_a_single_pass_tells_too(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from daemon.catalogue.reports import Stats
 from daemon.develop import Developed
+from daemon.health import Pulse
 from daemon.service import Service
-from daemon.systemd.heartbeat import Heartbeat, Pulse, sentence
+from daemon.systemd.heartbeat import Heartbeat, sentence
 from daemon.systemd.notify import Notifier
 from tests.program import Program
 from tests.support import Room, jpeg, wait_until
@@ -139,13 +140,14 @@ def test_a_large_image_in_hand_is_no_stuck_consumer(room: Room) -> None:
     pulse = Pulse(service.watcher, service.consumer, service.queue, decode_seconds=0.1, turn_seconds=1)
     service.watcher.start()
     try:
-        service.consumer.progress = time.monotonic() - 60
+        service.consumer.loop.progress = time.monotonic() - 60
         assert "stuck for 60 s" in str(pulse.fault())
         os.truncate(room.put("large.jpg", b""), 100_000_000)
         room.scan()
-        assert room.queue.claim(time.time()) is not None
+        # The watcher has news of it, too, and each has it wait for that moment.
+        wait_until(lambda: room.queue.claim(time.time()) is not None)
         assert pulse.fault() is None, "100 MB may take a slow disk that long"
-        service.consumer.progress = time.monotonic() - 600
+        service.consumer.loop.progress = time.monotonic() - 600
         assert "stuck for 600 s" in str(pulse.fault())
     finally:
         service.watcher.stop()

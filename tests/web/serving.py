@@ -11,7 +11,6 @@ import httpx2
 from PIL import Image
 
 from daemon.catalogue.captions import Captions
-from daemon.filing.requeue import retry
 from daemon.service import roots
 from daemon.thumbnails import Thumbnails
 from tests.support import Room
@@ -41,7 +40,7 @@ class Served:
             min_free_bytes=0,
             health=lambda: self.health,
             captions_line=lambda: "captions are off",
-            retry=lambda number: retry(room.queue, number, room.inbox, roots(room.config)),
+            retry=room.requeue.retry,
         )
         self.access = Access("127.0.0.1", token=token, **access)
 

@@ -88,7 +88,10 @@ class Loop:
         return not self.alive
 
     def run(self, finished: Callable[[], bool] = lambda: False, attempts: float = math.inf) -> None:
-        """Take steps until `stop`, or `finished`, asked after each, says so, or `attempts` of them failed in a row."""
+        """Take steps until `stop`, or `finished`, asked after each, says so, or `attempts` of them failed in a row.
+
+        In the caller's thread KeyboardInterrupt and SystemExit are raised further.
+        """
         done = False
         while not (done or self.stopping or self.failures >= attempts):
             try:
@@ -100,8 +103,11 @@ class Loop:
                         done = finished()
                         if not (done or self.stopping):
                             self._wake.wait(max(0.0, wait))
-            # All there is: even a library that calls sys.exit must not end a thread on which everything depends.
             except BaseException as error:
+                # In a thread of the loop's own that is all there is: even a library that calls sys.exit must not end
+                # it. In the caller's it is meant, and so is Ctrl-C.
+                if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
+                    raise
                 self._failed(error)
                 if self.failures < attempts:
                     self._stopping.wait(self.backoff())

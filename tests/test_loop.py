@@ -162,6 +162,17 @@ def test_in_the_callers_thread_it_ends_when_all_is_done_or_nothing_helps(caplog:
     assert loop.failures == 3
 
 
+@pytest.mark.parametrize("wish", [KeyboardInterrupt, SystemExit])
+def test_in_the_callers_thread_the_wish_to_end_is_no_fault(wish: type[BaseException]) -> None:
+    def step() -> float:
+        raise wish
+
+    loop = Loop("test", step)
+    with pytest.raises(wish):
+        loop.run()
+    assert loop.fault is None
+
+
 def test_strikes_count_what_nobody_foresaw() -> None:
     strikes = Strikes()
     for error in (ValueError("one"), EnvironmentFault("a disk"), ValueError("two")):

@@ -267,7 +267,8 @@ def test_a_file_that_kills_the_process_is_not_tried_for_ever(room: Room) -> None
     assert "a.jpg" in tree(room.failed)
 
 
-def test_an_error_of_our_own_costs_one_image_its_attempts_only(tmp_path: Path) -> None:
+def test_an_error_of_our_own_costs_one_image_its_attempts_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.loop._LAST_SECONDS", 0.05)
     room = Room(tmp_path / "room", "[inbox]\nsettle_seconds = 0.05\n")
     room.put("a.jpg", b"a")
     room.put("b.jpg", b"b")
@@ -329,7 +330,9 @@ def test_a_database_that_fails_while_nothing_is_due_pauses(room: Room, monkeypat
     assert room.consumer.loop.failures == 0
 
 
-@pytest.mark.parametrize("place", ["library", "duplicates", "failed"])
+@pytest.mark.parametrize(
+    "place", ["library", *(pytest.param(place, marks=pytest.mark.slow) for place in ("duplicates", "failed"))]
+)
 def test_many_files_of_one_name_take_linear_time(room: Room, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     """Telephones call every photo image.jpg: no earlier one is looked at again, let alone hashed."""
     looks: list[Path] = []

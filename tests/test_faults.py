@@ -307,6 +307,7 @@ def test_retry_of_a_file_that_can_not_be_read(tmp_path: Path) -> None:
         wait_until(lambda: tree(base / "inbox") == {}, what="an empty inbox")
 
 
+@pytest.mark.slow
 @without_rights
 def test_a_row_that_was_left_on_its_way_out_of_failed_is_put_right(tmp_path: Path) -> None:
     """The state in which an earlier version left such a retry: every start died of it."""

@@ -64,6 +64,7 @@ def test_a_slow_writer_is_never_taken_half_way(tmp_path: Path) -> None:
         assert program.images()[0]["attempts"] == 1
 
 
+@pytest.mark.slow
 def test_kill_and_start_again(tmp_path: Path) -> None:
     photos = {f"{n}.jpg": jpeg((800, 600), seed=n) for n in range(12)}
     with Program(tmp_path / "room") as program:
@@ -198,6 +199,7 @@ def test_folders_that_can_not_be_made(tmp_path: Path) -> None:
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("list",), ("list", "--json"), ("status",), ("doctor",)])
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, words: tuple[str, ...]) -> None:
     (tmp_path / "inbox").mkdir()

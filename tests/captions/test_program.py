@@ -87,6 +87,7 @@ def test_a_key_put_into_the_env_file_wakes_the_captions(tmp_path: Path) -> None:
         assert {asked.key for asked in server.asked} == {"dead", "alive"}
 
 
+@pytest.mark.slow
 def test_once_makes_captions_within_the_quota_and_leaves(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[captions]\nrequests_per_day = 3\n")
     put(tmp_path, 5)

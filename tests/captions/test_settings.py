@@ -55,6 +55,7 @@ def test_a_new_key_is_noticed_without_a_restart(tmp_path: Path, caplog: pytest.L
     assert "one" not in repr(live())
 
 
+@pytest.mark.slow
 def test_a_configuration_that_is_gone_leaves_the_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "config.toml"
     file.write_text(PRIVATE)

@@ -202,6 +202,7 @@ def test_a_file_server_whose_clock_is_off(tmp_path: Path, monkeypatch: pytest.Mo
     assert not finding.ok
 
 
+@pytest.mark.slow
 def test_a_damaged_catalogue(room: Room) -> None:
     for number in range(40):
         room.put(f"{number}.jpg", jpeg(seed=number))

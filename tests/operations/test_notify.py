@@ -112,6 +112,7 @@ class Stuck:
         raise AssertionError("let go at the end of the test")
 
 
+@pytest.mark.slow
 def test_the_watchdog_starves_when_the_consumer_is_stuck(tmp_path: Path) -> None:
     room = Room(tmp_path / "room")
     service, stuck = Service(room.config, room.catalogue), Stuck()

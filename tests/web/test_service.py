@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from tests.program import Program, darkroom, environment
 from tests.support import jpeg, tree, wait_until
@@ -35,6 +36,7 @@ def test_an_upload_is_filed_and_can_be_looked_at(tmp_path: Path) -> None:
         assert (health.status_code, health.json()["data"]["healthy"]) == (200, True)
 
 
+@pytest.mark.slow
 def test_the_program_ends_within_seconds_whoever_listens(tmp_path: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with Program(tmp_path / number.name) as program, client(program) as http:
@@ -50,6 +52,7 @@ def test_the_program_ends_within_seconds_whoever_listens(tmp_path: Path) -> None
             assert "Traceback" not in program.log()
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_a_kill_in_the_next_instant(tmp_path: Path) -> None:
     photos = {f"{seed}.jpg": jpeg(seed=seed) for seed in range(5)}
     for name, photo in photos.items():

@@ -9,7 +9,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -69,7 +70,14 @@ class Watcher:
         self._presence = Presence(self._inbox, recursive, observer, self._wake, self._pace)
         self._sweep = Sweep(self._inbox, inlet, ignore, recursive)
         self._self_check = SelfCheck(late_seconds=self._pace.late)
-        self.loop = Loop("watcher", self._step, wake=self._wake, report=report, first_backoff=self._pace.after_error)
+        self.loop = Loop(
+            "watcher",
+            self._step,
+            wake=self._wake,
+            within=self._watching,
+            report=report,
+            first_backoff=self._pace.after_error,
+        )
         self._check_at, self._sweep_at = 0.0, math.inf
         self._periodic = False  # whether the next sweep is a routine one, by which events are judged
         self._again = False  # whether another follows it
@@ -82,8 +90,7 @@ class Watcher:
 
     def stop(self) -> None:
         """End the thread; returns within seconds, whatever the thread is waiting for."""
-        if self.loop.stop(_STOP_SECONDS):
-            self._presence.release()
+        self.loop.stop(_STOP_SECONDS)
 
     def request_scan(self) -> None:
         """Have the whole inbox looked through at once, by the thread."""
@@ -116,6 +123,15 @@ class Watcher:
     def alive(self) -> bool:
         """Tell whether the thread lives and has made progress within the last minute."""
         return self.loop.alive and time.monotonic() - self.state.progress < _STUCK_SECONDS
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            # In this thread, which nobody waits for: a share may hold watchdog's up. After an error the watch stays.
+            if self.loop.stopping:
+                self._presence.release()
 
     def _step(self) -> float:
         try:

@@ -245,10 +245,12 @@ class Filing:
             disk.make_folders(self.roots[place], destination.parent)
             if disk.exists(reason_beside(destination)):
                 return None
-        if disk.exists(destination) and self._queue.owned(job, place, str(candidate), values.get("companion_of")):
+        held = None
+        if disk.exists(destination):
             # Asked before the bytes are compared: thousands of files may have had this name.
-            return None
-        held = holds(destination, source.was.st_size, sha256 if source.fd is not None else None)
+            if self._queue.owned(job, place, str(candidate), values.get("companion_of")):
+                return None
+            held = holds(destination, source.was.st_size, sha256 if source.fd is not None else None)
         if held is False or not self._queue.plan(job, place, str(candidate), values, raw):
             return None
         try:

@@ -18,8 +18,8 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from daemon.errors import ConfigError
-from daemon.names import check_template, display
-from daemon.scan import DEFAULT_IGNORE
+from daemon.files.names import check_template, display
+from daemon.files.walk import DEFAULT_IGNORE
 
 # The names under which people keep the Gemini key, the first that is set wins.
 _KEY_NAMES = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "geminikey")

@@ -1,16 +1,35 @@
-"""How each part of the running program is: what `/healthz`, `status` and systemd ask."""
+"""How each part of the running program is: what `/healthz`, `status`, `doctor` and systemd ask."""
 
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
-from daemon.captions.loop import Captioner
+from daemon.captions.captioner import Captioner
 from daemon.catalogue import Queue
-from daemon.catalogue.memory import FAULT_PREFIX, Memory
-from daemon.consumer import Consumer
+from daemon.catalogue.settings import FAULT_PREFIX, Memory
 from daemon.errors import EnvironmentFault
+from daemon.filing.consumer import Consumer
+from daemon.inbox.watcher import Watcher
 from daemon.loop import Loop, LoopFault
-from daemon.watcher.loop import Watcher
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look came to. `mend` is what to do about it; None where all is well."""
+
+    subject: str
+    text: str
+    mend: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether there is nothing to do."""
+        return self.mend is None
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.text}" + (f"; {self.mend}" if self.mend else "")
+
 
 # A turn of the idle or paused loop takes at most half a minute.
 _TURN_SECONDS = 90.0

@@ -12,21 +12,22 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
+from daemon.app import prepare, roots
 from daemon.catalogue import Catalogue, Queue
-from daemon.catalogue.memory import Memory
-from daemon.catalogue.reports import Reports
+from daemon.catalogue.settings import Memory
+from daemon.catalogue.stats import Reports
 from daemon.config import Config, load
-from daemon.consumer import Consumer, Patience, Turn
-from daemon.develop import Developed, Exif, Identity
+from daemon.decoding import Developed, Exif
 from daemon.errors import DarkroomError
-from daemon.filing.pairing import Pairing
-from daemon.filing.prune import Pruner
-from daemon.filing.requeue import Requeue
-from daemon.filing.steps import Filing
-from daemon.folders import Folders
-from daemon.scan import walk
-from daemon.service import prepare, roots
-from daemon.thumbnails import Thumbnails
+from daemon.files.mounts import Folders
+from daemon.files.opening import Identity
+from daemon.files.walk import walk
+from daemon.filing.cleanup import Pruner
+from daemon.filing.companions import Pairing
+from daemon.filing.consumer import Consumer, Patience, Turn
+from daemon.filing.filing import Filing
+from daemon.filing.recovery import Requeue
+from daemon.filing.thumbnail_store import Thumbnails
 
 
 def jpeg(size: tuple[int, int] = (64, 48), seed: int = 0, taken: str | None = None) -> bytes:

@@ -9,34 +9,41 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # What a part of the program may import of it. A package stands for all that is in it; itself it may always import.
-LEAVES = {"daemon.errors", "daemon.names", "daemon.scan", "daemon.mounts", "daemon.dates", "daemon.loop"}
+LEAVES = {
+    "daemon.errors",
+    "daemon.files.names",
+    "daemon.files.walk",
+    "daemon.files.mounts",
+    "daemon.filing.dates",
+    "daemon.loop",
+}
 
 # What each package may import beside itself, the errors and the leaves.
 PACKAGES = {
-    "daemon.develop": set[str](),
+    "daemon.decoding": set[str](),
     "daemon.catalogue": set[str](),
-    "daemon.watcher": set[str](),
-    "daemon.sidecar": {"daemon.catalogue", "daemon.disk"},
+    "daemon.inbox": set[str](),
+    "daemon.sidecar": {"daemon.catalogue", "daemon.files.atomic"},
     "daemon.filing": {
         "daemon.catalogue",
-        "daemon.develop",
-        "daemon.disk",
-        "daemon.lock",
-        "daemon.settle",
+        "daemon.decoding",
+        "daemon.files.atomic",
+        "daemon.files.lock",
+        "daemon.files.opening",
         "daemon.sidecar",
-        "daemon.thumbnails",
+        "daemon.filing.thumbnail_store",
     },
     "daemon.hooks": {"daemon.catalogue", "daemon.config"},
-    "daemon.captions": {"daemon.catalogue", "daemon.config", "daemon.sidecar", "daemon.thumbnails"},
+    "daemon.captions": {"daemon.catalogue", "daemon.config", "daemon.sidecar", "daemon.filing.thumbnail_store"},
     "daemon.care": {
         "daemon.catalogue",
         "daemon.config",
-        "daemon.develop",
-        "daemon.disk",
+        "daemon.decoding",
+        "daemon.files.atomic",
         "daemon.filing",
-        "daemon.lock",
+        "daemon.files.lock",
     }
-    | {"daemon.sidecar", "daemon.thumbnails"},
+    | {"daemon.sidecar", "daemon.filing.thumbnail_store"},
 }
 
 MODULES = sorted([*(ROOT / "daemon").rglob("*.py"), *(ROOT / "web").rglob("*.py")])
@@ -45,13 +52,13 @@ MODULES = sorted([*(ROOT / "daemon").rglob("*.py"), *(ROOT / "web").rglob("*.py"
 VENDORS = {
     "peewee": {"daemon.catalogue"},
     "playhouse": {"daemon.catalogue"},
-    "watchdog": {"daemon.watcher.hints"},
-    "PIL": {"daemon.develop"},
-    "pillow_heif": {"daemon.develop"},
-    "exifread": {"daemon.develop"},
-    "rawpy": {"daemon.develop"},
-    "simplejpeg": {"daemon.develop"},
-    "pebble": {"daemon.develop"},
+    "watchdog": {"daemon.inbox.events"},
+    "PIL": {"daemon.decoding"},
+    "pillow_heif": {"daemon.decoding"},
+    "exifread": {"daemon.decoding"},
+    "rawpy": {"daemon.decoding"},
+    "simplejpeg": {"daemon.decoding"},
+    "pebble": {"daemon.decoding"},
     "google": {"daemon.captions"},
     "starlette": {"web"},
     "uvicorn": {"web"},
@@ -96,21 +103,21 @@ def test_vendors_have_one_door(file: Path) -> None:
 @pytest.mark.parametrize("file", MODULES, ids=name)
 def test_arrows_point_one_way(file: Path) -> None:
     module, imported = name(file), own(file)
-    outer = {"daemon.service", "daemon.commands", "daemon.__main__"}
+    outer = {"daemon.app", "daemon.commands", "daemon.__main__"}
     if not within(module, outer):
         assert not [other for other in imported if within(other, outer)], "only the outside imports the wiring"
         if module.startswith("daemon"):
             assert not [other for other in imported if within(other, {"web"})], "daemon knows nothing of the web"
     if within(module, {"web"}):
-        assert not [other for other in imported if within(other, {"daemon.consumer", "daemon.watcher"})]
+        assert not [other for other in imported if within(other, {"daemon.filing.consumer", "daemon.inbox"})]
     if module in LEAVES:
         assert imported <= LEAVES
     if module == "daemon.errors":
         assert not imported
     if within(module, {"daemon.config"}):
         assert imported <= LEAVES | {"daemon.errors"}
-    if within(module, {"daemon.consumer"}):
-        assert not [other for other in imported if within(other, {"daemon.watcher", "daemon.config"})]
+    if within(module, {"daemon.filing.consumer"}):
+        assert not [other for other in imported if within(other, {"daemon.inbox", "daemon.config"})]
     for package, allowed in PACKAGES.items():
         if within(module, {package}):
             assert all(within(other, {package, "daemon.errors", *LEAVES, *allowed}) for other in imported)

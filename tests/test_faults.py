@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from tests.captions.gemini import Gemini
+from tests.captions.gemini_server import Gemini
 from tests.faulty_disk import FaultyDisk, can_mount, faulty_disk
-from tests.operations.test_notify import Manager, manager
 from tests.program import HUMBLE, Program, darkroom, environment
 from tests.support import jpeg, tree, wait_until
+from tests.systemd.test_notify import Manager, manager
 
 # A quick queue, on disks of any size.
 QUICK = "[inbox]\nsettle_seconds = 0.2\nrescan_seconds = 1\n[limits]\nmin_free_mb = 1\n"

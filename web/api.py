@@ -12,17 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from daemon.catalogue.captions import KEPT
-from daemon.catalogue.reports import Reports
 from daemon.catalogue.search import Search, Wanted
+from daemon.catalogue.stats import Reports
 from daemon.errors import Rejected
-from web import views
-from web.envelope import ApiError, success
-from web.site import Site
+from web import models
+from web.context import ApiError, Site, success
+from web.models import MAX_CAPTION, MAX_KEYWORD, MAX_KEYWORDS, STATUSES
 
-STATUSES = ("queued", "processing", "done", "duplicate", "failed")
 PAGE, MAX_PAGE = 50, 500
 MAX_QUERY = 500
-MAX_CAPTION, MAX_KEYWORDS, MAX_KEYWORD = 10_000, 200, 200
 _MAX_BODY = 256 * 1024
 # SQLite's integers end here.
 _MAX_ID = 2**63 - 1
@@ -42,7 +40,7 @@ class Api:
         """List images, newest first."""
         wanted, limit = _wanted(request.query_params), _limit(request.query_params)
         rows = await run_in_threadpool(self._search.page, wanted, limit + 1)
-        shown = [views.summary(self._site, row) for row in rows[:limit]]
+        shown = [models.summary(self._site, row) for row in rows[:limit]]
         if len(rows) <= limit:
             return success(shown, next=None)
         cursor = str(shown[-1]["image_id"])
@@ -99,7 +97,7 @@ class Api:
     def counts(self) -> dict[str, Any]:
         """Read the counts; blocking."""
         with self._site.catalogue.session():
-            return views.stats(self._site, self._reports.stats(time.time()), self._search.captions())
+            return models.stats(self._site, self._reports.stats(time.time()), self._search.captions())
 
     def _row(self, number: int) -> dict[str, Any]:
         row = self._search.image(number)
@@ -110,7 +108,7 @@ class Api:
     def _detail(self, number: int) -> dict[str, Any]:
         with self._site.catalogue.session():
             row = self._row(number)
-            return views.detail(self._site, row, self._search.raw_exif(number), self._reports.history(number))
+            return models.detail(self._site, row, self._search.raw_exif(number), self._reports.history(number))
 
     def _act(self, action: Any) -> None:
         try:

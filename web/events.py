@@ -13,9 +13,8 @@ from starlette.responses import Response, StreamingResponse
 
 from daemon.catalogue.search import Search
 from daemon.errors import EnvironmentFault
-from web import views
-from web.envelope import ApiError
-from web.site import Site
+from web import models
+from web.context import ApiError, Site
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ class Events:
         try:
             while not self._stopping.is_set():
                 lines, counts = await run_in_threadpool(self._look, after)
-                messages = [_message("image", views.event(self._site, line), line["number"]) for line in lines]
+                messages = [_message("image", models.event(self._site, line), line["number"]) for line in lines]
                 if told is None or _differ(told, counts):
                     told = counts
                     messages.append(_message("stats", counts))

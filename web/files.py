@@ -10,13 +10,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
 
 from daemon.catalogue.search import Search
-from daemon.develop import formats
-from daemon.names import component, split
-from daemon.thumbnails import SIZES, Size
+from daemon.decoding import formats
+from daemon.files.names import component, split
+from daemon.filing.thumbnail_store import SIZES, Size
 from web.api import image_id, no_image
-from web.envelope import ApiError
-from web.site import Site
-from web.views import READY
+from web.context import ApiError, Site
+from web.models import READY
 
 _MIMES = {kind.name: kind.mime for kind in vars(formats).values() if isinstance(kind, formats.Format)}
 _FOREVER = "private, max-age=31536000, immutable"

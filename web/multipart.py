@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from web.envelope import ApiError
+from web.context import ApiError
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

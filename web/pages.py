@@ -8,9 +8,8 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from web.envelope import ApiError
-from web.security import COOKIE, cookie_value, matches_token
-from web.site import Access
+from web.context import Access, ApiError
+from web.middleware import COOKIE, cookie_value, matches_token
 
 _STATIC = Path(__file__).parent / "static"
 # Not the mimetypes module: what that says of .js depends on the machine's tables.

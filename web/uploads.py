@@ -11,10 +11,9 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from web.envelope import ApiError, success
-from web.landing import Landing, Receipt
+from web.context import ApiError, Site, success
 from web.multipart import Begin, Data, Multipart
-from web.site import Site
+from web.upload_file import Landing, Receipt
 
 _log = logging.getLogger(__name__)
 

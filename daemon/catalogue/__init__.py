@@ -7,6 +7,6 @@ has left there, so "which files of the inbox are known" is a unique index, not a
 
 from daemon.catalogue.database import Catalogue
 from daemon.catalogue.queue import Queue
-from daemon.catalogue.rows import Final, Job, Place
+from daemon.catalogue.schema import Final, Job, Place
 
 __all__ = ["Catalogue", "Final", "Job", "Place", "Queue"]

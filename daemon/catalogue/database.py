@@ -11,7 +11,7 @@ from pathlib import Path
 import peewee
 from playhouse import migrations
 
-from daemon.catalogue.models import MODELS
+from daemon.catalogue.schema import MODELS
 from daemon.errors import EnvironmentFault, InternalError
 
 _log = logging.getLogger(__name__)

@@ -5,17 +5,31 @@ what turns out not to be the image's fault gives the attempt back. `not_before` 
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from peewee import SQL, Case, ModelSelect, fn
 
 from daemon.catalogue.database import Catalogue
-from daemon.catalogue.intake import take_in
-from daemon.catalogue.models import Companion, Image, RawExif
-from daemon.catalogue.rows import JOB_COLUMNS, Final, Job, Look, Place, Seen, record, to_job
-from daemon.errors import Withdrawn
-from daemon.names import display
+from daemon.catalogue.schema import (
+    JOB_COLUMNS,
+    Companion,
+    Event,
+    FilenameField,
+    Final,
+    Image,
+    Job,
+    Look,
+    Place,
+    RawExif,
+    Seen,
+    new_row,
+    record,
+    to_job,
+)
+from daemon.errors import EnvironmentFault, NameRefused, Withdrawn
+from daemon.files.names import display
 
 
 class Queue:
@@ -270,3 +284,126 @@ def _owned(job: Job, place: Place, destination: str, companion_of: int | None) -
 def _oldest(now: float, *columns: Any) -> "ModelSelect[Image]":
     due = (Image.status == "queued") & (Image.not_before <= now) & Image.destination.is_null()
     return Image.select(*columns).where(due).order_by(Image.id).limit(1)
+
+
+_path = FilenameField()
+# path, id, size_bytes, mtime_ns, status, and whether the file has a place outside the inbox.
+_KNOWN = "SELECT path, id, size_bytes, mtime_ns, status, destination IS NOT NULL FROM image WHERE path IN (%s)"
+
+
+def take_in(files: Sequence[Seen], now: float) -> list[str]:
+    """Make a row for each file that has none; returns the paths that are new or have changed.
+
+    A queued file that has changed is due at once, with all its attempts: it is another file now.
+    """
+    known = _known(files)
+    changed, fresh = [], {}
+    for file in files:
+        row = known.get(file.path)
+        if row is None:
+            fresh[file.path] = file
+        elif row[1:3] != (file.size, file.mtime_ns):
+            _touch(row, file, now)
+            changed.append(file.path)
+    if fresh:
+        _insert(list(fresh.values()), now)
+    return changed + list(fresh)
+
+
+def _known(files: Sequence[Seen]) -> dict[str | None, tuple[Any, ...]]:
+    database = Image._meta.database
+    names = [_path.db_value(file.path) for file in files]
+    rows = database.execute_sql(_KNOWN % ", ".join("?" * len(names)), names)
+    return {_path.python_value(path): tuple(rest) for path, *rest in rows}
+
+
+def _insert(files: list[Seen], now: float) -> None:
+    database = Image._meta.database
+    values = [{**new_row(file, now), "path": _path.db_value(file.path)} for file in files]
+    columns = list(values[0])
+    into = f"INSERT INTO image ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+    cursor = database.cursor()
+    cursor.executemany(into, [list(row.values()) for row in values])
+    # AUTOINCREMENT: the rows of one transaction have consecutive ids that end here.
+    last = cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = 'image'").fetchone()[0]
+    cursor.executemany(
+        "INSERT INTO event (image_id, at, kind, detail) VALUES (?, ?, 'queued', ?)",
+        [
+            (image_id, now, f"found in the inbox as {display(file.path)}")
+            for image_id, file in enumerate(files, last - len(files) + 1)
+        ],
+    )
+
+
+def _touch(row: tuple[Any, ...], file: Seen, now: float) -> None:
+    """Note that a known file has changed: while it waits, while it is worked on, or stuck as failed."""
+    image_id, _, _, status, has_left = row
+    changes: dict[str, Any] = {"size_bytes": file.size, "mtime_ns": file.mtime_ns, "quiet_since": now}
+    if status == "queued":
+        changes |= {"not_before": now, "attempts": 0}
+    elif status == "failed" and not has_left:
+        changes |= {"status": "queued", "not_before": now, "attempts": 0, "error": None}
+        Event.insert(image_id=image_id, at=now, kind="queued", detail="the file has changed").execute()
+    Image.update(changes).where(Image.id == image_id).execute()
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that has arrived whole; `size` is in bytes, `mtime_ns` nanoseconds since 1970."""
+
+    original_name: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class Uploads:
+    """Inserts uploaded files into the queue."""
+
+    def __init__(self, catalogue: Catalogue, queue: Queue) -> None:
+        self._catalogue = catalogue
+        self._queue = queue
+
+    def submit(self, upload: Upload, names: Iterable[str], publish: Callable[[str], None], now: float) -> int:
+        """Queue an upload under the first name that is free, in the inbox and in the queue; returns its id.
+
+        `publish` gives the file that inbox name and raises FileExistsError where the name is taken. It is called
+        inside the transaction: the watcher, which sees the name at once, can't make a row before this one is there.
+        Killed before the commit, the file is one that somebody put into the inbox.
+        """
+        with self._catalogue.writing():
+            image_id = self._insert(upload, self._publish(names, publish), now)
+        self._queue.changed.set()
+        return image_id
+
+    def waiting(self, sha256: str) -> list[tuple[int, str]]:
+        """List the queued uploads with these bytes: ids and inbox names."""
+        with self._catalogue.reading():
+            rows = Image.select(Image.id, Image.path).where((Image.sha256 == sha256) & (Image.status == "queued"))
+            return [(row.id, row.path) for row in rows if row.path is not None]
+
+    def _publish(self, names: Iterable[str], publish: Callable[[str], None]) -> str:
+        for name in names:
+            if Image.select().where(Image.path == name).exists():
+                continue
+            try:
+                publish(name)
+            except (FileExistsError, NameRefused):
+                continue
+            return name
+        raise EnvironmentFault("the inbox is full of files of that name")
+
+    def _insert(self, upload: Upload, path: str, now: float) -> int:
+        image_id = Image.insert(
+            path=path,
+            original_name=upload.original_name,
+            source="upload",
+            created_at=now,
+            not_before=now,
+            size_bytes=upload.size,
+            mtime_ns=upload.mtime_ns,
+            quiet_since=now,
+            sha256=upload.sha256,
+        ).execute()
+        record(image_id, now, "queued", f"uploaded as {path}")
+        return int(image_id)

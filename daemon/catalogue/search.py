@@ -1,13 +1,14 @@
-"""Finds images for the web: pages by id that cost the same at any depth, filters, and full-text search."""
+"""Finds images: pages for lists, filters and full text, and by where a file is or was once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from peewee import fn
+from peewee import Expression, fn
 
 from daemon.catalogue.database import Catalogue
-from daemon.catalogue.models import Event, Image, RawExif
+from daemon.catalogue.schema import Companion, Event, Image, Place, RawExif
+from daemon.files.names import display
 
 _MAX_WORDS = 32
 
@@ -160,3 +161,174 @@ def _words(text: str) -> str:
     if words and words[-1][-1].isalnum() and words[-1][-2:].isalnum() and len(words[-1]) > 1:
         quoted[-1] += " *"
     return " ".join(quoted)
+
+
+class Traces:
+    """Reads only."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def row(self, image_id: int) -> dict[str, Any] | None:
+        """Give an image's columns; None where there is no such row (any more)."""
+        with self._catalogue.reading():
+            row = Image.get_or_none(Image.id == image_id)
+        return None if row is None else dict(row.__data__)
+
+    def in_inbox(self, path: str) -> list[int]:
+        """Find the row of a file that is in the inbox, by its path from there."""
+        return self._ids(Image.path == path)
+
+    def at(self, place: Place, destination: str) -> list[int]:
+        """Find the row of a file that was filed there."""
+        return self._ids((Image.place == place) & (Image.destination == destination))
+
+    def once(self, path: str) -> list[int]:
+        """Find the images that came under a path of the inbox, whatever became of them."""
+        lines = [f"{how} as {display(path)}" for how in ("found in the inbox", "uploaded")]
+        came = (Event.kind == "queued") & Event.detail.in_(lines)
+        with self._catalogue.reading():
+            rows = Event.select(Event.image_id).where(came).order_by(Event.image_id).distinct()
+            return [row.image_id for row in rows]
+
+    def named(self, name: str, limit: int = 20) -> list[int]:
+        """Find the newest images that came under a name, in any folder, or are filed under it."""
+        ids = self._ids(fn.LOWER(Image.original_name) == display(name).lower())
+        return sorted(ids)[-limit:]
+
+    def companion_at(self, place: Place, destination: str) -> list[int]:
+        """Find the image that a companion was filed beside, by where the companion lies."""
+        return self._beside((Companion.place == place) & (Companion.destination == destination))
+
+    def companion_named(self, name: str, folder: str | None = None, limit: int = 20) -> list[int]:
+        """Find the newest images that a companion came with, by its name, in any folder of the inbox or in one."""
+        named = fn.LOWER(Companion.original_name) == display(name).lower()
+        return self._beside(named if folder is None else named & (Companion.folder == display(folder)))[-limit:]
+
+    def companions(self, image_id: int) -> list[tuple[str, Place, str]]:
+        """List what was filed beside an image: the name it came with, the place, the destination."""
+        with self._catalogue.reading():
+            rows = Companion.select().where(Companion.image_id == image_id).order_by(Companion.id)
+            return [(row.original_name, cast(Place, row.place), row.destination) for row in rows]
+
+    def before(self, image_id: int, now: float) -> int:
+        """Count the images that are due earlier than this one."""
+        earlier = (Image.status == "queued") & (Image.not_before <= now) & (Image.id < image_id)
+        with self._catalogue.reading():
+            return int(Image.select().where(earlier).count())
+
+    def _beside(self, condition: Expression) -> list[int]:
+        with self._catalogue.reading():
+            rows = Companion.select(Companion.image_id).where(condition).order_by(Companion.image_id).distinct()
+            return [row.image_id for row in rows]
+
+    def _ids(self, condition: Expression) -> list[int]:
+        with self._catalogue.reading():
+            return [row.id for row in Image.select(Image.id).where(condition).order_by(Image.id)]
+
+
+Kind = Literal["image", "companion"]
+_FINAL = ("done", "duplicate", "failed")
+
+
+@dataclass(frozen=True)
+class Filed:
+    """One file that was filed. `image_id` is the image that it is or belongs to, `sha256` None where nobody knows.
+
+    `folder` and `original_name` are those that it came with.
+    """
+
+    kind: Kind
+    id: int
+    image_id: int
+    status: str
+    place: Place
+    destination: str
+    folder: str
+    original_name: str
+    sha256: str | None
+    mtime_ns: int | None
+
+
+class Inventory:
+    """Reads only."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def total(self) -> tuple[int, int]:
+        """Count the filed files and their bytes."""
+        with self._catalogue.reading():
+            sums = [
+                Image.select(fn.COUNT(Image.id), fn.SUM(Image.size_bytes)).where(_filed()).tuples().first(),
+                Companion.select(fn.COUNT(Companion.id), fn.SUM(Companion.size_bytes)).tuples().first(),
+            ]
+        return sum(one[0] for one in sums), sum(one[1] or 0 for one in sums)
+
+    def after(self, kind: Kind, number: int, limit: int) -> list[Filed]:
+        """List the next files of a kind, by the ids of their rows."""
+        with self._catalogue.reading():
+            if kind == "image":
+                images = Image.select().where(_filed() & (Image.id > number)).order_by(Image.id).limit(limit)
+                return [_image(row) for row in images]
+            rows = Companion.select().where(Companion.id > number).order_by(Companion.id).limit(limit)
+            return [_companion(row) for row in rows]
+
+    def one(self, kind: Kind, number: int) -> Filed | None:
+        """Give one file as its row has it now; None where it is no longer filed."""
+        with self._catalogue.reading():
+            if kind == "image":
+                row = Image.get_or_none(_filed() & (Image.id == number))
+                return None if row is None else _image(row)
+            companion = Companion.get_or_none(Companion.id == number)
+            return None if companion is None else _companion(companion)
+
+    def beside(self, image_id: int) -> list[Filed]:
+        """List the files that came with an image."""
+        with self._catalogue.reading():
+            rows = Companion.select().where(Companion.image_id == image_id).order_by(Companion.id)
+            return [_companion(row) for row in rows]
+
+    def known(self, place: Place, paths: Sequence[str]) -> set[str]:
+        """Pick those of some hundred paths that a row knows, also one whose file is just on its way there."""
+        images = (Image.place == place) & Image.destination.in_(list(paths))
+        companions = (Companion.place == place) & Companion.destination.in_(list(paths))
+        with self._catalogue.reading():
+            found = {row.destination for row in Image.select(Image.destination).where(images)}
+            return found | {row.destination for row in Companion.select(Companion.destination).where(companions)}
+
+
+def _filed() -> Expression:
+    return Image.status.in_(_FINAL) & Image.place.is_null(False) & Image.destination.is_null(False)
+
+
+def _image(row: Image) -> Filed:
+    place = cast(Place, row.place)
+    return Filed(
+        "image",
+        row.id,
+        row.id,
+        row.status,
+        place,
+        row.destination or "",
+        row.folder,
+        row.original_name,
+        row.sha256,
+        row.mtime_ns,
+    )
+
+
+def _companion(row: Companion) -> Filed:
+    place = cast(Place, row.place)
+    return Filed(
+        "companion",
+        row.id,
+        row.image_id,
+        "done",
+        place,
+        row.destination or "",
+        row.folder,
+        row.original_name,
+        row.sha256,
+        None,
+    )

@@ -6,21 +6,19 @@ import sys
 import time
 from collections.abc import Callable
 
-from daemon import lock
-from daemon.captions.loop import Captioner
-from daemon.captions.pause import KEY, recall
-from daemon.captions.progress import progress, roughly
-from daemon.captions.quota import Quota
+from daemon.app import open_catalogue
+from daemon.captions.captioner import Captioner
+from daemon.captions.limits import KEY, Quota, progress, recall, roughly
 from daemon.captions.settings import Live, of
 from daemon.catalogue import Catalogue
 from daemon.catalogue.captions import Captions
-from daemon.catalogue.memory import Memory
-from daemon.catalogue.sidecars import SidecarRows
+from daemon.catalogue.companions import SidecarRows
+from daemon.catalogue.settings import Memory
 from daemon.config import MODEL, Config
 from daemon.errors import ConfigError, Rejected
-from daemon.service import open_catalogue
-from daemon.sidecar.store import Sidecars
-from daemon.thumbnails import Thumbnails
+from daemon.files import lock
+from daemon.filing.thumbnail_store import Thumbnails
+from daemon.sidecar.sidecars import Sidecars
 
 _LOOK_SECONDS = 0.3
 # Nothing is due for so long: another model's quota, or answers that were none. Nobody wants to watch that.

@@ -1,10 +1,30 @@
-"""Say of all that darkroom needs whether it is there, a line each, and how to mend what is not."""
+"""Says of all that darkroom needs whether it is there, a line each, and how to fix what is not."""
 
 import argparse
 import json
+import logging
+import sqlite3
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 
+import daemon
+from daemon.captions.gemini import CaptionError, Client, Limited, Misconfigured
+from daemon.catalogue import Catalogue
+from daemon.catalogue.restore import Restoring
+from daemon.commands import probes
 from daemon.config import Config
-from daemon.doctor.rounds import everything
+from daemon.decoding import Limits
+from daemon.decoding.samples import samples
+from daemon.decoding.sandbox import Sandbox
+from daemon.errors import DarkroomError, EnvironmentFault
+from daemon.files import atomic
+from daemon.files.walk import subfolders, walk
+from daemon.health import Finding
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
@@ -22,3 +42,172 @@ def main(config: Config, args: argparse.Namespace) -> int:
     elif faults:
         print(f"\n{len(faults)} of {len(findings)} to mend")
     return 1 if faults else 0
+
+
+_log = logging.getLogger(__name__)
+
+
+def everything(config: Config) -> Iterator[Finding]:
+    """Look at everything; takes some seconds."""
+    yield configuration(config)
+    yield from quick(config)
+    if atomic.is_folder(config.folders.inbox):
+        yield probes.events(config)
+    yield catalogue(config)
+    yield from decoders(config)
+    yield captions(config)
+
+
+def quick(config: Config) -> Iterator[Finding]:
+    """Look at what costs nothing: folders, room, leases, inotify, the clock."""
+    yield from probes.folders(config)
+    yield from probes.space(config)
+    if atomic.is_folder(config.folders.inbox):
+        yield probes.leases(config)
+        yield watches(config)
+    yield probes.clocks(config) or clock()
+
+
+def warn(config: Config) -> None:
+    """Log what the quick looks find amiss."""
+    try:
+        for finding in quick(config):
+            if not finding.ok:
+                _log.warning("%s", finding)
+    except Exception:
+        _log.exception("the checks at the start could not be done")
+
+
+_INOTIFY = Path("/proc/sys/fs/inotify")
+# Other programs watch folders too.
+_SHARE = 0.8
+
+
+def configuration(config: Config) -> Finding:
+    """Tell what was read, and whether others may read the secrets."""
+    text = str(config.file) if config.file.is_file() else f"there is no {config.file}: all defaults"
+    secrets = config.base / ".env"
+    try:
+        open_to_all = secrets.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
+    except OSError:
+        return Finding("configuration", text)
+    if open_to_all:
+        return Finding("configuration", f"{secrets} can be read by others than its owner", f"chmod 600 {secrets}")
+    return Finding("configuration", f"{text}, secrets from {secrets}")
+
+
+def catalogue(config: Config) -> Finding:
+    """Run SQLite's own check."""
+    file = config.folders.state / "darkroom.db"
+    if not file.is_file():
+        return _lost(config) or Finding("catalogue", "none yet: the first run makes it")
+    try:
+        opened = Catalogue(file)
+        said = opened.check()
+        if said == "ok" and not Restoring(opened).count() and (lost := _lost(config)):
+            return lost
+    except (EnvironmentFault, sqlite3.DatabaseError) as fault:
+        said = str(fault)
+    if said != "ok":
+        mend = f"stop darkroom, move {file} away (and {file.name}-wal, {file.name}-shm), then: darkroom rebuild"
+        return Finding("catalogue", said, mend)
+    return Finding("catalogue", f"{file} is sound")
+
+
+def _lost(config: Config) -> Finding | None:
+    """Tell a library whose catalogue was lost: left alone, its photos would be filed beside once more."""
+    library = config.folders.library
+    if not library.is_dir() or next(walk(library, config.inbox.ignore, recursive=True), None) is None:
+        return None
+    text = "the library holds files, and no image is in the catalogue"
+    return Finding("catalogue", text, "if they were filed by darkroom: stop it, then darkroom rebuild")
+
+
+def watches(config: Config, limits: Path = _INOTIFY) -> Finding:
+    """Compare the folders that are to be watched with what the kernel allows."""
+    try:
+        allowed = int((limits / "max_user_watches").read_text())
+    except (OSError, ValueError):
+        return Finding("inotify", "this system has no such limit")
+    if config.inbox.observer == "polling":
+        return Finding("inotify", "not used")
+    wanted = _folders(config.folders.inbox) if config.inbox.recursive else 1
+    text = f"{wanted:,} folders to watch, {allowed:,} allowed"
+    if wanted <= allowed * _SHARE:
+        return Finding("inotify", text)
+    more = max(524_288, 2 * wanted)
+    line = f"fs.inotify.max_user_watches={more}"
+    return Finding("inotify", text, f"sudo sysctl {line}; for good: echo {line} | sudo tee /etc/sysctl.d/darkroom.conf")
+
+
+def _folders(inbox: Path) -> int:
+    return 1 + sum(1 for _ in subfolders(inbox))
+
+
+def clock(now: float | None = None) -> Finding:
+    """Tell a clock that nobody has set: it is earlier than this program."""
+    now = time.time() if now is None else now
+    made = Path(daemon.__file__).stat().st_mtime
+    text = datetime.fromtimestamp(now, UTC).astimezone().isoformat(" ", "seconds")
+    # A day: the program may have been unpacked in another time zone.
+    if now < made - 86_400:
+        return Finding(
+            "clock", f"it says {text}, before this program was made", "set it: sudo timedatectl set-ntp true"
+        )
+    return Finding("clock", text)
+
+
+_SECONDS = 15.0
+
+
+def captions(config: Config) -> Finding:
+    """Ask for the model's description."""
+    if config.gemini_key is None:
+        return Finding("captions", "off: there is no GEMINI_API_KEY")
+    model = config.captions.model
+    client = Client(config.gemini_key.get_secret_value(), config.gemini_base_url, threading.Event(), _SECONDS)
+    try:
+        client.check(model)
+    except Limited as error:
+        return Finding("captions", f"key and model are good; the quota is used up for now: {error}")
+    except Misconfigured as error:
+        return Finding("captions", str(error), "see https://aistudio.google.com/apikey, and [captions] in config.toml")
+    except CaptionError as error:
+        return Finding("captions", str(error), "look whether this machine reaches the internet; filing goes on without")
+    finally:
+        client.close()
+    return Finding("captions", f"key and model {model} are good")
+
+
+_INSTALL = "install darkroom's dependencies again (pip install --force-reinstall .)"
+
+
+def decoders(config: Config, images: Mapping[str, Callable[[], bytes]] | None = None) -> Iterator[Finding]:
+    """Develop a small image of each format, under the limits that hold for the user's."""
+    images = samples() if images is None else images
+    limits = config.limits
+    sandbox = Sandbox(Limits(limits.file_mb, limits.megapixels, limits.decode_seconds, limits.decode_memory_mb))
+    try:
+        with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
+            for name, make in images.items():
+                yield _decoder(sandbox, Path(folder) / "sample", name, make)
+    except EnvironmentFault as fault:
+        yield Finding("decoders", str(fault), f"raise [limits] decode_memory_mb, or {_INSTALL}")
+    finally:
+        sandbox.close()
+
+
+def _decoder(sandbox: Sandbox, file: Path, name: str, make: Callable[[], bytes]) -> Finding:
+    subject = f"{name} decoder"
+    try:
+        file.write_bytes(make())
+        found = sandbox.develop(file)
+    except EnvironmentFault:
+        raise
+    except DarkroomError as error:
+        return Finding(subject, str(error), _INSTALL)
+    except Exception as error:  # an encoder that is missing or broken: whatever its library raises
+        return Finding(subject, f"no test image can be made: {error!r}", _INSTALL)
+    if found.format != name:
+        return Finding(subject, f"takes it for {found.format}", _INSTALL)
+    return Finding(subject, f"{found.width} by {found.height} pixels")

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from daemon.catalogue import Catalogue
-from daemon.catalogue.reports import Reports
+from daemon.catalogue.stats import Reports
 from daemon.config import Config
-from daemon.names import display
+from daemon.files.names import display
 
 
 def main(config: Config, args: argparse.Namespace) -> int:

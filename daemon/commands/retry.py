@@ -3,11 +3,11 @@
 import argparse
 import sys
 
+from daemon.app import open_catalogue, roots
 from daemon.catalogue import Queue
 from daemon.config import Config
 from daemon.errors import DarkroomError
-from daemon.filing.requeue import Requeue
-from daemon.service import open_catalogue, roots
+from daemon.filing.recovery import Requeue
 
 
 def main(config: Config, args: argparse.Namespace) -> int:

@@ -13,22 +13,20 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from daemon import lock
-from daemon.care import undo
-from daemon.catalogue.memory import Memory
+from daemon.app import Service, open_catalogue, prepare, roots
+from daemon.catalogue.settings import Memory
+from daemon.commands import doctor, undo
+from daemon.commands.probes import sweep
 from daemon.config import Config
-from daemon.consumer import Turn
-from daemon.doctor import rounds
-from daemon.doctor.folders import sweep
 from daemon.errors import EnvironmentFault
+from daemon.files import lock
 from daemon.filing import recovery
+from daemon.filing.consumer import Turn
 from daemon.loop import Strikes
-from daemon.service import Service, open_catalogue, prepare, roots
-from daemon.systemd.heartbeat import Heartbeat
-from daemon.systemd.notify import Notifier
+from daemon.systemd.notify import Heartbeat, Notifier
 
 if TYPE_CHECKING:
-    from web.site import Access, Site
+    from web.context import Access, Site
 
 _log = logging.getLogger(__name__)
 
@@ -62,8 +60,7 @@ def _leave(code: int) -> None:
 
 def _serve(service: Service) -> int:
     # Here, not above: --once needs none of it.
-    from web.app import App
-    from web.server import Server, bind, url
+    from web.app import App, Server, bind, url
 
     config = service.config
     access = _access(config)
@@ -76,7 +73,7 @@ def _serve(service: Service) -> int:
         gc.freeze()
         service.start()
         # Beside the work, not before it: a slow share must not hold up the start.
-        checks = threading.Thread(target=rounds.warn, args=(config,), name="start-up checks", daemon=True)
+        checks = threading.Thread(target=doctor.warn, args=(config,), name="start-up checks", daemon=True)
         checks.start()
         try:
             _log.info("serving %s", url(listener))
@@ -95,7 +92,7 @@ def _serve(service: Service) -> int:
 
 
 def _access(config: Config) -> "Access":
-    from web.site import Access
+    from web.context import Access
 
     token = config.token.get_secret_value() if config.token else None
     return Access(config.web.host, config.web.allowed_hosts, config.web.cors_origins, token)
@@ -103,7 +100,7 @@ def _access(config: Config) -> "Access":
 
 def _site(service: Service) -> "Site":
     """Give the web what it needs of the service, and no more."""
-    from web.site import Health, Site
+    from web.context import Health, Site
 
     config = service.config
     limits, inbox = config.limits, config.folders.inbox

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from daemon.config import Config
 from daemon.errors import ConfigError, DarkroomError
-from daemon.names import display
+from daemon.files.names import display
 from daemon.systemd.units import Flavour, program, unit
 
 _NAME = "darkroom.service"

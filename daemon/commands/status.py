@@ -6,14 +6,14 @@ import sys
 import time
 from typing import Any
 
-from daemon import lock
-from daemon.captions.progress import Progress, progress
+from daemon.captions.limits import Progress, progress
 from daemon.captions.settings import of
 from daemon.catalogue import Catalogue
 from daemon.catalogue.captions import Captions
-from daemon.catalogue.memory import Memory
-from daemon.catalogue.reports import Reports
+from daemon.catalogue.settings import Memory
+from daemon.catalogue.stats import Reports
 from daemon.config import Config
+from daemon.files import lock
 
 
 def main(config: Config, args: argparse.Namespace) -> int:

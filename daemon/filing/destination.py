@@ -1,16 +1,18 @@
-"""Where a file goes, relative to its folder, what its row learns of it, and what is said of one that failed."""
+"""Where a file goes, relative to its folder: the template, the name that is still free, and what its row learns."""
 
 import logging
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from daemon import disk, names
 from daemon.catalogue import Job
-from daemon.dates import Taken
-from daemon.develop import Developed
+from daemon.decoding import Developed
 from daemon.errors import EnvironmentFault, NameRefused
+from daemon.files import atomic, names
+from daemon.filing.dates import Taken
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ def write_reason(job: Job, destination: Path) -> None:
     )
     reason = reason_beside(destination)
     try:
-        disk.write_whole(reason, temporary(reason, job.id), text.encode("utf-8", "replace"))
+        atomic.write_whole(reason, temporary(reason, job.id), text.encode("utf-8", "replace"))
     except FileExistsError:
         _log.debug("image %d: %s is there already", job.id, reason)
     except NameRefused as refused:
@@ -92,17 +94,42 @@ def holds(destination: Path, size: int, sha256: str | None) -> bool | None:
 
     The last is a library that the catalogue has forgotten: its files are adopted, not filed twice.
     """
-    if not disk.exists(destination):
+    if not atomic.exists(destination):
         return None
     if sha256 is None:
         return False
-    with disk.blaming(str(destination)):
-        return disk.size_of(destination) == size and disk.sha256(destination) == sha256
+    with atomic.blaming(str(destination)):
+        return atomic.size_of(destination) == size and atomic.sha256(destination) == sha256
 
 
 def check_kept(kept: Path, sha256: str) -> None:
     """Raise EnvironmentFault unless a filed file still has its bytes: it is read again, not believed."""
-    with disk.blaming(str(kept)):
-        found = disk.sha256(kept)
+    with atomic.blaming(str(kept)):
+        found = atomic.sha256(kept)
     if found != sha256:
         raise EnvironmentFault(f"{kept} no longer holds the bytes that were filed there: run darkroom verify")
+
+
+_TRIES = 1_000_000
+_REMEMBERED = 10_000
+
+
+class Numbers:
+    """The numbers that were used by this process; another process's are found by trying, once."""
+
+    def __init__(self) -> None:
+        self._next: OrderedDict[tuple[str, PurePosixPath], int] = OrderedDict()
+
+    def untried(self, place: str, wanted: PurePosixPath) -> Iterator[int]:
+        """Yield 0, since the plain name may be free again, and then the numbers that were not used yet."""
+        yield 0
+        yield from range(self._next.get((place, wanted), 1), _TRIES)
+
+    def took(self, place: str, wanted: PurePosixPath, number: int) -> None:
+        """Note that a number is used now."""
+        if number == 0:
+            return
+        self._next[place, wanted] = number + 1
+        self._next.move_to_end((place, wanted))
+        if len(self._next) > _REMEMBERED:
+            self._next.popitem(last=False)

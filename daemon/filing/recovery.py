@@ -1,4 +1,4 @@
-"""Finishes or undoes what a crash, or a fault in the middle of filing, has left.
+"""Finishes or undoes what a crash, or a fault in the middle of filing, has left; queues failed images again.
 
 Every function here may itself be killed at any instant and be run again.
 """
@@ -6,17 +6,27 @@ Every function here may itself be killed at any instant and be run again.
 import logging
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from daemon import disk, names
-from daemon.catalogue import Job, Queue
-from daemon.errors import Immovable, NameRefused
-from daemon.filing import moves
-from daemon.filing.destination import temporary
-from daemon.filing.source import Source, source_of
-from daemon.filing.steps import Filing
-from daemon.scan import OWN_PREFIX, Found
+from daemon.catalogue import Job, Place, Queue
+from daemon.errors import (
+    Busy,
+    DarkroomError,
+    EnvironmentFault,
+    Immovable,
+    NameRefused,
+    Postponed,
+    Rejected,
+    Transient,
+    Withdrawn,
+)
+from daemon.files import atomic, lock, names, opening
+from daemon.files.walk import OWN_PREFIX, Found
+from daemon.filing.destination import reason_beside, temporary
+from daemon.filing.filing import Filing
+from daemon.filing.inbox_file import Source, source_of
 
 _log = logging.getLogger(__name__)
 
@@ -51,14 +61,14 @@ def arrived(job: Job, filing: Filing, inbox: Path) -> bool:
         return False
     destination = filing.roots[job.place] / job.destination
     try:
-        with disk.blaming(str(destination.parent)):
+        with atomic.blaming(str(destination.parent)):
             temporary(destination, job.id).unlink(missing_ok=True)
             if not _is_there(job, destination, source):
                 _undo(destination, source)
                 return False
     except NameRefused:  # what can't be called so is not there
         return False
-    with disk.blaming(str(destination)):
+    with atomic.blaming(str(destination)):
         _log.info("image %d: %s", job.id, filing.complete(job, job.place, source))
     return True
 
@@ -66,7 +76,7 @@ def arrived(job: Job, filing: Filing, inbox: Path) -> bool:
 def undo_link(job: Job, filing: Filing, inbox: Path) -> None:
     """Remove the second name that a file of the inbox may have at its destination; best effort."""
     if job.place is not None and job.destination is not None:
-        moves.unlink_second(filing.roots[job.place] / job.destination, inbox / job.path)
+        atomic.unlink_second(filing.roots[job.place] / job.destination, inbox / job.path)
 
 
 def finish_leaving(job: Job, queue: Queue, filing: Filing, inbox: Path) -> None:
@@ -89,16 +99,16 @@ def finish_leaving(job: Job, queue: Queue, filing: Filing, inbox: Path) -> None:
 def _is_there(job: Job, destination: Path, source: Source | None) -> bool:
     """Return whether the destination durably holds the job's bytes."""
     if job.sha256 is not None:
-        if disk.size_of(destination) is None or disk.sha256(destination) != job.sha256:
+        if atomic.size_of(destination) is None or atomic.sha256(destination) != job.sha256:
             return False
-        disk.make_durable(destination)
+        atomic.make_durable(destination)
         return True
     # A symbolic link, a FIFO, another's file: known by being the same thing, or by having been renamed.
-    if not disk.exists(destination):
+    if not atomic.exists(destination):
         return False
     if source is not None and not os.path.samestat(destination.lstat(), source.was):
         return False
-    disk.fsync_folder(destination.parent)
+    atomic.fsync_folder(destination.parent)
     return True
 
 
@@ -108,7 +118,7 @@ def _undo(destination: Path, source: Source | None) -> None:
         here = destination.lstat()
         linked = source is not None and os.path.samestat(here, source.was)
         # Empty: a name reserved on a filesystem without exclusive renames.
-        if linked or (here.st_size == 0 and disk.size_of(destination) == 0):
+        if linked or (here.st_size == 0 and atomic.size_of(destination) == 0):
             destination.unlink()
 
 
@@ -119,10 +129,151 @@ def _is_safe(job: Job, queue: Queue, filing: Filing, source: Source) -> bool:
         kept = filing.roots[job.place] / job.destination
     elif job.sha256 is not None and (twin := queue.filed(job.sha256)) is not None:
         kept = filing.roots["library"] / twin[1]
-    if kept is None or not disk.exists(kept):
+    if kept is None or not atomic.exists(kept):
         return False
-    with disk.blaming(str(source.path)):
+    with atomic.blaming(str(source.path)):
         if os.path.samestat(kept.lstat(), source.was):
             return True
-        same_size = disk.size_of(kept) == disk.size_of(source.path) is not None
-        return same_size and disk.sha256(source.path) == job.sha256 == disk.sha256(kept)
+        same_size = atomic.size_of(kept) == atomic.size_of(source.path) is not None
+        return same_size and atomic.sha256(source.path) == job.sha256 == atomic.sha256(kept)
+
+
+_TRIES = 10_000
+_BUSY_SECONDS = 10.0
+
+
+class Requeue:
+    """Moves failed files back into one inbox; `state` is the folder for the lock."""
+
+    def __init__(self, queue: Queue, inbox: Path, roots: Mapping[Place, Path], state: Path) -> None:
+        self._queue = queue
+        self._inbox = inbox
+        self._failed = roots["failed"]
+        self._lock = state / "retry.lock"
+
+    def retry(self, image_id: int) -> None:
+        """Queue one failed image again.
+
+        Raises Rejected saying why it can't be, EnvironmentFault where a folder is at fault; the image stays failed.
+        """
+        with lock.held(self._lock, _BUSY_SECONDS, "another darkroom retry is at work here: try again after it"):
+            self._finish_all()
+            job = self._queue.failed(image_id)
+            if job is None:
+                raise Rejected(f"image {image_id} is not a failed one")
+            if job.destination is None:
+                self._where_it_lies(job)
+            else:
+                self._from_failed(job, job.destination)
+
+    def bring_back(self) -> None:
+        """Finish for each returning row what a crash has left; one whose file can't be moved fails again."""
+        if not self._queue.returning():
+            return
+        with suppress(Busy), lock.held(self._lock, 0.0, "whoever holds the lock is at it"):
+            self._finish_all()
+
+    def _finish_all(self) -> None:
+        for job in self._queue.returning():
+            try:
+                self._return(job)
+            except DarkroomError as error:
+                _log.warning("image %d: not queued again: %s", job.id, error)
+
+    def _where_it_lies(self, job: Job) -> None:
+        """Queue a file that failed in the inbox, since it could not leave."""
+        if not job.path or not os.path.lexists(self._inbox / job.path):
+            raise Rejected(f"image {job.id}: its file is gone: {job.error}")
+        self._queue.again(job.id, job.path, time.time(), returning=False)
+
+    def _from_failed(self, job: Job, destination: str) -> None:
+        old = self._failed / destination
+        if not atomic.exists(old):
+            raise Rejected(f"image {job.id}: {old} is gone")
+        self._check_readable(job, old)
+        wanted = PurePosixPath(destination).with_name(names.component(job.original_name))
+        # The name that it came with may be one that only the folder `failed` holds, or the other way round.
+        for shape in dict.fromkeys([wanted, names.portable(wanted)]):
+            for number in range(_TRIES):
+                path = names.numbered(shape, number)
+                if not os.path.lexists(self._inbox / path) and self._queue.again(
+                    job.id, str(path), time.time(), returning=True
+                ):
+                    for row in self._queue.returning():
+                        if row.id == job.id:
+                            self._return(row)
+                    return
+        raise Rejected(f"image {job.id}: the inbox is full of files named {names.display(job.original_name)}")
+
+    def _check_readable(self, job: Job, old: Path) -> None:
+        """Raise Rejected where the file can't be read, and so would only fail again."""
+        try:
+            os.close(opening.open_regular(old, root=self._failed))
+        except Rejected:
+            pass  # a link or a pipe: moved without being opened, as when it failed
+        except Postponed as busy:
+            raise Rejected(f"image {job.id}: {names.display(str(old))} is {busy}") from busy
+        except (Transient, Withdrawn) as fault:
+            raise Rejected(f"image {job.id}: {names.display(str(old))}: {fault}") from fault
+
+    def _return(self, job: Job) -> None:
+        """Move one returning row's file; where that can't be done, fail the row again and raise what was wrong."""
+        old = self._failed / str(job.destination)
+        moved: Path | None = None
+        try:
+            if atomic.exists(old):
+                moved = self._appear(job, old)
+                with atomic.blaming(str(old)):
+                    old.unlink(missing_ok=True)
+        except (DarkroomError, OSError) as fault:
+            if moved is not None:
+                with suppress(OSError, DarkroomError):
+                    atomic.take_back(moved, old)
+            self._queue.not_returned(job.id, f"it could not be queued again: {fault}", time.time())
+            if isinstance(fault, EnvironmentFault | Rejected):
+                raise
+            raise Rejected(f"image {job.id}: {fault}") from fault
+        try:
+            reason_beside(old).unlink(missing_ok=True)
+        except OSError as fault:  # a note that is out of date, and no more
+            _log.warning("image %d: %s stays: %s", job.id, reason_beside(old), fault.strerror)
+        self._queue.returned(job.id, time.time())
+
+    def _appear(self, job: Job, old: Path) -> Path | None:
+        """Make the file appear in the inbox, too; return the name that this made, None where it was there before."""
+        for number in range(_TRIES):
+            name = names.numbered(PurePosixPath(job.path), number)
+            # A name that another file took meanwhile is left to it.
+            if number and not self._queue.again(job.id, str(name), time.time(), returning=True):
+                continue
+            new = self._inbox / name
+            try:
+                self._place(job, old, new)
+            except FileExistsError:
+                if _same(old, new):
+                    return None
+            except DarkroomError:
+                # Linked, perhaps, but not durably: the second name must not be taken for a new file.
+                atomic.unlink_second(new, old)
+                raise
+            else:
+                return new
+        raise Rejected(f"image {job.id}: the inbox is full of files named {names.display(job.path)}")
+
+    def _place(self, job: Job, old: Path, new: Path) -> None:
+        with atomic.blaming(str(old)):
+            if atomic.size_of(old) is None:
+                atomic.place_node(old, self._inbox, new)
+                return
+            with old.open("rb") as opened:
+                fd = opened.fileno()
+                atomic.place(fd, old, self._inbox, new, temporary(new, job.id), atomic.sha256(fd))
+
+
+def _same(old: Path, new: Path) -> bool:
+    if not atomic.exists(new):
+        return False
+    with atomic.blaming(str(new)):
+        if os.path.samestat(old.lstat(), new.lstat()):
+            return True
+        return atomic.size_of(old) == atomic.size_of(new) is not None and atomic.sha256(old) == atomic.sha256(new)

@@ -1,6 +1,7 @@
 """Reads and writes XMP packets (Adobe's XMP specification, part 1), keeping properties that it knows nothing of.
 
-What is written has one rdf:Description of properties as elements.
+What is written has one rdf:Description of properties as elements. XMP may come from anybody: a document with a DTD is
+refused before anything is built of it, and so are very large and very deep ones.
 """
 
 import re
@@ -9,8 +10,47 @@ from typing import Any
 from xml.dom import minidom
 from xml.parsers import expat
 
-from daemon.sidecar.xml_guard import Malformed as Malformed
-from daemon.sidecar.xml_guard import check
+_MAX_BYTES = 16 << 20
+_MAX_DEPTH = 64
+# Elements and attributes; a tree of so many takes about 100 MB.
+_MAX_NODES = 50_000
+
+
+class Malformed(Exception):
+    """Raised when a file is no XMP packet that can be used; the message says why."""
+
+
+def check(content: bytes) -> None:
+    """Raise Malformed for a document that may be an attack; the parser itself resolves nothing external."""
+    if len(content) > _MAX_BYTES:
+        raise Malformed(f"larger than {_MAX_BYTES >> 20} MB")
+    depth = nodes = 0
+
+    def refuse(*_: object) -> None:
+        raise Malformed("it has a DTD, which XMP never has")
+
+    def deeper(_name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth, nodes
+        depth += 1
+        nodes += 1 + len(attributes)
+        if nodes > _MAX_NODES:
+            raise Malformed(f"more than {_MAX_NODES} elements")
+        if depth > _MAX_DEPTH:
+            raise Malformed("nested too deeply")
+
+    def up(*_: object) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = deeper
+    parser.EndElementHandler = up
+    try:
+        parser.Parse(content, True)
+    except (expat.ExpatError, ValueError, LookupError) as error:
+        raise Malformed(f"no well-formed XML: {error}") from error
+
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 DC = "http://purl.org/dc/elements/1.1/"

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.captions.gemini import Gemini
+from tests.captions.gemini_server import Gemini
 from tests.program import Program
 from tests.support import jpeg, wait_until
 

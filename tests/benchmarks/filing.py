@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 from PIL import Image, ImageFilter
 
-from daemon.develop import Limits
-from daemon.develop.decode import develop
+from daemon.decoding import Limits
+from daemon.decoding.decode import develop
 
 TWELVE, TWENTY_FOUR = (4000, 3000), (6000, 4000)
 

@@ -13,9 +13,9 @@ from statistics import median
 
 import psutil
 
-from daemon.consumer import Turn
-from daemon.develop import Developed, Limits, worker
-from daemon.develop.sandbox import Sandbox
+from daemon.decoding import Developed, Limits, worker
+from daemon.decoding.sandbox import Sandbox
+from daemon.filing.consumer import Turn
 from tests.campaigns import check, program
 from tests.campaigns.acts import photo
 from tests.campaigns.corpus import poisons

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.captions.gemini import (
+from tests.captions.gemini_server import (
     BLOCKED,
     BROKEN,
     DEAD_KEY,

@@ -8,7 +8,7 @@ import pytest
 
 from daemon import config
 from daemon.captions.settings import Live, Settings
-from tests.captions.gemini import Gemini
+from tests.captions.gemini_server import Gemini
 from tests.program import Program
 from tests.support import jpeg, wait_until
 

@@ -8,11 +8,11 @@ from playhouse import migrations
 
 from daemon.catalogue import Catalogue, Queue, database
 from daemon.catalogue.database import Catalogue as Database
-from daemon.catalogue.memory import Memory
-from daemon.catalogue.models import MODELS, Image
+from daemon.catalogue.schema import MODELS, Image
 from daemon.catalogue.search import Search, Wanted
+from daemon.catalogue.settings import Memory
 from daemon.errors import EnvironmentFault
-from daemon.scan import Found
+from daemon.files.walk import Found
 from tests.support import Room
 
 

@@ -10,13 +10,12 @@ from typing import Any
 import httpx2
 from PIL import Image
 
+from daemon.app import roots
 from daemon.catalogue.captions import Captions
-from daemon.service import roots
-from daemon.thumbnails import Thumbnails
+from daemon.filing.thumbnail_store import Thumbnails
 from tests.support import Room
-from web.app import App
-from web.server import Server, bind, url
-from web.site import Access, Health, Site
+from web.app import App, Server, bind, url
+from web.context import Access, Health, Site
 
 WELL = {"watcher": Health(ok=True, detail="events"), "captioner": Health(ok=True, detail="on")}
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.support import jpeg
 from tests.web.serving import Served
+from web.models import SCHEMAS
 from web.openapi import build
-from web.schemas import SCHEMAS
 
 _ROOT = Path(__file__).parent.parent.parent
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from daemon.catalogue.models import Image
+from daemon.catalogue.schema import Image
 from daemon.errors import Rejected
 from tests.support import jpeg
 from tests.web.serving import Served

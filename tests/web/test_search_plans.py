@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from daemon.catalogue.models import Image
+from daemon.catalogue.schema import Image
 from daemon.catalogue.search import Wanted, _statement
 from tests.support import Room
 

@@ -10,9 +10,9 @@ import pytest
 from daemon.errors import ConfigError
 from tests.support import Room, jpeg
 from tests.web.serving import Served
-from web.security import COOKIE, cookie_value
-from web.server import bind
-from web.site import Access
+from web.app import bind
+from web.context import Access
+from web.middleware import COOKIE, cookie_value
 
 TOKEN = "a-long-random-text"
 

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import jpeg, wait_until
 from tests.web.serving import Served
-from web.site import Health
+from web.context import Health
 
 
 def messages(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:

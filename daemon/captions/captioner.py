@@ -1,0 +1,331 @@
+"""The captioner's loop: one caption at a time, from its own thread, and what each failure of a request means.
+
+Nothing here touches the queue: an image is `done` before it comes here, and stays so whatever happens.
+"""
+
+import hashlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+from daemon.captions import gemini, prompt
+from daemon.captions.limits import Memory, Pauses, Quota, day_ends, progress
+from daemon.captions.settings import Settings
+from daemon.catalogue.captions import Captions, CaptionStatus, Origin, Wanting, Words
+from daemon.errors import EnvironmentFault
+from daemon.filing.thumbnail_store import Thumbnails
+from daemon.loop import Loop, LoopFault, Strikes
+from daemon.sidecar.sidecars import Sidecars
+
+_log = logging.getLogger(__name__)
+
+# What a limit without a date is taken for, and what `drain` waits for: the quota of a minute, not of a day.
+_LIMIT_SECONDS = 60.0
+_DAY_SECONDS = 86400.0
+# Pauses of the whole while the service fails or can't be reached, and waits of the one image, in seconds.
+_PAUSE_SECONDS = (5.0, 600.0)
+_IMAGE_SECONDS = (60.0, 6 * 3600.0)
+# An image's own attempts: with answers that can't be used, and with failures of the service (a day and a half).
+_ANSWERS = 3
+_FAILURES = 10
+# So many images refused in a row, and it is not the images.
+_STRANGE = 3
+
+
+class Verdicts:
+    """Judges failures, with a memory for those that come in a row."""
+
+    def __init__(self, captions: Captions, pauses: Pauses) -> None:
+        self._captions = captions
+        self._pauses = pauses
+        self._troubles = 0
+        self._strange: list[int] = []
+
+    def went_well(self) -> None:
+        """Note that the service has answered as it should."""
+        self._troubles, self._strange = 0, []
+        self._pauses.end("Gemini answers again")
+
+    def decide(self, wanting: Wanting, error: Exception, settings: Settings, now: float) -> float:
+        """Turn what went wrong into the row's next status or a pause of all; returns the seconds to wait."""
+        reason = str(error)
+        match error:
+            case gemini.Limited():
+                return self._limit(wanting, error, settings, now)
+            case gemini.NoModel() if wanting.wanted:
+                self._captions.conclude(wanting.id, "failed", reason, now)
+            case gemini.Misconfigured():
+                return self._stop(reason, settings, now)
+            case gemini.Unavailable() | gemini.Unreachable():
+                return self._back_off(wanting, error, settings, now)
+            case gemini.BadRequest():
+                return self._doubt(wanting, reason, settings, now)
+            case gemini.Blocked() | prompt.Refused():
+                self.went_well()
+                self._captions.conclude(wanting.id, "blocked", reason, now)
+            case _:  # empty, cut off, in another form
+                self.went_well()
+                self._again(wanting, reason, _ANSWERS, now)
+        _log.info("image %d: no caption: %s", wanting.id, reason)
+        return 0.0
+
+    def _limit(self, wanting: Wanting, error: gemini.Limited, settings: Settings, now: float) -> float:
+        if error.per_day:
+            until, what = day_ends(now), "the service's quota of the day is used up"
+        else:
+            seconds = min(error.seconds or _LIMIT_SECONDS, _DAY_SECONDS)
+            until, what = now + seconds, "the service's quota of the minute is used up"
+        if wanting.wanted not in {None, "", settings.model}:
+            # Another model's quota; the usual one's is another matter.
+            self._captions.later(wanting.id, until, what, spent=False)
+            return 0.0
+        self._pauses.begin("limited", f"{what} ({error})", until, settings.fingerprint, now)
+        return until - now
+
+    def _stop(self, reason: str, settings: Settings, now: float) -> float:
+        self._pauses.begin("misconfigured", reason, None, settings.fingerprint, now)
+        return math.inf
+
+    def _back_off(self, wanting: Wanting, error: Exception, settings: Settings, now: float) -> float:
+        first, last = _PAUSE_SECONDS
+        wait = min(last, first * 2.0 ** min(self._troubles, 10))
+        self._troubles += 1
+        if isinstance(error, gemini.Unavailable):
+            # Perhaps it is this image that the service stumbles over: others go first.
+            self._again(wanting, str(error), _FAILURES, now)
+        self._pauses.begin(type(error).__name__, str(error), now + wait, settings.fingerprint, now)
+        return wait
+
+    def _again(self, wanting: Wanting, reason: str, attempts: int, now: float) -> None:
+        if wanting.attempts + 1 >= attempts:
+            self._captions.conclude(wanting.id, "failed", reason, now)
+            return
+        first, last = _IMAGE_SECONDS
+        self._captions.later(wanting.id, now + min(last, first * 4.0**wanting.attempts), reason)
+
+    def _doubt(self, wanting: Wanting, reason: str, settings: Settings, now: float) -> float:
+        """Blame one refused image, but not several in a row."""
+        self._strange.append(wanting.id)
+        if len(self._strange) < _STRANGE:
+            self._captions.conclude(wanting.id, "failed", reason, now)
+            _log.info("image %d: no caption: %s", wanting.id, reason)
+            return 0.0
+        self._captions.fill_in(self._strange)
+        self._strange = []
+        return self._stop(reason, settings, now)
+
+
+_IDLE_SECONDS = 1.0
+_LOOK_SECONDS = 2.0
+_STOP_SECONDS = 3.0
+_REQUEST_SECONDS = 45.0
+_TOKENS = 2048
+
+
+class Captioner:
+    """Asks for captions from `start` to `stop`; `drain` does so in the caller's thread until nothing is due."""
+
+    def __init__(
+        self,
+        captions: Captions,
+        memory: Memory,
+        thumbnails: Thumbnails,
+        sidecars: Sidecars,
+        settings: Callable[[], Settings],
+        *,
+        session: Callable[[], AbstractContextManager[None]] = nullcontext,
+        request_seconds: float = _REQUEST_SECONDS,
+        report: Callable[[LoopFault | None], None] = lambda _: None,
+    ) -> None:
+        self.captions = captions
+        self._thumbnails = thumbnails
+        self._sidecars = sidecars
+        self._settings = settings
+        self._seconds = request_seconds
+        self._memory = memory
+        self._pauses = Pauses(memory)
+        self._verdicts = Verdicts(captions, self._pauses)
+        self._stopping = threading.Event()
+        self.loop = Loop("captioner", self._step, wake=captions.changed, within=session, report=report)
+        self._strikes = Strikes()
+        self._client: tuple[str, gemini.Client] | None = None
+        self._was_on: bool | None = None
+        self._wait = 0.0
+
+    @property
+    def settings(self) -> Settings:
+        """Give the settings as they are now."""
+        return self._settings()
+
+    def status_for(self, folder: str) -> CaptionStatus:
+        """Tell with which caption status a photo of a subfolder of the inbox is filed."""
+        settings = self._settings()
+        if settings.is_private(folder):
+            return "private"
+        return "pending" if settings.key else "off"
+
+    def start(self) -> None:
+        """Begin; says once whether captions are on."""
+        self.loop.start()
+
+    def stop(self) -> None:
+        """End within seconds; an answer that is still awaited is given up, and asked for again another time."""
+        self._stopping.set()
+        self.loop.stop(_STOP_SECONDS)
+
+    def drain(self, turned: Callable[[], object] = lambda: None) -> float | None:
+        """Make the captions that are due, waiting for the minute's quota where need be.
+
+        `turned` is called after each turn. Returns the seconds until more can be done, None when nothing is left.
+        """
+        left: list[float | None] = [None]
+
+        def finished() -> bool:
+            turned()
+            left[0] = self._left()
+            return left[0] != 0.0
+
+        self.loop.run(finished, attempts=Strikes.LIMIT)
+        return left[0] if self.loop.fault is None else self.loop.backoff()
+
+    def _left(self) -> float | None:
+        """Return after how many seconds `drain` could do more: 0 to go on, None where nothing is left."""
+        if self._stopping.is_set() or not self._settings().key or self.captions.count("pending") == 0:
+            return None
+        if self._wait > _LIMIT_SECONDS:
+            return self._wait
+        due = self.captions.next_due()
+        return due - time.time() if due is not None and due - time.time() > _IDLE_SECONDS else 0.0
+
+    def _step(self) -> float:
+        self._wait = self.run_once(time.time())
+        return min(self._wait, _LOOK_SECONDS)
+
+    def run_once(self, now: float) -> float:
+        """Do one turn, at most one request; returns the seconds after which another makes sense.
+
+        Raises what nobody foresaw, and EnvironmentFault; an image on which that happens three times is given up.
+        """
+        for image_id in self.captions.sidecars_due():
+            with self._blamed(image_id, partial(self._sidecars.give_up, image_id)):
+                self._sidecars.write(image_id)
+        return self._turn(now)
+
+    @contextmanager
+    def _blamed(self, image_id: int, give_up: Callable[[str], None]) -> Iterator[None]:
+        """Count what a block raises against an image, and give up at the third time; it is raised further."""
+        try:
+            with self._strikes.counting(image_id):
+                yield
+        except EnvironmentFault:
+            raise
+        except BaseException:
+            if self._strikes.out(image_id):
+                give_up(self._strikes.reason(image_id))
+                self._strikes.forget(image_id)
+            raise
+        self._strikes.forget(image_id)
+
+    def _turn(self, now: float) -> float:
+        settings = self._settings()
+        self._tell(settings, now)
+        if settings.key is None:
+            return _IDLE_SECONDS
+        left = self._pauses.left(settings.fingerprint, now)
+        if left is not None:
+            return left
+        wanting = self.captions.next(now)
+        if wanting is None:
+            due = self.captions.next_due()
+            return _IDLE_SECONDS if due is None else max(0.05, min(_IDLE_SECONDS, due - now))
+        with self._blamed(wanting.id, lambda reason: self.captions.conclude(wanting.id, "failed", reason, now)):
+            return self._work(wanting, settings, now)
+
+    def _work(self, wanting: Wanting, settings: Settings, now: float) -> float:
+        if settings.is_private(wanting.folder):
+            self.captions.conclude(wanting.id, "private", "its folder is private", now)
+            return 0.0
+        try:
+            image = self._thumbnails.path(wanting.sha256, "medium").read_bytes()
+        except OSError as error:
+            self.captions.conclude(wanting.id, "failed", f"its thumbnail can't be read: {error.strerror}", now)
+            return 0.0
+        return self._caption(wanting, image, settings, now)
+
+    def _caption(self, wanting: Wanting, image: bytes, settings: Settings, now: float) -> float:
+        thumb_sha = hashlib.sha256(image).hexdigest()
+        if wanting.wanted is None and (twin := self.captions.twin(thumb_sha, wanting.id)) is not None:
+            self._keep(wanting, *twin, thumb_sha, now)
+            return 0.0
+        model = wanting.wanted or settings.model
+        quota = Quota(self.captions, model, settings.requests_per_minute, settings.requests_per_day)
+        free_at = quota.free_at(now)
+        if free_at > now and wanting.wanted not in {None, "", settings.model}:
+            # Another model's quota must not hold up the usual one's.
+            self.captions.later(wanting.id, free_at, "the quota is used up", spent=False)
+            return 0.0
+        if free_at > now:
+            return free_at - now
+        quota.spend(now)
+        try:
+            words, origin = self._ask(wanting, image, model, settings)
+        except gemini.Stopped:
+            return 0.0
+        except (gemini.CaptionError, prompt.Unusable) as error:
+            return self._verdicts.decide(wanting, error, settings, time.time())
+        self._verdicts.went_well()
+        self._keep(wanting, words, origin, thumb_sha, time.time())
+        return 0.0
+
+    def _ask(self, wanting: Wanting, image: bytes, model: str, settings: Settings) -> tuple[Words, Origin]:
+        if self._client is None or self._client[0] != settings.fingerprint:
+            self._close()
+            fresh = gemini.Client(settings.key or "", settings.base_url, self._stopping, self._seconds)
+            self._client = settings.fingerprint, fresh
+        text = prompt.compose(settings.prompt, settings.language, _facts(wanting) if settings.facts else ())
+        # Cut off once, it may think longer the next time.
+        tokens = _TOKENS << min(wanting.attempts, 3)
+        reply = self._client[1].ask(model, image, text, tokens=tokens)
+        answer = prompt.check(reply.text)
+        words = Words(answer.caption, answer.keywords, None, answer.visible_text)
+        version = prompt.version(settings.prompt, settings.language)
+        return words, Origin(model, version, reply.tokens_in, reply.tokens_out)
+
+    def _keep(self, wanting: Wanting, words: Words, origin: Origin, thumb_sha: str, now: float) -> None:
+        if not self._stopping.is_set() and self.captions.store(wanting.id, words, origin, thumb_sha, now):
+            _log.info("image %d: captioned", wanting.id)
+            self._sidecars.write(wanting.id)
+
+    def _tell(self, settings: Settings, now: float) -> None:
+        """Say once whether captions are on, and again when that changes."""
+        is_on = settings.key is not None
+        if is_on is self._was_on:
+            return
+        self._was_on = is_on
+        if is_on:
+            told = progress(self.captions, self._memory, settings, now).line()
+            _log.info("captions are on (%s): %s", settings.model, told)
+        else:
+            _log.info("captions are off: there is no GEMINI_API_KEY in the environment or in .env")
+
+    def _close(self) -> None:
+        if self._client is not None:
+            self._client[1].close()
+            self._client = None
+
+
+def _facts(wanting: Wanting) -> tuple[str, ...]:
+    """List what is known of a photo, for the prompt."""
+    told = []
+    if wanting.taken_at and wanting.taken_from != "mtime":
+        told.append(f"taken on {wanting.taken_at[:10]}")
+    if wanting.folder:
+        told.append(f"from a folder named {wanting.folder}")
+    camera = " ".join(part for part in (wanting.camera_make, wanting.camera_model) if part)
+    if camera:
+        told.append(f"camera {camera}")
+    return tuple(told)

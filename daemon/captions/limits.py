@@ -1,0 +1,249 @@
+"""When a caption may be asked for: the quota of a minute and of a day, pauses, and how long the rest will take.
+
+Both outlive the process: every request and the pause are in the catalogue.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from math import ceil
+from typing import Protocol, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from daemon.captions.settings import Settings
+from daemon.catalogue.captions import Captions
+
+_MINUTE = 60.0
+
+
+class Ledger(Protocol):
+    """Where requests are written down (the catalogue)."""
+
+    def request(self, model: str, now: float) -> None:
+        """Write down a request that is about to be sent."""
+
+    def requests(self, model: str, since: float) -> list[float]:
+        """List when requests were made, oldest first."""
+
+
+class Quota:
+    """A model's quota; 0 stands for no limit."""
+
+    def __init__(self, ledger: Ledger, model: str, per_minute: int, per_day: int) -> None:
+        self._ledger = ledger
+        self._model = model
+        self.per_minute = per_minute
+        self.per_day = per_day
+
+    def free_at(self, now: float) -> float:
+        """Tell when the next request may be made: `now`, or a later time."""
+        today = self._ledger.requests(self._model, day_began(now))
+        if self.per_day and len(today) >= self.per_day:
+            return day_ends(now)
+        # From the ledger of both days: a minute may lie around midnight.
+        recent = self._ledger.requests(self._model, now - _MINUTE)
+        if self.per_minute and len(recent) >= self.per_minute:
+            return recent[-self.per_minute] + _MINUTE
+        return now
+
+    def spend(self, now: float) -> None:
+        """Count a request; call it before the request is sent."""
+        self._ledger.request(self._model, now)
+
+    def used_today(self, now: float) -> int:
+        """Count the requests since midnight Pacific."""
+        return len(self._ledger.requests(self._model, day_began(now)))
+
+    def seconds_for(self, requests: int, now: float) -> float:
+        """Estimate how long so many requests take, in seconds; what is left of today's quota is counted."""
+        by_minute = requests / self.per_minute * _MINUTE if self.per_minute else 0.0
+        if not self.per_day:
+            return by_minute
+        left = max(0, self.per_day - self.used_today(now))
+        if requests <= left:
+            return by_minute
+        whole_days, rest = divmod(requests - left - 1, self.per_day)
+        last = (rest + 1) / self.per_minute * _MINUTE if self.per_minute else 0.0
+        return day_ends(now) - now + whole_days * 86400 + last
+
+
+def day_began(now: float) -> float:
+    """Tell when the quota's day began: midnight Pacific, where Google's quotas are reset."""
+    local = datetime.fromtimestamp(now, UTC).astimezone(_pacific())
+    return local.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+
+
+def day_ends(now: float) -> float:
+    """Tell when the quota's day ends."""
+    local = datetime.fromtimestamp(now, UTC).astimezone(_pacific())
+    # Of the calendar, not 24 h: two days of the year are longer or shorter.
+    return datetime.combine(local.date() + timedelta(days=1), datetime.min.time(), local.tzinfo).timestamp()
+
+
+def _pacific() -> tzinfo:
+    try:
+        return ZoneInfo("America/Los_Angeles")
+    except ZoneInfoNotFoundError:  # a system without time zones: in summer an hour late, which is the safe side
+        return timezone(timedelta(hours=-8))
+
+
+_log = logging.getLogger(__name__)
+
+KEY = "captions paused"
+_AGAIN_SECONDS = 3600.0
+
+
+class Memory(Protocol):
+    """What outlives the process (the catalogue's settings)."""
+
+    def recall(self, key: str) -> object:
+        """Give what was remembered; None where nothing was."""
+
+    def remember(self, key: str, value: object) -> None:
+        """Keep a JSON value; None forgets."""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A pause; times in seconds since 1970, `until` None means until the configuration changes."""
+
+    reason: str
+    since: float
+    until: float | None
+    fingerprint: str
+
+
+def recall(memory: Memory) -> Pause | None:
+    """Give the pause that this or another process has noted."""
+    noted = cast("dict[str, object] | None", memory.recall(KEY))
+    return Pause(**noted) if noted else None  # type: ignore[arg-type]
+
+
+class Pauses:
+    """The pause of one captioner."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._current = recall(memory)
+        self._said: dict[str, float] = {}
+        self._loud = False
+
+    def left(self, fingerprint: str, now: float) -> float | None:
+        """Tell how many seconds the pause lasts, None for no pause; one whose cause may be gone ends here.
+
+        Infinity stands for "until the configuration changes".
+        """
+        pause = self._current
+        if pause is None:
+            return None
+        if pause.fingerprint != fingerprint:
+            self.end("the configuration has changed")
+            return None
+        if pause.until is None:
+            # `darkroom caption` forgets the pause: somebody is there and wants it tried.
+            if recall(self._memory) is not None:
+                return float("inf")
+            self.end("asked to try again")
+            return None
+        # A clock that was set back must not prolong a pause for ever: none is longer than the day and a bit.
+        if pause.until <= now or pause.until - now > 2 * 86400:
+            return None
+        return pause.until - now
+
+    def begin(self, kind: str, reason: str, until: float | None, fingerprint: str, now: float) -> None:
+        """Pause; one of the same kind as an hour's last is not said again."""
+        since = self._current.since if self._current is not None else now
+        self._current = Pause(reason, since, until, fingerprint)
+        self._memory.remember(KEY, vars(self._current))
+        loud = now - self._said.get(kind, float("-inf")) > _AGAIN_SECONDS
+        if loud:
+            self._said[kind] = now
+            self._loud = True
+        level = logging.WARNING if loud else logging.DEBUG
+        _log.log(level, "captions are paused %s: %s; filing goes on", _until(until), reason)
+
+    def end(self, why: str) -> None:
+        """Note that requests go well, or may, again."""
+        if self._current is None:
+            return
+        _log.log(logging.INFO if self._loud else logging.DEBUG, "captions go on: %s", why)
+        self._current, self._loud = None, False
+        self._memory.remember(KEY, None)
+
+
+def _until(until: float | None) -> str:
+    if until is None:
+        return "until the configuration changes"
+    return f"until {datetime.fromtimestamp(until, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The captions' counts; `per_day` 0 stands for no limit, `seconds_left` None for "nobody knows" (a pause)."""
+
+    on: bool
+    model: str
+    requests_today: int
+    per_day: int
+    waiting: int
+    failed: int
+    blocked: int
+    private: int
+    paused: str | None
+    paused_until: float | None
+    seconds_left: float | None
+
+    def line(self) -> str:
+        """Say it in one line: "captioned 180 of 200 today, 312 waiting, done in about 2 days"."""
+        if not self.on and not self.waiting:
+            return "captions are off"
+        of = f" of {self.per_day:,}" if self.per_day else ""
+        parts = [f"captioned {self.requests_today:,}{of} today", f"{self.waiting:,} waiting"]
+        if self.waiting and self.seconds_left is not None:
+            parts.append(f"done in about {roughly(self.seconds_left)}")
+        if self.failed:
+            parts.append(f"{self.failed:,} failed (darkroom caption --missing asks again)")
+        if self.blocked:
+            parts.append(f"{self.blocked:,} blocked")
+        line = ", ".join(parts)
+        if not self.on:
+            return f"{line}; captions are off: there is no GEMINI_API_KEY"
+        return f"{line}; captions are paused: {self.paused}" if self.paused else line
+
+
+def progress(captions: Captions, memory: Memory, settings: Settings, now: float) -> Progress:
+    """Count the captions."""
+    quota = Quota(captions, settings.model, settings.requests_per_minute, settings.requests_per_day)
+    waiting = captions.count("pending")
+    pause = recall(memory)
+    if pause is not None and (pause.fingerprint != settings.fingerprint or (pause.until or now + 1) <= now):
+        pause = None
+    left: float | None = quota.seconds_for(waiting, now)
+    if settings.key is None or (pause is not None and pause.until is None):
+        left = None
+    elif pause is not None and pause.until is not None and left is not None:
+        left = max(left, pause.until - now)
+    return Progress(
+        on=settings.key is not None,
+        model=settings.model,
+        requests_today=quota.used_today(now),
+        per_day=settings.requests_per_day,
+        waiting=waiting,
+        failed=captions.count("failed"),
+        blocked=captions.count("blocked"),
+        private=captions.count("private"),
+        paused=None if pause is None else pause.reason,
+        paused_until=None if pause is None else pause.until,
+        seconds_left=left,
+    )
+
+
+def roughly(seconds: float) -> str:
+    """Say a time span as people do: "40 s", "12 min", "5 h", "2 days"."""
+    if seconds < 90:
+        return f"{max(1, ceil(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{ceil(seconds / 60)} min"
+    if seconds < 36 * 3600:
+        return f"{ceil(seconds / 3600)} h"
+    return f"{ceil(seconds / 86400)} days"

@@ -1,1 +1,0 @@
-"""What is done with the folders after filing: verify, rebuild, undo, explain."""

@@ -1,0 +1,124 @@
+"""Develops one image file: hashes it, decodes it in full and reads its EXIF.
+
+Runs in the worker process. Whatever the decoders make of hostile bytes leaves here as one of Darkroom's errors.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from io import BufferedReader
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from daemon.decoding import Developed, Exif, Limits, exif, pictures, thumbnails
+from daemon.decoding.formats import CR3, HEAD_BYTES, PNG, RAF, TIFF, Format, describe, identify, is_beginning
+from daemon.decoding.pictures import check_pixels, open_picture, orientation_of
+from daemon.decoding.truncation import checksums_match, ends_early
+from daemon.errors import DarkroomError, Rejected, Transient, Truncated
+from daemon.files.opening import Identity, opened
+
+
+def develop(path: Path, limits: Limits) -> Developed:
+    """Return all that the bytes of one file tell.
+
+    Raises Rejected for what can never be filed, Truncated for what may still be arriving, Transient where a
+    later attempt may go well, Postponed when the file changed meanwhile and Withdrawn when it is gone.
+    """
+    # Decoders warn of much that is wrong with a file; only errors decide about it.
+    with opened(path) as (file, identity), warnings.catch_warnings(action="ignore"):
+        return _develop(file, identity, limits)
+
+
+def _develop(file: BufferedReader, identity: Identity, limits: Limits) -> Developed:
+    if identity.size == 0:
+        raise Truncated("the file is empty")
+    if identity.size > limits.file_mb << 20:
+        raise Rejected(f"{identity.size >> 20} MB, more than the limit of {limits.file_mb} MB")
+    with _explained(file, None, limits):
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        kind = _identified(file)
+    with _explained(file, kind, limits):
+        picture, size = _opened_picture(file, kind, limits)
+        swallowed = pictures.load(picture)
+        orientation = orientation_of(picture, size if kind.raw else None)
+        small, medium = thumbnails.make(picture, orientation)
+        found, warning = _exif(file, kind, picture)
+        if orientation in (5, 6, 7, 8) and not kind.raw:
+            size = size[1], size[0]
+    warning = "; ".join(filter(None, (swallowed, warning))) or None
+    if ends_early(file, kind, decoded=True):
+        raise Truncated(f"the {kind.name} ends early")
+    if kind is PNG and not checksums_match(file):
+        raise Rejected("a damaged PNG: its checksums don't match")
+    return Developed(identity, sha256, kind.name, kind.suffixes, *size, found, small, medium, warning)
+
+
+def _identified(file: BufferedReader) -> Format:
+    kind = identify(file)
+    if kind:
+        return kind
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    if not any(head):
+        raise Truncated("nothing but zeros where an image should begin")
+    if is_beginning(head):
+        raise Truncated("the file ends within its first bytes")
+    raise Rejected(f"not an image: it looks like {describe(head)}")
+
+
+def _opened_picture(file: BufferedReader, kind: Format, limits: Limits) -> tuple[Image.Image, tuple[int, int]]:
+    """Return the picture, not decoded yet, and the size of the image in pixels: of a RAW file upright."""
+    if kind.raw:
+        from daemon.decoding.pictures import open_raw
+
+        return open_raw(file, limits)
+    picture = open_picture(file, kind)
+    check_pixels(picture.size, limits)
+    return picture, picture.size
+
+
+def _exif(file: BufferedReader, kind: Format, picture: Image.Image) -> tuple[Exif, str | None]:
+    if kind is TIFF or (kind.raw and kind not in (RAF, CR3)):
+        return exif.read_file(file)
+    block = picture.info.get("exif")
+    if not block and kind is PNG:
+        block = _hex_profile(picture.info.get("Raw profile type exif"))
+    found, warning = exif.read_block(block if isinstance(block, bytes) else None)
+    original = picture.info.get("original_orientation")  # pillow-heif resets the tag in the block
+    if original:
+        found = replace(found, orientation=original, raw=found.raw | {"Image Orientation": original})
+    return found, warning
+
+
+def _hex_profile(text: object) -> bytes | None:
+    """Return the EXIF block that ImageMagick writes into PNG as text: name, length, lines of hexadecimal."""
+    try:
+        return bytes.fromhex("".join(str(text).split()[2:]))
+    except ValueError:
+        return None
+
+
+@contextmanager
+def _explained(file: BufferedReader, kind: Format | None, limits: Limits) -> Iterator[None]:
+    """Turn whatever a decoder raises, which may be anything, into an error that says what it means."""
+    try:
+        yield
+    except DarkroomError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        if isinstance(error, OSError) and error.errno:
+            raise Transient(f"can't be read: {error.strerror}") from error
+        if kind and ends_early(file, kind, decoded=False):
+            raise Truncated(f"the {kind.name} ends early") from error
+        # Decoders report it in words of their own; libheif's "security limit" is about the file, not about us.
+        if isinstance(error, MemoryError) or ("memory" in reason.lower() and "limit" not in reason.lower()):
+            raise Transient(f"needs more than the limit of {limits.memory_mb} MB to decode") from error
+        if kind is None:
+            raise Transient(f"can't be read: {reason}") from error
+        if isinstance(error, UnidentifiedImageError) or not reason:
+            reason = "its header makes no sense"
+        raise Rejected(f"a damaged {kind.name}: {reason}") from error

@@ -1,0 +1,281 @@
+"""Opens files with suspicion, and decides whether one is complete: the kernel's read lease, else a quiet time."""
+
+import errno
+import fcntl
+import os
+import pwd
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
+from io import BufferedReader
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, Withdrawn
+from daemon.files.mounts import filesystem, is_network
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_GONE = (errno.ENOENT, errno.ENOTDIR)
+_DENIED = (errno.EACCES, errno.EPERM)
+# The process, the machine or the mount is at fault, whatever the file.
+_ENVIRONMENT = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENODEV, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN}
+    | {
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.ECONNABORTED,
+    }
+)
+_BUSY_SECONDS = 2.0
+
+
+def open_regular(path: Path, *, root: Path | None = None) -> int:
+    """Open a regular file for reading and return its descriptor; never follow a link, never wait for a pipe.
+
+    With `root` (the inbox) no folder between it and the file may be a link either, and a missing root is
+    not taken for a missing file. Raises Withdrawn (gone), Rejected (link, pipe, socket, device, folder),
+    Postponed (another program has a lease on it), Transient (permission, a fault of this one file) or
+    EnvironmentFault (of the disk, mount or machine).
+    """
+    try:
+        for folder in _folders_between(root, path):
+            if stat.S_ISLNK(os.lstat(folder).st_mode):
+                raise Rejected(f"lies behind a symbolic link ({folder.name!r}); move the file itself into the inbox")
+        _require_regular(path, os.lstat(path))
+        # O_NONBLOCK: neither a pipe put there just now nor somebody's write lease (Samba) may hold us up.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise _translated(error, path, root) from error
+    try:
+        _require_regular(path, os.fstat(fd))
+    except Rejected:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _folders_between(root: Path | None, path: Path) -> list[Path]:
+    if root is None:
+        return []
+    return [parent for parent in reversed(path.parents) if parent != root and parent.is_relative_to(root)]
+
+
+def _require_regular(path: Path, info: os.stat_result) -> None:
+    if stat.S_ISREG(info.st_mode):
+        return
+    kind = _KINDS.get(stat.S_IFMT(info.st_mode), "no regular file")
+    target = ""
+    if stat.S_ISLNK(info.st_mode):
+        with suppress(OSError):
+            target = f" to {str(path.readlink())!r}"
+    raise Rejected(f"is {kind}{target}, not a regular file; put the photo itself into the inbox")
+
+
+def _translated(error: OSError, path: Path, root: Path | None) -> Exception:
+    code, reason = error.errno, error.strerror or str(error)
+    if code in _ENVIRONMENT:
+        return EnvironmentFault(f"{path.name!r} in the inbox can't be opened: {reason}")
+    if root is not None and (fault := _root_fault(root)):
+        return EnvironmentFault(f"the inbox {str(root)!r} can't be read: {fault}")
+    if code in _GONE:
+        return Withdrawn("no longer in the inbox")
+    if code in _DENIED:
+        return Transient(f"permission denied: {_denied_by(path)}; give darkroom the right to read it")
+    if code == errno.EAGAIN:
+        return Postponed("in use: another program holds a lease on the file", _BUSY_SECONDS)
+    if code == errno.ELOOP:
+        return Rejected("is a symbolic link, not a regular file; put the photo itself into the inbox")
+    if code == errno.ENXIO:
+        return Rejected("is a socket or device, not a regular file; put the photo itself into the inbox")
+    if code == errno.ENAMETOOLONG:
+        return Rejected("its path is too long to be opened; give it a shorter name or a folder nearer the inbox")
+    # EIO and ESTALE with a root that can be read: this file's own bad luck, so the queue goes on.
+    return Transient(f"can't be opened: {reason}")
+
+
+def _root_fault(root: Path) -> str | None:
+    try:
+        with os.scandir(root) as entries:
+            next(entries, None)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _denied_by(path: Path) -> str:
+    """Describe the nearest thing on the way whose owner and mode can be seen."""
+    for place in (path, *path.parents):
+        with suppress(OSError):
+            info = os.lstat(place)
+            try:
+                owner = pwd.getpwuid(info.st_uid).pw_name
+            except KeyError:
+                owner = f"user {info.st_uid}"
+            what = "" if place == path else f"its folder {place.name!r} is "
+            return f"{what}owned by {owner}, mode {stat.S_IMODE(info.st_mode):04o}"
+    return "its folders can't be entered"
+
+
+class LeaseState(Enum):
+    """What the kernel answered."""
+
+    GRANTED = "nobody has the file open for writing"
+    HELD_BY_WRITER = "a process has the file open for writing, or mapped writable"
+    UNSUPPORTED = "leases tell nothing here"
+
+
+class Lease:
+    """A read lease on an open file, as a context manager; `state` is the kernel's answer.
+
+    While it is granted a process that opens the file for writing waits in `open()`, at most
+    /proc/sys/fs/lease-break-time seconds (45): keep it only as long as the bytes are read. The descriptor
+    must be open read-only, and the file the process's own unless it has CAP_LEASE: else UNSUPPORTED.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.state = LeaseState.UNSUPPORTED
+
+    def __enter__(self) -> Self:
+        if not hasattr(fcntl, "F_SETLEASE") or _is_shared(self._fd):
+            return self
+        try:
+            # A broken lease sends SIGIO, which kills the process; SIGURG is ignored by default.
+            fcntl.fcntl(self._fd, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as error:
+            # EACCES another owner's file, ENOLCK and EINVAL a filesystem without leases.
+            if error.errno == errno.EAGAIN:
+                self.state = LeaseState.HELD_BY_WRITER
+        else:
+            self.state = LeaseState.GRANTED
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.state is LeaseState.GRANTED:
+            # Explicitly: a child that inherited the descriptor would keep the lease alive.
+            with suppress(OSError):
+                fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    def broken(self) -> bool:
+        """Tell whether a writer has asked for the file since the lease was granted."""
+        return self.state is LeaseState.GRANTED and fcntl.fcntl(self._fd, fcntl.F_GETLEASE) != fcntl.F_RDLCK
+
+
+def _is_shared(fd: int) -> bool:
+    """Tell whether others may write unseen: NFS knows no remote writer, CIFS answers EAGAIN for ever."""
+    # Asked anew each time (0.1 ms): device numbers are used again after an unmount, so no key to a cache.
+    try:
+        return is_network(filesystem(Path(f"/proc/self/fd/{fd}").readlink()))
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The file that was read, as `fstat` told it before and after: equal means nobody changed it."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, info: os.stat_result) -> Self:
+        """Take what `fstat` or `lstat` has told."""
+        return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a file looked like, and since when it has looked so (`since` in seconds since the epoch)."""
+
+    size: int
+    mtime_ns: int
+    since: float
+
+
+def look_again(before: Seen | None, info: os.stat_result, now: float) -> Seen:
+    """Compare a file with what was seen before and return what to remember.
+
+    A `since` that lies in the future (the clock was set back) becomes now, so nobody waits for that hour.
+    """
+    same = before is not None and (before.size, before.mtime_ns) == (info.st_size, info.st_mtime_ns)
+    since = min(before.since, now) if same and before is not None else now
+    return Seen(info.st_size, info.st_mtime_ns, since)
+
+
+def quiet(seen: Seen, now: float, seconds: float) -> float:
+    """Compute how many seconds a file must still stay unchanged to count as complete; 0.0 when it does."""
+    return max(0.0, min(seen.since, now) + seconds - now)
+
+
+def check(lease: Lease, seen: Seen, now: float, settle_seconds: float) -> None:
+    """Raise Postponed unless the file is complete; `seen` matters only where leases tell nothing."""
+    if lease.state is LeaseState.HELD_BY_WRITER:
+        raise Postponed("open for writing", settle_seconds)
+    if lease.state is LeaseState.UNSUPPORTED and (left := quiet(seen, now, settle_seconds)):
+        raise Postponed(f"unchanged for less than {settle_seconds:g} s", left)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[BufferedReader, Identity]]:
+    """Open a regular file and tell which one it is; raise Postponed at the end if it changed meanwhile."""
+    fd = _open(path)
+    try:
+        before = _identify(fd)
+        try:
+            with os.fdopen(fd, "rb", closefd=False) as file:
+                yield file, before
+        except (Rejected, Transient) as error:
+            if _identify(fd) != before:  # half a file looks damaged
+                raise _changed() from error
+            raise
+        if _identify(fd) != before:
+            raise _changed()
+    finally:
+        os.close(fd)
+
+
+def _open(path: Path) -> int:
+    try:
+        # NONBLOCK: a FIFO without a writer would hold us up, and so would another's lease.
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Withdrawn("the file is gone") from error
+    except BlockingIOError as error:
+        raise Postponed("another program holds it", 1.0) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Rejected("a symbolic link, not a file") from error
+        if error.errno == errno.ENXIO:
+            raise Rejected("a socket, not a file") from error
+        raise Transient(f"can't be read: {error.strerror}") from error
+
+
+def _identify(fd: int) -> Identity:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}
+        raise Rejected(f"{kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a file")
+    return Identity.of(status)
+
+
+def _changed() -> Postponed:
+    return Postponed("changed while it was being read", 1.0)

@@ -1,0 +1,348 @@
+"""Each line of the doctor is provoked once by the fault that it finds."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from daemon.catalogue import Catalogue
+from daemon.commands import doctor, probes
+from daemon.commands.doctor import captions, decoders
+from daemon.config import Config, load
+from daemon.decoding.samples import samples
+from daemon.health import Finding
+from tests.program import Program, darkroom, environment
+from tests.support import Room, jpeg, tree, wait_until
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def config(base: Path, toml: str = "", **environ: str) -> Config:
+    """Read a configuration whose folders are there."""
+    base.mkdir(exist_ok=True)
+    (base / "config.toml").write_text(toml)
+    made = load(base / "config.toml", environ)
+    for _, path in made.folders.items():
+        path.mkdir(exist_ok=True)
+    return made
+
+
+def only(findings: Iterator[Finding], subject: str) -> Finding:
+    [found] = [finding for finding in findings if finding.subject == subject]
+    return found
+
+
+def test_all_is_well_on_a_fresh_machine(tmp_path: Path) -> None:
+    before = tree(tmp_path)
+    answer = darkroom(tmp_path, "doctor")
+    assert answer.returncode == 0, answer.stdout
+    assert "MEND" not in answer.stdout
+    assert "inbox: " in answer.stdout
+    assert "is made by the first run" in answer.stdout
+    for name in samples():
+        assert f"ok    {name} decoder: 64 by 48 pixels" in answer.stdout
+    assert tree(tmp_path) == before, "it looks, and leaves nothing behind"
+
+
+def test_one_document_for_scripts(tmp_path: Path) -> None:
+    made = config(tmp_path / "room")
+    made.folders.library.rmdir()
+    (made.folders.state / "darkroom.db").touch()
+    answer = darkroom(tmp_path / "room", "doctor", "--json")
+    assert answer.returncode == 1
+    lines = {line["subject"]: line for line in json.loads(answer.stdout)}
+    assert lines["inbox"] == {"ok": True, "subject": "inbox", "text": lines["inbox"]["text"], "mend": None}
+    assert not lines["library"]["ok"]
+    assert "mkdir" in lines["library"]["mend"]
+
+
+def test_a_configuration_that_cant_be_used(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[inbox]\nsettle = 3\n")
+    answer = darkroom(tmp_path, "doctor")
+    assert answer.returncode == 2
+    assert "unknown key; did you mean settle_seconds?" in answer.stderr
+
+
+def test_configuration_secrets_that_others_can_read(tmp_path: Path) -> None:
+    made = config(tmp_path / "room")
+    assert doctor.configuration(made).ok
+    secrets = tmp_path / "room/.env"
+    secrets.write_text("GEMINI_API_KEY=x\n")
+    secrets.chmod(0o644)
+    assert doctor.configuration(made).mend == f"chmod 600 {secrets}"
+    secrets.chmod(0o600)
+    assert doctor.configuration(made).ok
+
+
+@pytest.mark.parametrize("name", ["inbox", "library", "duplicates", "failed", "state"])
+def test_a_folder_that_is_gone(tmp_path: Path, name: str) -> None:
+    made = config(tmp_path / "room")
+    (made.folders.state / "darkroom.db").touch()
+    path: Path = getattr(made.folders, name)
+    assert only(probes.folders(made), name).ok
+    shutil.rmtree(path)
+    if name != "state":
+        assert "is not there" in only(probes.folders(made), name).text
+    path.touch()
+    finding = probes.folder(name, path)
+    assert "is a file, not a folder" in finding.text
+    assert not finding.ok
+
+
+@as_root
+def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
+    made = config(tmp_path / "room")
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.owner() == "root" and parent.stat().st_mode & 0o077 == 0:
+            parent.chmod(0o711)
+        if parent == Path("/tmp"):
+            break
+    finding = _as_another_user(made, "folders.folder('library', config.folders.library)")
+    assert "can't be written: Permission denied" in finding
+    assert "give daemon the right" in finding
+    assert tree(tmp_path / "room/library") == {}
+
+
+def test_filing_between_folders_of_which_one_is_gone(tmp_path: Path) -> None:
+    made = config(tmp_path / "room")
+    assert "by link" in probes.filing(made).text
+    made.folders.library.rmdir()
+    made.folders.library.symlink_to(tmp_path / "nowhere")
+    assert probes.filing(made).ok, "a copy is as good as a link"
+    shutil.rmtree(made.folders.inbox)
+    assert not probes.filing(made).ok
+
+
+def test_too_little_space(tmp_path: Path) -> None:
+    [finding] = probes.space(config(tmp_path / "room", "[limits]\nmin_free_mb = 1_000_000_000\n"))
+    assert "inbox, library" in finding.text
+    assert "make room" in str(finding.mend)
+
+
+def test_a_filesystem_that_makes_no_events(tmp_path: Path) -> None:
+    # proc makes none for what others do, and lets nobody make a file.
+    made = config(tmp_path / "room")
+    assert probes.events(made).ok
+    made.folders.inbox.rmdir()
+    made.folders.inbox.symlink_to("/proc/self/task")
+    again = load(made.file, {})
+    assert not probes.events(again).ok
+
+
+def test_events_that_cant_be_had(tmp_path: Path) -> None:
+    made = config(tmp_path / "room")
+    opened = os.dup(0)  # the lowest number that is free: below it there are no gaps
+    os.close(opened)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened, hard))
+    try:
+        finding = probes.events(made)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert finding.text == "there can be none"
+    assert "until then the inbox is polled" in str(finding.mend)
+    assert probes.events(config(tmp_path / "room", '[inbox]\nobserver = "polling"\n')).ok
+
+
+@as_root
+def test_leases_that_are_refused_on_files_of_others(tmp_path: Path) -> None:
+    made = config(tmp_path / "room")
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent == Path("/tmp"):
+            break
+        parent.chmod(0o711)
+    made.folders.inbox.chmod(0o777)
+    assert probes.leases(made).ok
+    (made.folders.inbox / "roots.jpg").write_bytes(jpeg())
+    assert probes.leases(made).ok
+    finding = _as_another_user(made, "folders.leases(config)")
+    assert "none on files of other owners (roots.jpg)" in finding
+    assert "service --install" in finding
+    patient = config(tmp_path / "room", "[inbox]\nsettle_seconds = 20.0\n")
+    assert "; a file counts as complete" in _as_another_user(patient, "folders.leases(config)")
+
+
+def test_more_folders_than_inotify_watches(tmp_path: Path) -> None:
+    made = config(tmp_path / "room")
+    assert doctor.watches(made).ok
+    for number in range(9):
+        (made.folders.inbox / str(number)).mkdir()
+    (tmp_path / "max_user_watches").write_text("10\n")
+    finding = doctor.watches(made, limits=tmp_path)
+    assert finding.text == "10 folders to watch, 10 allowed"
+    assert "sysctl fs.inotify.max_user_watches=524288" in str(finding.mend)
+    assert doctor.watches(config(tmp_path / "room", "[inbox]\nrecursive = false\n"), limits=tmp_path).ok
+    assert doctor.watches(made, limits=tmp_path / "nowhere").ok
+
+
+def test_a_clock_that_nobody_has_set(tmp_path: Path) -> None:
+    assert doctor.clock().ok
+    finding = doctor.clock(now=86_400.0 * 365)
+    assert "it says 1970-12-3" in finding.text or "it says 1971-01-01" in finding.text
+    assert "set-ntp" in str(finding.mend)
+
+
+def test_a_file_server_whose_clock_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = config(tmp_path / "room")
+    assert probes.clocks(made) is None
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600)
+    finding = only(doctor.quick(made), "clock")
+    assert "off from this machine" in finding.text
+    assert not finding.ok
+
+
+@pytest.mark.slow
+def test_a_damaged_catalogue(room: Room) -> None:
+    for number in range(40):
+        room.put(f"{number}.jpg", jpeg(seed=number))
+    room.drain()
+    assert doctor.catalogue(room.config).ok
+    room.catalogue.close()
+    file = room.state / "darkroom.db"
+    content = bytearray(file.read_bytes())
+    content[8192:40960] = bytes(40960 - 8192)
+    file.write_bytes(content)
+    finding = doctor.catalogue(room.config)
+    assert "darkroom rebuild" in str(finding.mend)
+
+
+def test_a_lost_catalogue_of_a_library_with_photos(tmp_path: Path) -> None:
+    made = config(tmp_path / "room")
+    assert doctor.catalogue(made).ok
+    (made.folders.library / "a.jpg").write_bytes(jpeg())
+    finding = doctor.catalogue(made)
+    assert "the library holds files" in finding.text
+    assert "darkroom rebuild" in str(finding.mend)
+    Catalogue(made.folders.state / "darkroom.db").close()
+    assert not doctor.catalogue(made).ok, "one without any image is as good as none"
+
+
+@pytest.mark.parametrize("name", sorted(samples()))
+def test_a_decoder_that_fails(tmp_path: Path, name: str) -> None:
+    made = config(tmp_path / "room")
+    content = samples()[name]()
+    [finding] = decoders(made, {name: lambda: content[: len(content) // 3]})
+    assert finding.subject == f"{name} decoder"
+    assert "install" in str(finding.mend)
+
+
+def test_a_decoder_that_takes_one_format_for_another(tmp_path: Path) -> None:
+    [finding] = decoders(config(tmp_path / "room"), {"HEIC": samples()["PNG"]})
+    assert finding.text == "takes it for PNG"
+
+
+def test_an_encoder_that_is_missing(tmp_path: Path) -> None:
+    def lacking() -> bytes:
+        raise KeyError("AVIF")
+
+    [finding] = decoders(config(tmp_path / "room"), {"AVIF": lacking})
+    assert "no test image can be made" in finding.text
+
+
+def test_no_decoder_at_all(tmp_path: Path) -> None:
+    made = config(tmp_path / "room")
+    # Less than the configuration lets anybody set.
+    starved = made.model_copy(update={"limits": made.limits.model_copy(update={"decode_memory_mb": 10})})
+    [finding] = decoders(starved)
+    assert finding.subject == "decoders"
+    assert "raise [limits] decode_memory_mb" in str(finding.mend)
+
+
+@contextmanager
+def gemini(status: int, message: str = "") -> Iterator[str]:
+    """Answer every request for a model's description alike."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path.startswith("/v1beta/models/gemini-flash-lite-latest")
+            body = {"error": {"code": status, "message": message, "status": "X"}} if status != 200 else {"name": "m"}
+            content = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "ok", "text"),
+    [
+        (200, "", True, "key and model gemini-flash-lite-latest are good"),
+        (429, "quota", True, "used up for now"),
+        (400, "API key not valid.", False, "refuses the key"),
+        (404, "not found", False, "there is no model"),
+        (503, "overloaded", False, "a fault of its own"),
+    ],
+)
+def test_key_and_model(tmp_path: Path, status: int, message: str, ok: bool, text: str) -> None:
+    with gemini(status, message) as url:
+        made = config(tmp_path / "room", GEMINI_API_KEY="k", GOOGLE_GEMINI_BASE_URL=url)
+        finding = captions(made)
+    assert finding.ok is ok
+    assert text in finding.text
+
+
+def test_no_way_to_gemini(tmp_path: Path) -> None:
+    with gemini(200) as url:
+        pass
+    made = config(tmp_path / "room", GEMINI_API_KEY="k", GOOGLE_GEMINI_BASE_URL=url)
+    assert "reaches the internet" in str(captions(made).mend)
+    assert captions(config(tmp_path / "room")).ok, "no key is no fault"
+
+
+def test_the_start_makes_the_quick_looks(tmp_path: Path) -> None:
+    base = tmp_path / "room"
+    with Program(base, "[limits]\nmin_free_mb = 1_000_000_000\n") as program:
+        wait_until(lambda: "space: " in program.log(), what="the warning")
+        assert "make room" in program.log()
+    assert not [path for path in base.rglob("*") if "doctor" in path.name]
+
+
+def test_what_a_killed_doctor_left_goes(tmp_path: Path) -> None:
+    made = config(tmp_path / "room")
+    left = made.folders.library / ".darkroom-doctor-99999999-0"
+    left.touch()
+    own = made.folders.library / f".darkroom-doctor-{os.getppid()}-0"
+    own.touch()
+    assert probes.folder("library", made.folders.library).ok
+    assert not left.exists()
+    assert own.exists(), "a doctor that is at work keeps what is its own"
+
+
+def _as_another_user(made: Config, look: str) -> str:
+    """Give what a look says to somebody who is not root."""
+    script = (
+        "import os, sys; from pathlib import Path; from daemon.config import load; from daemon.commands import probes as folders\n"
+        "import daemon.inbox.events, psutil\n"
+        "config = load(Path(sys.argv[1]), {}); os.setgroups([]); os.setgid(1); os.setuid(1)\n"
+        f"print({look})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(made.file)], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,167 @@
+"""`verify` names what rotted, what is gone and what is unknown, goes on where it stopped, and mends thumbnails."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from daemon.app import roots
+from daemon.commands.verify import Amiss, Mend, Verification
+from daemon.errors import EnvironmentFault, Rejected
+from daemon.filing.thumbnail_store import Thumbnails
+from tests.program import darkroom
+from tests.support import Room, jpeg, tree
+
+FILED = "2024/05/a.jpg"
+
+
+def verification(room: Room, mend: Mend | None = None) -> Verification:
+    thumbnails = Thumbnails(room.state / "thumbnails")
+    return Verification(room.catalogue, roots(room.config), thumbnails, room.config.inbox.ignore, mend)
+
+
+def amiss(room: Room, *, again: bool = False) -> list[tuple[str, int | None]]:
+    return [(one.kind, one.image_id) for one in verification(room).run(again=again)]
+
+
+@pytest.fixture
+def filed(room: Room) -> Room:
+    photos = {name: jpeg(seed=number) for number, name in enumerate(("a.jpg", "b.jpg", "c.jpg"))}
+    room.developer.errors["poem.txt"] = [Rejected("not an image")]
+    for name, content in {**photos, "twin.jpg": photos["a.jpg"], "poem.txt": b"roses"}.items():
+        room.put(name, content)
+        room.drain()
+    return room
+
+
+def flip(file: Path, *, mtime: bool) -> None:
+    """Change one byte, as a disk does, or as a program does (with a new date)."""
+    info = file.stat()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    if not mtime:
+        os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def test_all_is_as_it_was_filed(filed: Room) -> None:
+    before = tree(filed.config.base / "library")
+    work = verification(filed)
+    assert list(work.run()) == []
+    assert (work.files, work.bytes) == (5, work.total()[1])
+    assert tree(filed.library) == before
+
+
+@pytest.mark.parametrize(("mtime", "text"), [(False, "nobody has written to it"), (True, "written to at 20")])
+def test_one_flipped_byte_is_named(filed: Room, mtime: bool, text: str) -> None:
+    flip(filed.library / FILED, mtime=mtime)
+    [one] = verification(filed).run()
+    assert one == Amiss("changed", str(filed.library / FILED), 1, one.detail)
+    assert text in one.detail
+
+
+def test_a_missing_file_and_an_unknown_one(filed: Room) -> None:
+    (filed.library / FILED).rename(filed.library / "moved.jpg")
+    (filed.failed / "poem.txt").unlink()
+    (filed.library / ".DS_Store").touch()
+    (filed.library / "2024/05/b.jpg.xmp").write_text("a sidecar")
+    (filed.library / "x.xmp").write_text("nobody's")
+    found = {(one.kind, Path(one.path).name, one.image_id) for one in verification(filed).run()}
+    assert found == {
+        ("missing", "a.jpg", 1),
+        ("missing", "poem.txt", 5),
+        ("unknown", "moved.jpg", None),
+        ("unknown", "x.xmp", None),
+    }
+
+
+def test_duplicates_are_read_too(filed: Room) -> None:
+    flip(filed.duplicates / "twin.jpg", mtime=False)
+    assert amiss(filed) == [("changed", filed.row_of("twin.jpg")["id"])]
+
+
+def test_a_folder_in_the_place_of_a_photo(filed: Room) -> None:
+    (filed.library / FILED).unlink()
+    (filed.library / FILED).mkdir()
+    assert amiss(filed) == [("changed", 1)]
+
+
+def test_thumbnails_are_made_again(filed: Room) -> None:
+    sha256 = str(filed.row_of("b.jpg")["sha256"])
+    thumbnail = Thumbnails(filed.state / "thumbnails").path(sha256, "medium")
+    thumbnail.unlink()
+    assert amiss(filed) == [("thumbnail", 2)]
+    made: list[Path] = []
+    work = verification(filed, lambda path, _sha256: made.append(path))
+    assert list(work.run()) == []
+    assert made == [filed.library / "2024/05/b.jpg"]
+    assert work.mended == 1
+
+    def refuse(_path: Path, _sha256: str) -> None:
+        raise Rejected("a damaged JPEG")
+
+    [one] = verification(filed, refuse).run()
+    assert one.detail == "no thumbnails can be made: a damaged JPEG"
+
+
+def test_it_goes_on_where_it_stopped_and_looks_again_at_what_was_amiss(filed: Room) -> None:
+    flip(filed.library / FILED, mtime=False)
+    (filed.library / "2024/05/b.jpg").rename(filed.library / "away.jpg")
+    first = verification(filed)
+    assert first.resumed() is None
+    running = first.run()
+    assert [next(running).kind, next(running).kind] == ["changed", "missing"]
+    running.close()
+    (filed.library / "away.jpg").rename(filed.library / "2024/05/b.jpg")
+    second = verification(filed)
+    assert second.resumed() is not None
+    assert [one.kind for one in second.run()] == ["changed"], "b.jpg was put back meanwhile"
+    assert second.files == 5
+    assert verification(filed).resumed() is None, "what is finished begins anew"
+
+
+def test_a_pass_can_be_begun_anew(filed: Room) -> None:
+    (filed.library / FILED).unlink()
+    running = verification(filed).run()
+    next(running)
+    running.close()
+    work = verification(filed)
+    assert [one.kind for one in work.run(again=True)] == ["missing"]
+    assert work.files == 5
+
+
+def test_an_unmounted_library_is_not_a_thousand_missing_photos(filed: Room) -> None:
+    filed.library.rename(filed.config.base / "away")
+    with pytest.raises(EnvironmentFault, match="is its disk mounted"):
+        list(verification(filed).run())
+
+
+@pytest.mark.slow
+def test_the_command_mends_lists_and_tells(tmp_path: Path) -> None:
+    base = tmp_path / "room"
+    (base / "inbox").mkdir(parents=True)
+    (base / "inbox/a.jpg").write_bytes(jpeg(taken="2024:05:01 12:34:56"))
+    assert darkroom(base, "run", "--once").returncode == 0
+    well = darkroom(base, "verify")
+    assert (well.returncode, well.stdout.count("\n")) == (0, 1)
+    assert "all as they were filed" in well.stdout
+    thumbnails = tree(base / "state/thumbnails")
+    for path in (base / "state/thumbnails").rglob("*.jpg"):
+        path.unlink()
+    assert darkroom(base, "verify").returncode == 1
+    assert "thumbnails of 1 made again" in darkroom(base, "verify", "--mend").stdout
+    assert tree(base / "state/thumbnails") == thumbnails
+    flip(base / "library/2024/05/a.jpg", mtime=False)
+    rotten = darkroom(base, "verify")
+    assert rotten.returncode == 1
+    assert f"changed    {base}/library/2024/05/a.jpg (image 1): other bytes" in rotten.stdout
+    document = json.loads(darkroom(base, "verify", "--json").stdout)
+    assert document["files"] == 1
+    assert document["amiss"][0]["kind"] == "changed"
+
+
+def test_nothing_to_verify(tmp_path: Path) -> None:
+    answer = darkroom(tmp_path, "verify")
+    assert answer.returncode == 1
+    assert "darkroom rebuild" in answer.stderr

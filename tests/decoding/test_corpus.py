@@ -1,0 +1,34 @@
+"""Every file of a folder of real photos ends developed or with a clear reason, and the worker outlives them all."""
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from daemon.decoding import Limits
+from daemon.decoding.sandbox import Sandbox
+from daemon.errors import Rejected, Truncated
+
+
+def test_every_file_ends_developed_or_with_a_reason(corpus: Path) -> None:
+    sandbox = Sandbox(Limits(seconds=30))
+    refused: dict[str, str] = {}
+    pids = set()
+    for path in sorted(p for p in corpus.rglob("*") if p.is_file()):
+        try:
+            developed = sandbox.develop(path)
+        except (Rejected, Truncated) as error:
+            refused[str(path.relative_to(corpus))] = str(error)
+            continue
+        pids.add(sandbox.pid)
+        with Image.open(io.BytesIO(developed.small)) as small, Image.open(io.BytesIO(developed.medium)) as medium:
+            assert max(small.size) <= 200
+            assert max(medium.size) <= 800
+            if min(developed.width, developed.height) > 50:
+                assert abs(medium.width / medium.height - developed.width / developed.height) < 0.05, path
+    sandbox.close()
+    assert len(pids) == 1
+    assert all("\n" not in reason and "Traceback" not in reason for reason in refused.values())
+    for name in refused:
+        # Broken PNGs are marked by their first letter; the rest is text, or a format not promised.
+        assert Path(name).name.startswith("x") or not name.lower().endswith((".jpg", ".jpeg", ".png", ".tiff")), name

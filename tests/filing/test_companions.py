@@ -1,0 +1,345 @@
+"""Companions reach their photo before, with and after it, and are never lost; the rules of their names."""
+
+import os
+import time
+from collections.abc import Iterator
+from itertools import permutations
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from daemon.catalogue.schema import Image
+from daemon.errors import EnvironmentFault, Rejected
+from daemon.files import atomic
+from daemon.filing.companions import numbered, of_photo, parse
+from daemon.filing.consumer import Turn
+from daemon.sidecar import xmp
+from tests.captions.darkroom import FullRoom
+from tests.support import tree
+
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"/></rdf:RDF></x:xmpmeta>"""
+PHOTO, VIDEO = b"a photo", b"the video of it"
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[FullRoom]:
+    made = FullRoom(tmp_path / "room")
+    made.developer.errors = {}
+    yield made
+    made.catalogue.close()
+
+
+def library(room: FullRoom) -> dict[str, bytes]:
+    """The library without the sidecars."""
+    return {name: content for name, content in tree(room.library).items() if not name.endswith(".JPG.xmp")}
+
+
+@pytest.mark.parametrize(
+    ("name", "photo"),
+    [
+        ("IMG_1.xmp", "IMG_1.JPG"),
+        ("img_1.XMP", "IMG_1.JPG"),
+        ("IMG_1.JPG.xmp", "IMG_1.jpg"),
+        ("IMG_1.AAE", "IMG_1.HEIC"),
+        ("IMG_1.MOV", "IMG_1.heic"),
+        ("PXL_1.MP.mp4", "PXL_1.MP.jpg"),
+        ("IMG_E1234.MOV", "IMG_E1234.JPG"),
+        ("IMG_E1234.MOV", "IMG_1234.HEIC"),
+        ("IMG_O1234.AAE", "IMG_1234.HEIC"),
+        ("a.json", "a.jpg"),
+        ("a.jpg.json", "a.jpg"),
+        ("a.jpg.supplemental-metadata.json", "a.jpg"),
+        ("a.jpg.suppl.json", "a.jpg"),
+        ("a.jpg.s.json", "a.jpg"),
+        ("a.jpg(1).json", "a(1).jpg"),
+        ("a.jpg.supplemental-metadata(2).json", "a(2).jpg"),
+        ("a(1).json", "a(1).jpg"),
+        (f"{'x' * 46}.json", f"{'x' * 60}.jpg"),
+        (f"{'x' * 43}.jp.json", f"{'x' * 43}.jpg"),
+        (f"{'x' * 40}.jpg.s.json", f"{'x' * 40}.jpg"),
+    ],
+)
+def test_names_that_belong_together(name: str, photo: str) -> None:
+    assert of_photo(photo, [(7, name)]) == [7]
+
+
+@pytest.mark.parametrize(
+    ("name", "photo"),
+    [
+        ("IMG_1.xmp", "IMG_10.JPG"),
+        ("IMG_10.xmp", "IMG_1.JPG"),
+        ("IMG_1.PNG.xmp", "IMG_1.JPG"),
+        ("a.jpg(1).json", "a.jpg"),
+        ("a.jpg.json", "a(1).jpg"),
+        ("xx.json", "xxx.jpg"),
+        ("IMG_E123.MOV", "IMG_123.HEIC"),
+        ("IMG_1.txt", "IMG_1.JPG"),
+        (".xmp", ".jpg"),
+    ],
+)
+def test_names_that_do_not(name: str, photo: str) -> None:
+    assert of_photo(photo, [(7, name)]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("IMG_1.MOV", "2024/NEW-1.MOV"),
+        ("IMG_1.JPG.xmp", "2024/NEW-1.xmp"),
+        ("IMG_1.jpg.json", "2024/NEW-1.jpg.json"),
+        ("IMG_1.jpg.suppl.json", "2024/NEW-1.jpg.suppl.json"),
+        ("IMG_1.json", "2024/NEW-1.json"),
+    ],
+)
+def test_the_name_beside_the_photo(name: str, wanted: str) -> None:
+    companion = parse(name)
+    assert companion is not None
+    assert str(companion.beside(PurePosixPath("2024/NEW-1.jpg"))) == wanted
+
+
+def test_a_second_companion_is_not_named_like_another_photos() -> None:
+    assert str(numbered(PurePosixPath("a/IMG_1.xmp"), 1)) == "a/IMG_1.1.xmp"
+
+
+FILES = {"IMG_1.JPG": PHOTO, "IMG_1.MOV": VIDEO, "IMG_1.xmp": XMP, "IMG_1.AAE": b"edits", "IMG_1.JPG.json": b"{}"}
+
+
+@pytest.mark.parametrize("order", [[*order] for order in permutations(["IMG_1.JPG", "IMG_1.MOV", "IMG_1.xmp"])])
+def test_in_any_order(full: FullRoom, order: list[str]) -> None:
+    for name in order:
+        full.put(name, FILES[name])
+        full.drain()
+    full.drain(time.time() + 5)
+    assert library(full) == {f"2024/05/{name}": FILES[name] for name in order}
+    assert tree(full.inbox) == tree(full.failed) == {}
+    [photo] = full.rows()
+    assert full.reports.stats(time.time()).counts == {
+        **dict.fromkeys(("queued", "processing", "duplicate", "failed"), 0),
+        "done": 1,
+    }
+    assert full.beside() == {f"library/2024/05/{n}": photo["id"] for n in order if n != "IMG_1.JPG"}
+
+
+def test_all_kinds_at_once_under_the_new_stem(full: FullRoom) -> None:
+    full.put("IMG_1.JPG", b"another photo that has the name already")
+    full.drain()
+    for name, content in FILES.items():
+        full.put(f"trip/{name}", content)
+    full.drain()
+    assert {name: content for name, content in library(full).items() if "-1" in name} == {
+        "2024/05/IMG_1-1.JPG": PHOTO,
+        "2024/05/IMG_1-1.MOV": VIDEO,
+        "2024/05/IMG_1-1.xmp": XMP,
+        "2024/05/IMG_1-1.AAE": b"edits",
+        "2024/05/IMG_1-1.JPG.json": b"{}",
+    }
+    sidecar = xmp.Packet.parse((full.library / "2024/05/IMG_1-1.JPG.xmp").read_bytes())
+    assert sidecar.text(xmp.XMP, "Rating") == "4"
+
+
+def test_what_waits_says_so_and_fails_when_nothing_comes(full: FullRoom) -> None:
+    full.put("IMG_1.xmp", XMP)
+    full.developer.errors = {"IMG_1.xmp": [Rejected("not an image: XML")] * 9}
+    now = time.time() + 0.1
+    assert full.drain(now) == [Turn.WAITING, Turn.IDLE]
+    assert (full.row()["status"], full.row()["waiting"]) == ("queued", "waiting for its photo")
+    turns, at = 0, now
+    while full.row()["status"] == "queued":
+        at = full.queue.next_due() or at
+        full.drain(at)
+        turns += 1
+    assert 590 < at - now < 610
+    assert turns < 15
+    assert full.row()["error"] == "not an image: XML; and no photo named IMG_1.* came that it would belong to"
+    assert tree(full.failed)["IMG_1.xmp"] == XMP
+    assert tree(full.inbox) == {}
+
+
+def test_the_end_of_one_pass_waits_for_nobody(full: FullRoom) -> None:
+    full.put("clip.MP4", VIDEO)
+    full.developer.errors = {"clip.MP4": [Rejected("not an image: a video")]}
+    full.drain()
+    assert full.pairing.give_up()
+    full.drain()
+    assert full.row()["status"] == "failed"
+    assert not full.pairing.give_up()
+
+
+def test_an_image_under_a_companions_name_is_an_image(full: FullRoom) -> None:
+    full.put("odd.mov", PHOTO)
+    full.drain()
+    full.drain(time.time() + 601)
+    assert full.row()["status"] == "done"
+
+
+def test_a_companion_fails_with_its_photo(full: FullRoom) -> None:
+    full.put("IMG_1.JPG", b"broken")
+    full.put("IMG_1.MOV", VIDEO)
+    full.developer.errors = {"IMG_1.JPG": [Rejected("not an image")]}
+    full.drain()
+    assert {name for name in tree(full.failed) if not name.endswith(".txt")} == {"IMG_1.JPG", "IMG_1.MOV"}
+    assert "its photo, IMG_1.JPG, could not be filed" in str(full.row_of("IMG_1.MOV")["error"])
+
+
+def test_an_old_photo_is_a_companions_only_when_no_new_one_comes(full: FullRoom) -> None:
+    full.put("IMG_1.JPG", b"of last week")
+    full.drain()
+    with full.catalogue.writing():
+        Image.update(created_at=time.time() - 7 * 86400).execute()
+    full.put("IMG_1.xmp", XMP)
+    assert full.drain() == [Turn.WAITING, Turn.IDLE]
+    full.put("IMG_1.JPG", PHOTO)
+    full.drain()
+    assert full.beside() == {"library/2024/05/IMG_1-1.xmp": full.rows()[-1]["id"]}
+    full.put("IMG_1.AAE", b"edits")
+    full.drain()
+    assert full.rows()[-1]["status"] == "done"
+
+
+def test_an_old_photo_days_later(full: FullRoom) -> None:
+    full.put("IMG_1.JPG", PHOTO)
+    full.drain()
+    with full.catalogue.writing():
+        Image.update(created_at=time.time() - 7 * 86400).execute()
+    full.put("IMG_1.xmp", XMP)
+    full.drain()
+    full.drain(time.time() + 31)
+    assert full.beside() == {"library/2024/05/IMG_1.xmp": 1}
+
+
+def test_a_lone_video_is_not_given_to_a_photo_that_has_one(full: FullRoom) -> None:
+    for name in ("IMG_1.JPG", "IMG_1.MOV"):
+        full.put(name, FILES[name])
+    full.drain()
+    full.put("IMG_1.MOV", b"another video")
+    full.developer.errors = {"IMG_1.MOV": [Rejected("not an image: a video")]}
+    full.drain()
+    assert tree(full.failed)["IMG_1.MOV"] == b"another video"
+    assert library(full)["2024/05/IMG_1.MOV"] == VIDEO
+
+
+def test_changed_edits_are_kept_beside_the_first(full: FullRoom) -> None:
+    full.put("IMG_1.JPG", PHOTO)
+    full.put("IMG_1.AAE", b"edits")
+    full.drain()
+    full.put("IMG_1.AAE", b"other edits")
+    full.drain()
+    assert library(full)["2024/05/IMG_1.AAE"] == b"edits"
+    assert library(full)["2024/05/IMG_1.1.AAE"] == b"other edits"
+
+
+@pytest.mark.parametrize("duplicates", ["keep", "delete"])
+def test_a_pair_that_comes_twice(tmp_path: Path, duplicates: str) -> None:
+    room = FullRoom(tmp_path / "room", f'[filing]\nduplicates = "{duplicates}"\n')
+    for _ in range(2):
+        for name in ("IMG_1.JPG", "IMG_1.MOV"):
+            room.put(name, FILES[name])
+        room.drain()
+    assert library(room) == {"2024/05/IMG_1.JPG": PHOTO, "2024/05/IMG_1.MOV": VIDEO}
+    kept = {"IMG_1.JPG": PHOTO, "IMG_1.MOV": VIDEO} if duplicates == "keep" else {}
+    assert {name: content for name, content in tree(room.duplicates).items() if not name.endswith(".xmp")} == kept
+    assert tree(room.inbox) == tree(room.failed) == {}
+    room.catalogue.close()
+
+
+def test_a_duplicates_new_companion_goes_to_the_filed_photo(full: FullRoom) -> None:
+    full.put("IMG_1.JPG", PHOTO)
+    full.drain()
+    full.put("again/IMG_1.JPG", PHOTO)
+    full.put("again/IMG_1.xmp", XMP)
+    full.drain()
+    assert full.beside() == {"library/2024/05/IMG_1.xmp": 1}
+
+
+def test_a_name_that_is_taken_in_the_library_is_left_alone(full: FullRoom) -> None:
+    (full.library / "2024/05").mkdir(parents=True)
+    (full.library / "2024/05/IMG_1.MOV").write_bytes(b"the owner's own")
+    for name in ("IMG_1.JPG", "IMG_1.MOV"):
+        full.put(name, FILES[name])
+    full.drain()
+    assert library(full) == {
+        "2024/05/IMG_1.JPG": PHOTO,
+        "2024/05/IMG_1.MOV": b"the owner's own",
+        "2024/05/IMG_1.1.MOV": VIDEO,
+    }
+
+
+class _Killed(BaseException):
+    """Stands for a power cut: no handler of the program catches it."""
+
+
+_STEPS = ["plan", "place", "arrived", "write", "unlink", "forget"]
+
+
+@pytest.mark.parametrize("step", _STEPS)
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_at_any_step(full: FullRoom, monkeypatch: pytest.MonkeyPatch, step: str, after: bool) -> None:
+    full.put("IMG_1.JPG", PHOTO)
+    full.drain()
+    full.put("IMG_1.xmp", XMP)
+
+    def dying(work: object) -> object:
+        def die(*args: object, **named: object) -> None:
+            if after:
+                work(*args, **named)  # type: ignore[operator]
+            raise _Killed
+
+        return die
+
+    where = {"plan": full.queue, "arrived": full.companions, "forget": full.companions, "write": full.sidecars}
+    with monkeypatch.context() as patch:
+        if step == "place":
+            patch.setattr(atomic, "place", dying(atomic.place))
+        elif step == "unlink":
+            patch.setattr(Path, "unlink", dying(Path.unlink))
+        else:
+            patch.setattr(where[step], step, dying(getattr(where[step], step)))
+        with pytest.raises(_Killed):
+            full.drain()
+    assert XMP in tree(full.inbox).values() or XMP in tree(full.library).values()
+    full.recover()
+    full.drain()
+    assert library(full) == {"2024/05/IMG_1.JPG": PHOTO, "2024/05/IMG_1.xmp": XMP}
+    assert tree(full.inbox) == tree(full.failed) == {}
+    assert full.beside() == {"library/2024/05/IMG_1.xmp": 1}
+    assert [row["status"] for row in full.rows()] == ["done"]
+    sidecar = xmp.Packet.parse((full.library / "2024/05/IMG_1.JPG.xmp").read_bytes())
+    full.caption()
+    assert sidecar.text(xmp.XMP, "Rating") == "4"
+
+
+def test_a_full_disk_pauses_and_goes_on(full: FullRoom, monkeypatch: pytest.MonkeyPatch) -> None:
+    full.put("IMG_1.JPG", PHOTO)
+    full.drain()
+    full.put("IMG_1.MOV", VIDEO)
+    with monkeypatch.context() as patch:
+
+        def full_disk(*_: object) -> None:
+            raise EnvironmentFault("library: No space left on device")
+
+        patch.setattr(atomic, "place", full_disk)
+        assert full.drain()[-1] is Turn.PAUSED
+    full.drain()
+    full.drain(time.time() + 40)
+    assert library(full)["2024/05/IMG_1.MOV"] == VIDEO
+
+
+def test_a_photo_that_was_taken_away_has_no_companions(full: FullRoom) -> None:
+    full.put("IMG_1.JPG", PHOTO)
+    full.drain()
+    (full.library / "2024/05/IMG_1.JPG").unlink()
+    full.put("IMG_1.xmp", XMP)
+    full.developer.errors = {"IMG_1.xmp": [Rejected("not an image")]}
+    full.drain()
+    assert full.row_of("IMG_1.xmp")["status"] == "failed"
+
+
+def test_mode_and_time_are_kept(full: FullRoom) -> None:
+    full.put("IMG_1.JPG", PHOTO)
+    path = full.put("IMG_1.MOV", VIDEO)
+    path.chmod(0o640)
+    os.utime(path, (1_500_000_000, 1_500_000_000))
+    full.drain()
+    info = (full.library / "2024/05/IMG_1.MOV").stat()
+    assert (info.st_mode & 0o777, info.st_mtime) == (0o640, 1_500_000_000)

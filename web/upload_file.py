@@ -1,0 +1,196 @@
+"""One upload on its way into the inbox: a hidden temporary there, then a visible name and a row.
+
+The bytes are judged, hashed and counted as they arrive. The temporary is made only once the first bytes are
+those of an image, and whatever goes wrong before the acknowledgement removes it. These are blocking calls: they
+belong into a thread.
+"""
+
+import errno
+import hashlib
+import os
+import random
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from daemon.catalogue.queue import Upload, Uploads
+from daemon.decoding import formats
+from daemon.errors import EnvironmentFault, NameRefused
+from daemon.files import atomic, names
+from daemon.files.walk import is_junk
+from daemon.filing.recovery import UPLOAD_PREFIX
+from web.context import ApiError, Site
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SQLITE_FULL = "database or disk is full"
+_MAX_NAME = 1000
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of an upload."""
+
+    image_id: int
+    status: str
+    duplicate: bool
+
+
+class Landing:
+    """Receives one file. `discard` is always called at the end and removes what was not acknowledged."""
+
+    def __init__(self, site: Site, client_name: str) -> None:
+        self._site = site
+        # Only the last component: a browser may send a path, and "..\\x.jpg" is no name.
+        self.name = re.split(r"[/\\]", client_name.strip())[-1][:_MAX_NAME] or "upload"
+        self._head = b""
+        self._format: formats.Format | None = None
+        self._digest = hashlib.sha256()
+        self._temporary = site.inbox / f"{UPLOAD_PREFIX}{secrets.token_hex(8)}"
+        self._file: BinaryIO | None = None
+        self._stat: os.stat_result | None = None
+        self._visible: Path | None = None
+        self._refused = False
+        self.size = 0
+
+    def write(self, block: bytes) -> None:
+        """Take the next bytes. Raises ApiError: 415, 507, 503."""
+        self.size += len(block)
+        if self._format is None:
+            self._head += block
+            if len(self._head) < formats.HEAD_BYTES:
+                return
+            self._judge()
+        else:
+            self._store(block)
+
+    def close(self) -> None:
+        """Make the bytes durable. Raises ApiError: 400 for an empty file, 415, 507, 503."""
+        if self.size == 0:
+            raise ApiError(400, f"{self.shown} is empty", "empty")
+        if self._format is None:
+            self._judge()
+        assert self._file is not None  # noqa: S101
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._stat = os.fstat(self._file.fileno())
+            self._file.close()
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def known(self) -> Receipt | None:
+        """Find that the bytes are filed or queued already."""
+        sha256 = self._digest.hexdigest()
+        return self._filed(sha256) or self._queued(sha256)
+
+    def submit(self) -> Receipt:
+        """Queue the file; what this returns may be acknowledged. Raises ApiError: 507, 503."""
+        assert self._stat is not None  # noqa: S101
+        upload = Upload(names.display(self.name), self.size, self._stat.st_mtime_ns, self._digest.hexdigest())
+        uploads = Uploads(self._site.catalogue, self._site.queue)
+        try:
+            image_id = uploads.submit(upload, self._names(), self._publish, time.time())
+            atomic.fsync_folder(self._site.inbox)
+        except OSError as error:
+            raise self._refusal(error) from error
+        except EnvironmentFault as fault:
+            if _SQLITE_FULL in str(fault):
+                raise no_room() from fault
+            raise
+        self._visible = None
+        return Receipt(image_id, "queued", duplicate=False)
+
+    def discard(self) -> None:
+        """Remove what was not acknowledged."""
+        if self._file is not None:
+            # Flushing what is left fails again on a full disk; the descriptor is closed all the same.
+            with suppress(OSError):
+                self._file.close()
+            for path in (self._temporary, self._visible):
+                with suppress(OSError):
+                    if path is not None:
+                        path.unlink()
+            self._file = None
+
+    @property
+    def shown(self) -> str:
+        """Give the name as a message shows it."""
+        return names.display(self.name)
+
+    def _judge(self) -> None:
+        self._format = formats.sniff(self._head)
+        if self._format is None:
+            raise ApiError(415, f"{self.shown} is not an image that Darkroom can read, by its first bytes")
+        try:
+            self._file = self._temporary.open("xb")
+        except OSError as error:
+            raise self._refusal(error) from error
+        self._store(self._head)
+        self._head = b""
+
+    def _store(self, block: bytes) -> None:
+        assert self._file is not None  # noqa: S101
+        self._digest.update(block)
+        try:
+            room = os.statvfs(self._site.inbox)
+            if room.f_bavail * room.f_frsize - len(block) < self._site.min_free_bytes:
+                raise no_room()
+            self._file.write(block)
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _filed(self, sha256: str) -> Receipt | None:
+        found = self._site.queue.filed(sha256)
+        if found is None or atomic.size_of(self._site.roots["library"] / found[1]) != self.size:
+            return None
+        return Receipt(found[0], "done", duplicate=True)
+
+    def _queued(self, sha256: str) -> Receipt | None:
+        """Find the same upload still waiting: a phone that got no answer sends it again."""
+        for image_id, path in Uploads(self._site.catalogue, self._site.queue).waiting(sha256):
+            # The file may have been changed in the inbox since: only its bytes count.
+            with suppress(OSError):
+                if atomic.sha256(self._site.inbox / path) == sha256:
+                    return Receipt(image_id, "queued", duplicate=True)
+        return None
+
+    def _names(self) -> Iterator[str]:
+        assert self._format is not None  # noqa: S101
+        name = names.with_true_suffix(names.component(self.name), self._format.suffixes)
+        if is_junk(name, self._site.ignore):
+            name = "upload" + self._format.suffixes[0]
+        # A plainer name where the inbox's filesystem can't hold this one.
+        for shape in dict.fromkeys([PurePosixPath(name), names.portable(PurePosixPath(name))]):
+            self._refused = False
+            # Telephones call every photo image.jpg: with thousands waiting, counting up would take ever longer.
+            numbers = (number if number < 10 else random.randrange(10, 10_000_000) for number in range(1000))  # noqa: S311
+            for number in numbers:
+                yield str(names.numbered(shape, number))
+                if self._refused:
+                    break
+
+    def _publish(self, name: str) -> None:
+        visible = self._site.inbox / name
+        try:
+            atomic.rename_exclusive(self._temporary, visible)
+        except OSError as error:
+            if error.errno in atomic.BAD_NAME:
+                self._refused = True
+                raise NameRefused(f"{name}: {error.strerror}") from error
+            raise
+        self._visible = visible
+
+    def _refusal(self, error: OSError) -> ApiError:
+        if error.errno in _NO_ROOM:
+            return no_room()
+        return ApiError(503, f"the inbox can't be written: {os.strerror(error.errno or 0)}")
+
+
+def no_room() -> ApiError:
+    """Say that the disk is full."""
+    return ApiError(507, "there is no room for this file on the disk of the inbox (min_free_mb counts, too)")

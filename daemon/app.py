@@ -8,24 +8,24 @@ from contextlib import suppress
 from pathlib import Path
 
 from daemon.captions.captioner import Captioner
-from daemon.captions.limits import Progress, progress
-from daemon.captions.settings import Live
+from daemon.captions.limits import CaptionProgress, progress
+from daemon.captions.settings import LiveSettings
 from daemon.catalogue import Catalogue, Place, Queue
 from daemon.catalogue.captions import Captions
 from daemon.catalogue.companions import CompanionRows, SidecarRows
-from daemon.catalogue.settings import Memory
-from daemon.catalogue.stats import Reports
+from daemon.catalogue.settings import Settings
+from daemon.catalogue.stats import Statistics
 from daemon.config import Config
 from daemon.decoding import Limits
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import ConfigError, EnvironmentFault
 from daemon.files import atomic
-from daemon.files.mounts import Folders
+from daemon.files.mounts import FolderCheck
 from daemon.files.walk import Found
 from daemon.filing import recovery
-from daemon.filing.cleanup import Pruner
-from daemon.filing.companions import Pairing
-from daemon.filing.consumer import Consumer, Patience
+from daemon.filing.cleanup import Cleanup
+from daemon.filing.companions import CompanionFiling
+from daemon.filing.consumer import Consumer, RetryPolicy
 from daemon.filing.filing import Filing
 from daemon.filing.recovery import Requeue
 from daemon.filing.thumbnail_store import Thumbnails
@@ -37,7 +37,7 @@ from daemon.sidecar.sidecars import Sidecars
 
 _log = logging.getLogger(__name__)
 
-_PRUNE_SECONDS = 10.0
+_CLEANUP_SECONDS = 10.0
 # What `stop` grants the image in hand before its child process is killed and it goes back into the queue.
 _GRACE_SECONDS = 5.0
 # How long a copy to a slow disk may take then, before the process ends without it.
@@ -59,7 +59,7 @@ def open_catalogue(config: Config) -> Catalogue:
     return Catalogue(state / "darkroom.db")
 
 
-def prepare(config: Config, memory: Memory) -> None:
+def prepare(config: Config, stored: Settings) -> None:
     """Make the folders that are missing. Raises ConfigError with all that can't be used, a line each.
 
     A folder in which the catalogue expects files is not made anew: its disk is not mounted, and the queue pauses. So
@@ -69,7 +69,7 @@ def prepare(config: Config, memory: Memory) -> None:
     for name, folder in config.folders.items():
         try:
             is_there = folder.is_dir()
-            if not is_there and memory.expected(name) is None:
+            if not is_there and stored.expected(name) is None:
                 atomic.make_path(folder)
                 is_there = True
         except OSError as error:
@@ -100,24 +100,24 @@ class Service:
         self.config = config
         self.catalogue = catalogue
         self.queue = Queue(catalogue)
-        self.reports = Reports(catalogue)
+        self.statistics = Statistics(catalogue)
         folders, limits = config.folders, config.limits
         self.thumbnails = Thumbnails(folders.state / "thumbnails")
         self.sandbox = Sandbox(
             Limits(limits.file_mb, limits.megapixels, limits.decode_seconds, limits.decode_memory_mb)
         )
         settle = config.inbox.settle_seconds
-        self.pruner = Pruner(folders.inbox, settle if once else max(_PRUNE_SECONDS, settle))
-        memory = Memory(catalogue)
-        self.faults = Faults(memory)
+        self.cleanup = Cleanup(folders.inbox, settle if once else max(_CLEANUP_SECONDS, settle))
+        stored = Settings(catalogue)
+        self.faults = Faults(stored)
         self.sidecars = Sidecars(SidecarRows(catalogue), folders.library, enabled=config.filing.sidecars)
         self.captions = Captions(catalogue)
         self.captioner = Captioner(
             self.captions,
-            memory,
+            stored,
             self.thumbnails,
             self.sidecars,
-            Live(config),
+            LiveSettings(config),
             session=catalogue.session,
             report=self.faults.reporter("captioner"),
         )
@@ -127,13 +127,13 @@ class Service:
             roots(config),
             config.filing.template,
             self.thumbnails,
-            self.pruner.note,
+            self.cleanup.note,
             delete_duplicates=config.filing.duplicates == "delete",
             sidecars=self.sidecars,
             beside=beside,
             caption_status=self.captioner.status_for,
         )
-        self.pairing = Pairing(
+        self.companions = CompanionFiling(
             beside, self.filing, roots(config), delete_duplicates=config.filing.duplicates == "delete"
         )
         self.requeue = Requeue(self.queue, folders.inbox, roots(config), folders.state)
@@ -141,18 +141,18 @@ class Service:
             folders.inbox,
             catalogue,
             self.queue,
-            Folders(dict(folders.items()), memory, memory.expected, limits.min_free_mb),
+            FolderCheck(dict(folders.items()), stored, stored.expected, limits.min_free_mb),
             self.sandbox,
             self.filing,
-            self.pruner,
-            Patience(settle, limits.attempts),
+            self.cleanup,
+            RetryPolicy(settle, limits.attempts),
             self.requeue,
-            self.pairing,
+            self.companions,
             report=self.faults.reporter("consumer"),
         )
         self.watcher = Watcher(
             folders.inbox,
-            _Inlet(self.queue, catalogue),
+            _ScannedFiles(self.queue, catalogue),
             ignore=config.inbox.ignore,
             recursive=config.inbox.recursive,
             observer=config.inbox.observer,
@@ -175,9 +175,9 @@ class Service:
         self.captioner.start()
         self.hooks.start()
 
-    def captions_progress(self) -> Progress:
+    def captions_progress(self) -> CaptionProgress:
         """Tell how far the captions are and when they will be done."""
-        return progress(self.captions, Memory(self.catalogue), self.captioner.settings, time.time())
+        return progress(self.captions, Settings(self.catalogue), self.captioner.settings, time.time())
 
     def health(self) -> dict[str, tuple[bool, str]]:
         """Tell of each part whether it is well, and how it is, for people."""
@@ -199,7 +199,7 @@ class Service:
         self.sandbox.close()
 
 
-class _Inlet:
+class _ScannedFiles:
     """The queue as the watcher sees it."""
 
     def __init__(self, queue: Queue, catalogue: Catalogue) -> None:

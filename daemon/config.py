@@ -40,7 +40,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Folders(_Section):
+class FoldersSection(_Section):
     """Where the files are; relative paths are relative to config.toml."""
 
     # Strict pydantic wants a Path object, TOML has only strings.
@@ -56,7 +56,7 @@ class Folders(_Section):
             yield name, getattr(self, name)
 
 
-class Inbox(_Section):
+class InboxSection(_Section):
     """How files are noticed and when they count as complete."""
 
     settle_seconds: Seconds = 2.0
@@ -66,7 +66,7 @@ class Inbox(_Section):
     ignore: tuple[str, ...] = Field(default=DEFAULT_IGNORE, strict=False)
 
 
-class Filing(_Section):
+class FilingSection(_Section):
     """Where in the library a photo goes."""
 
     template: Annotated[str, AfterValidator(check_template)] = "{taken:%Y/%m}/{name}"
@@ -74,7 +74,7 @@ class Filing(_Section):
     sidecars: bool = True
 
 
-class Limits(_Section):
+class LimitsSection(_Section):
     """What one image may cost, and when the queue pauses."""
 
     upload_mb: Megabytes = 2048
@@ -94,7 +94,7 @@ def _folder(text: str) -> str:
     return "/".join(parts)
 
 
-class Captions(_Section):
+class CaptionsSection(_Section):
     """What Gemini is asked, how often, and about which photos never."""
 
     model: Annotated[str, Field(pattern=MODEL)] = "gemini-flash-lite-latest"
@@ -114,7 +114,7 @@ def _origin(text: str) -> str:
     return text.lower()
 
 
-class Web(_Section):
+class WebSection(_Section):
     """Where the REST API and the page are served, and to whom."""
 
     host: Annotated[str, Field(min_length=1, max_length=253)] = "127.0.0.1"
@@ -138,7 +138,7 @@ def _address(text: str) -> str:
     raise ValueError("should be an address such as http://127.0.0.1:8123/api/webhook/photos")
 
 
-class Hooks(_Section):
+class HooksSection(_Section):
     """Whom to tell of each image that became final."""
 
     command: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), strict=False)
@@ -153,13 +153,13 @@ class Hooks(_Section):
 class _File(_Section):
     """What config.toml may hold."""
 
-    folders: Folders = Folders()
-    inbox: Inbox = Inbox()
-    filing: Filing = Filing()
-    limits: Limits = Limits()
-    captions: Captions = Captions()
-    web: Web = Web()
-    hooks: Hooks = Hooks()
+    folders: FoldersSection = FoldersSection()
+    inbox: InboxSection = InboxSection()
+    filing: FilingSection = FilingSection()
+    limits: LimitsSection = LimitsSection()
+    captions: CaptionsSection = CaptionsSection()
+    web: WebSection = WebSection()
+    hooks: HooksSection = HooksSection()
 
 
 class Config(_File):
@@ -195,7 +195,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         raise ConfigError("\n".join([*_report(name, faults), *unreadable]))
     key = next((secrets[name] for name in _KEY_NAMES if secrets.get(name)), None)
     return Config(
-        **{**dict(parsed), "folders": Folders(**folders)},
+        **{**dict(parsed), "folders": FoldersSection(**folders)},
         base=file.parent,
         file=file,
         gemini_key=SecretStr(key) if key else None,
@@ -275,7 +275,7 @@ def _anchor(base: Path, table: dict[str, Any]) -> tuple[dict[str, Path], list[tu
     given = table.get("folders")
     given = given if isinstance(given, dict) else {}
     folders, faults = {}, []
-    for name, default in Folders().items():
+    for name, default in FoldersSection().items():
         text = given.get(name, str(default))
         try:
             # What is no text is a fault already.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from daemon.captions.captioner import Captioner
 from daemon.catalogue import Queue
-from daemon.catalogue.settings import FAULT_PREFIX, Memory
+from daemon.catalogue.settings import FAULT_PREFIX, Settings
 from daemon.errors import EnvironmentFault
 from daemon.filing.consumer import Consumer
 from daemon.inbox.watcher import Watcher
@@ -20,15 +20,15 @@ class Finding:
 
     subject: str
     text: str
-    mend: str | None = None
+    fix: str | None = None
 
     @property
     def ok(self) -> bool:
         """Tell whether there is nothing to do."""
-        return self.mend is None
+        return self.fix is None
 
     def __str__(self) -> str:
-        return f"{self.subject}: {self.text}" + (f"; {self.mend}" if self.mend else "")
+        return f"{self.subject}: {self.text}" + (f"; {self.fix}" if self.fix else "")
 
 
 # A turn of the idle or paused loop takes at most half a minute.
@@ -40,19 +40,19 @@ _BYTES_PER_SECOND = 1_000_000
 class Faults:
     """The faults of this process's loops, stored for `status`, which is another process."""
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+    def __init__(self, stored: Settings) -> None:
+        self._stored = stored
 
     def clear(self) -> None:
         """Forget what an earlier process has left. Raises EnvironmentFault."""
-        for name in self._memory.faults():
-            self._memory.remember(FAULT_PREFIX + name, None)
+        for name in self._stored.faults():
+            self._stored.set(FAULT_PREFIX + name, None)
 
     def reporter(self, name: str) -> Callable[[LoopFault | None], None]:
         """Return what a loop calls with each new fault, and with None when it is over."""
 
         def report(fault: LoopFault | None) -> None:
-            self._memory.remember(FAULT_PREFIX + name, None if fault is None else vars(fault))
+            self._stored.set(FAULT_PREFIX + name, None if fault is None else vars(fault))
 
         return report
 

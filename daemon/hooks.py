@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from daemon.catalogue import Catalogue, Place
-from daemon.catalogue.history import Feed, Outcome
-from daemon.catalogue.settings import Memory
-from daemon.config import SECRET_NAMES
-from daemon.config import Hooks as Settings
+from daemon.catalogue.history import EventFeed, Outcome
+from daemon.catalogue.settings import Settings
+from daemon.config import SECRET_NAMES, HooksSection
 from daemon.errors import DarkroomError, EnvironmentFault, Transient
 from daemon.files.names import display
 from daemon.loop import Loop, LoopFault, Strikes
@@ -140,16 +139,16 @@ _READ_BYTES = 65536
 _TAIL_BYTES = 4096
 _QUOTED_BYTES = 300
 # What each way takes: the settings, the document, and the event that ends a wait.
-Way = Callable[[Settings, dict[str, Any], threading.Event], None]
+Way = Callable[[HooksSection, dict[str, Any], threading.Event], None]
 # These answers may be other ones later (RFC 9110); every other 4xx stays what it is.
 _AGAIN = {408, 425, 429}
 
 
-class Refused(DarkroomError):
+class HookRefused(DarkroomError):
     """Raised when telling of an outcome failed and would fail again."""
 
 
-def run_command(settings: Settings, document: dict[str, Any], stopping: threading.Event) -> None:
+def run_command(settings: HooksSection, document: dict[str, Any], stopping: threading.Event) -> None:
     """Run the command with the document on its standard input; it is done when it ends itself.
 
     What it leaves running is not waited for; at the time limit it is killed with its process group. Raises Transient
@@ -186,10 +185,10 @@ def _start(command: tuple[str, ...], source: IO[bytes], environ: dict[str, str])
             start_new_session=True,
         )
     except OSError as error:
-        raise Refused(f"{command[0]} can't be started: {error.strerror}") from error
+        raise HookRefused(f"{command[0]} can't be started: {error.strerror}") from error
 
 
-def _watch(settings: Settings, process: subprocess.Popen[bytes], stopping: threading.Event) -> bytes:
+def _watch(settings: HooksSection, process: subprocess.Popen[bytes], stopping: threading.Event) -> bytes:
     """Return the last that the command wrote, once it has ended. Raises Transient where it is to be given up."""
     output, tail = cast(IO[bytes], process.stdout), b""
     deadline = time.monotonic() + settings.timeout_seconds
@@ -232,7 +231,7 @@ def _quote(output: bytes) -> str:
     return f": {said}" if said else ""
 
 
-def post(settings: Settings, document: dict[str, Any], _stopping: threading.Event) -> None:
+def post(settings: HooksSection, document: dict[str, Any], _stopping: threading.Event) -> None:
     """Send the document to the web address. Raises Transient where a later try may go well, Refused."""
     request = urllib.request.Request(  # noqa: S310 - the configuration takes http and https alone
         settings.url,
@@ -251,9 +250,9 @@ def post(settings: Settings, document: dict[str, Any], _stopping: threading.Even
     if 300 <= status < 400:
         points = f" and points to {display(location)[:200]}" if location else ""
         final = "redirects are not followed: set [hooks] url to the final address"
-        raise Refused(f"{settings.url} answers {status}{points}; {final}")
+        raise HookRefused(f"{settings.url} answers {status}{points}; {final}")
     if not 200 <= status < 300:
-        kind = Transient if status >= 500 or status in _AGAIN else Refused
+        kind = Transient if status >= 500 or status in _AGAIN else HookRefused
         raise kind(f"{settings.url} answers {status}")
 
 
@@ -295,14 +294,14 @@ class Hooks:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: HooksSection,
         catalogue: Catalogue,
         roots: Mapping[Place, Path],
         backoff_seconds: float = _BACKOFF_SECONDS,
         report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
         self._settings = settings
-        self._feed, self._memory = Feed(catalogue), Memory(catalogue)
+        self._feed, self._stored = EventFeed(catalogue), Settings(catalogue)
         self._roots = roots
         self._backoff_seconds = backoff_seconds
         self._stopping = threading.Event()
@@ -325,20 +324,20 @@ class Hooks:
 
     def begin(self) -> bool:
         """Note from where on to tell; False where nothing is configured."""
-        known = self._memory.recall(_MEMORY)
+        known = self._stored.get(_MEMORY)
         if not self.wanted:
             # Should hooks come back in a year, they must not tell of that year.
             if known is not None:
-                self._memory.remember(_MEMORY, None)
+                self._stored.set(_MEMORY, None)
             return False
         if known is None:
-            self._memory.remember(_MEMORY, self._feed.last())
+            self._stored.set(_MEMORY, self._feed.last())
         self._begun = True
         return True
 
     def drain(self) -> None:
         """Tell of all that there is to tell in the caller's thread; after `begin`."""
-        if self._memory.recall(_MEMORY) is not None:
+        if self._stored.get(_MEMORY) is not None:
             self._turn()
 
     def stop(self) -> None:
@@ -353,7 +352,7 @@ class Hooks:
         return _LOOK_SECONDS
 
     def _turn(self) -> None:
-        number = int(self._memory.recall(_MEMORY) or 0)
+        number = int(self._stored.get(_MEMORY) or 0)
         while outcomes := self._feed.after(number, self._settings.on, _BATCH):
             for outcome in outcomes:
                 if self._strikes.out(outcome.number):
@@ -364,7 +363,7 @@ class Hooks:
                             return
                 self._strikes.forget(outcome.number)
                 number = outcome.number
-                self._memory.remember(_MEMORY, number)
+                self._stored.set(_MEMORY, number)
 
     def _tell(self, outcome: Outcome) -> bool:
         """Tell of one outcome; False where the program is to stop before that is done."""
@@ -378,7 +377,7 @@ class Hooks:
         for attempt in range(1, attempts + 1):
             try:
                 way(self._settings, document, self._stopping)
-            except Refused as refused:
+            except HookRefused as refused:
                 _log.warning("hook: %s: %s; not told", which, refused)
                 return True
             except Transient as fault:

@@ -14,17 +14,17 @@ from PIL import Image
 
 from daemon.app import prepare, roots
 from daemon.catalogue import Catalogue, Queue
-from daemon.catalogue.settings import Memory
-from daemon.catalogue.stats import Reports
+from daemon.catalogue.settings import Settings
+from daemon.catalogue.stats import Statistics
 from daemon.config import Config, load
-from daemon.decoding import Developed, Exif
+from daemon.decoding import Decoded, Exif
 from daemon.errors import DarkroomError
-from daemon.files.mounts import Folders
+from daemon.files.mounts import FolderCheck
 from daemon.files.opening import Identity
 from daemon.files.walk import walk
-from daemon.filing.cleanup import Pruner
-from daemon.filing.companions import Pairing
-from daemon.filing.consumer import Consumer, Patience, Turn
+from daemon.filing.cleanup import Cleanup
+from daemon.filing.companions import CompanionFiling
+from daemon.filing.consumer import Consumer, RetryPolicy, Turn
 from daemon.filing.filing import Filing
 from daemon.filing.recovery import Requeue
 from daemon.filing.thumbnail_store import Thumbnails
@@ -67,7 +67,7 @@ class Script:
         self.errors: dict[str, list[DarkroomError | Callable[[], None]]] = {}
         self.seen: list[str] = []
 
-    def develop(self, path: Path) -> Developed:
+    def decode(self, path: Path) -> Decoded:
         self.seen.append(path.name)
         todo = self.errors.get(path.name, [])
         if todo:
@@ -76,7 +76,7 @@ class Script:
                 raise step
             step()
         content, info = path.read_bytes(), path.stat()
-        return Developed(
+        return Decoded(
             identity=Identity.of(info),
             sha256=hashlib.sha256(content).hexdigest(),
             format="JPEG",
@@ -113,34 +113,34 @@ class Room:
         if not database.exists():
             database.write_bytes(_empty_catalogue())
         self.catalogue = Catalogue(database)
-        prepare(self.config, Memory(self.catalogue))
-        self.queue, self.reports, self.developer = Queue(self.catalogue), Reports(self.catalogue), Script()
-        self.pruner = Pruner(self.inbox, 0.0)
+        prepare(self.config, Settings(self.catalogue))
+        self.queue, self.statistics, self.decoder = Queue(self.catalogue), Statistics(self.catalogue), Script()
+        self.cleanup = Cleanup(self.inbox, 0.0)
         self.filing = Filing(
             self.queue,
             roots(self.config),
             self.config.filing.template,
             Thumbnails(self.state / "thumbnails"),
-            self.pruner.note,
+            self.cleanup.note,
             delete_duplicates=self.config.filing.duplicates == "delete",
         )
         self.requeue = Requeue(self.queue, self.inbox, roots(self.config), self.state)
         self.consumer = self.new_consumer()
 
-    def new_consumer(self, pairing: Pairing | None = None) -> Consumer:
+    def new_consumer(self, companions: CompanionFiling | None = None) -> Consumer:
         """Make a consumer as a new process would."""
-        memory, limits = Memory(self.catalogue), self.config.limits
+        stored, limits = Settings(self.catalogue), self.config.limits
         return Consumer(
             self.inbox,
             self.catalogue,
             self.queue,
-            Folders(dict(self.config.folders.items()), memory, memory.expected, limits.min_free_mb),
-            self.developer,
+            FolderCheck(dict(self.config.folders.items()), stored, stored.expected, limits.min_free_mb),
+            self.decoder,
             self.filing,
-            self.pruner,
-            Patience(self.config.inbox.settle_seconds, limits.attempts),
+            self.cleanup,
+            RetryPolicy(self.config.inbox.settle_seconds, limits.attempts),
             self.requeue,
-            pairing,
+            companions,
         )
 
     def put(self, name: str, content: bytes) -> Path:
@@ -168,7 +168,7 @@ class Room:
 
     def rows(self) -> list[dict[str, object]]:
         """Give all rows, oldest first."""
-        return list(self.reports.images(None, None, 1_000_000))[::-1]
+        return list(self.statistics.images(None, None, 1_000_000))[::-1]
 
     def row(self) -> dict[str, object]:
         """Give the only row."""
@@ -182,7 +182,7 @@ class Room:
 
     def kinds(self, image_id: int = 1) -> list[str]:
         """Give the kinds of an image's history."""
-        return [str(event["event"]) for event in self.reports.history(image_id)]
+        return [str(event["event"]) for event in self.statistics.history(image_id)]
 
 
 @contextmanager

@@ -21,11 +21,10 @@ from daemon import hooks as hooks_module
 from daemon.app import roots
 from daemon.catalogue import Place
 from daemon.catalogue.history import Outcome
-from daemon.catalogue.settings import Memory
-from daemon.config import Hooks as Settings
-from daemon.config import load
+from daemon.catalogue.settings import Settings
+from daemon.config import HooksSection, load
 from daemon.errors import ConfigError, Rejected, Transient
-from daemon.hooks import Hooks, Refused, post
+from daemon.hooks import HookRefused, Hooks, post
 from tests.program import Program, darkroom
 from tests.support import Room, jpeg, no_new_descriptors, wait_until
 
@@ -82,13 +81,13 @@ def listening(*answers: int, location: str = "") -> Iterator[Listener]:
 
 
 def hooks(room: Room, **settings: Any) -> Hooks:
-    return Hooks(Settings(**settings), room.catalogue, roots(room.config), backoff_seconds=0.01)
+    return Hooks(HooksSection(**settings), room.catalogue, roots(room.config), backoff_seconds=0.01)
 
 
 def file_three(room: Room) -> None:
     """One photo, the same again, and what is no photo."""
     photo = jpeg()
-    room.developer.errors["poem.txt"] = [Rejected("not an image: it looks like a poem")]
+    room.decoder.errors["poem.txt"] = [Rejected("not an image: it looks like a poem")]
     for name, content in {"a.jpg": photo, "b.jpg": photo, "poem.txt": b"roses"}.items():
         room.put(name, content)
         room.drain()
@@ -170,8 +169,8 @@ def test_redirects_are_not_followed(room: Room, caplog: pytest.LogCaptureFixture
 
 
 def test_where_a_redirect_points_is_fit_for_a_line_of_text() -> None:
-    with listening(302, location="/\x1b[31m" + "x" * 1000) as web, pytest.raises(Refused) as refused:
-        post(Settings(url=web.url), {}, threading.Event())
+    with listening(302, location="/\x1b[31m" + "x" * 1000) as web, pytest.raises(HookRefused) as refused:
+        post(HooksSection(url=web.url), {}, threading.Event())
     assert r"points to /\x1b[31mxxx" in str(refused.value)
     assert len(str(refused.value)) < 400
 
@@ -234,7 +233,7 @@ def test_an_address_that_answers_drop_by_drop_is_given_up(
             url = "https://photos.example.org/hook"
         before, began = set(threading.enumerate()), time.monotonic()
         with pytest.raises(Transient) as fault:
-            post(Settings(url=url, timeout_seconds=0.5), {}, threading.Event())
+            post(HooksSection(url=url, timeout_seconds=0.5), {}, threading.Event())
         assert str(fault.value) == f"{url} did not answer within 0.5 s"
         assert time.monotonic() - began < 3
         assert set(threading.enumerate()) <= before
@@ -246,13 +245,13 @@ def test_an_address_that_takes_no_connection_is_given_up() -> None:
     with server, socket.create_connection(server.getsockname()):
         url = f"http://127.0.0.1:{server.getsockname()[1]}/hook"
         with no_new_descriptors(), pytest.raises(Transient, match=r"did not answer within 0\.5 s"):
-            post(Settings(url=url, timeout_seconds=0.5), {}, threading.Event())
+            post(HooksSection(url=url, timeout_seconds=0.5), {}, threading.Event())
 
 
 def test_the_status_decides_and_the_rest_of_an_answer_is_not_read() -> None:
     with no_new_descriptors(), Drip(b"HTTP/1.1 200 OK\r\n\r\n", b"x") as server:
         before = set(threading.enumerate())
-        post(Settings(url=f"http://127.0.0.1:{server.port}/", timeout_seconds=3), {}, threading.Event())
+        post(HooksSection(url=f"http://127.0.0.1:{server.port}/", timeout_seconds=3), {}, threading.Event())
         assert set(threading.enumerate()) <= before
 
 
@@ -343,7 +342,7 @@ def test_a_command_that_is_stopped_with_the_program_was_not_slow(room: Room, cap
     wait_until(lambda: "hook: image 1, done" in caplog.text, what="the line in the log")
     assert "darkroom is stopping" in caplog.text
     assert "took longer" not in caplog.text
-    assert Memory(room.catalogue).recall("hooks") == 0, "it is told again at the next start"
+    assert Settings(room.catalogue).get("hooks") == 0, "it is told again at the next start"
 
 
 def test_a_command_that_hangs_dies_with_its_children(room: Room, caplog: pytest.LogCaptureFixture) -> None:
@@ -397,7 +396,7 @@ def test_hooks_that_come_back_do_not_tell_of_the_time_without(room: Room) -> Non
     with listening() as web:
         hooks(room, url=web.url).begin()
         assert not hooks(room).begin()
-        assert Memory(room.catalogue).recall("hooks") is None
+        assert Settings(room.catalogue).get("hooks") is None
         room.put("a.jpg", jpeg())
         room.drain()
         again = hooks(room, url=web.url)

@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from daemon.catalogue.captions import KEPT
-from daemon.catalogue.search import Search, Wanted
-from daemon.catalogue.stats import Reports
+from daemon.catalogue.search import ImageQuery, Search
+from daemon.catalogue.stats import Statistics
 from daemon.errors import Rejected
 from web import models
-from web.context import ApiError, Site, success
+from web.context import ApiError, Context, success
 from web.models import MAX_CAPTION, MAX_KEYWORD, MAX_KEYWORDS, STATUSES
 
 PAGE, MAX_PAGE = 50, 500
@@ -31,16 +31,16 @@ _QUOTED = 50
 class Api:
     """The handlers; each does its blocking work in one call in a thread."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._search = Search(site.catalogue)
-        self._reports = Reports(site.catalogue)
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._search = Search(context.catalogue)
+        self._statistics = Statistics(context.catalogue)
 
     async def list(self, request: Request) -> Response:
         """List images, newest first."""
         wanted, limit = _wanted(request.query_params), _limit(request.query_params)
         rows = await run_in_threadpool(self._search.page, wanted, limit + 1)
-        shown = [models.summary(self._site, row) for row in rows[:limit]]
+        shown = [models.summary(self._context, row) for row in rows[:limit]]
         if len(rows) <= limit:
             return success(shown, next=None)
         cursor = str(shown[-1]["image_id"])
@@ -59,7 +59,7 @@ class Api:
 
         def edit() -> dict[str, Any]:
             self._row(number)
-            self._site.captions.edit(number, time.time(), **words)
+            self._context.captions.edit(number, time.time(), **words)
             return self._detail(number)
 
         return success(await run_in_threadpool(edit))
@@ -70,7 +70,7 @@ class Api:
 
         def retry() -> None:
             self._row(number)
-            self._act(lambda: self._site.retry(number))
+            self._act(lambda: self._context.retry(number))
 
         await run_in_threadpool(retry)
         return success({"image_id": number, "status": "queued"}, 202)
@@ -81,10 +81,10 @@ class Api:
 
         def ask() -> dict[str, Any]:
             self._row(number)
-            captioner = self._site.health().get("captioner")
+            captioner = self._context.health().get("captioner")
             if captioner is None or captioner.detail == "off":
                 raise ApiError(409, "captions are off: no Gemini key is set (GEMINI_API_KEY)", "captions_off")
-            self._act(lambda: self._site.captions.ask_again(number, time.time()))
+            self._act(lambda: self._context.captions.ask_again(number, time.time()))
             return self._row(number)
 
         row = await run_in_threadpool(ask)
@@ -96,8 +96,8 @@ class Api:
 
     def counts(self) -> dict[str, Any]:
         """Read the counts; blocking."""
-        with self._site.catalogue.session():
-            return models.stats(self._site, self._reports.stats(time.time()), self._search.captions())
+        with self._context.catalogue.session():
+            return models.stats(self._context, self._statistics.stats(time.time()), self._search.captions())
 
     def _row(self, number: int) -> dict[str, Any]:
         row = self._search.image(number)
@@ -106,15 +106,15 @@ class Api:
         return row
 
     def _detail(self, number: int) -> dict[str, Any]:
-        with self._site.catalogue.session():
+        with self._context.catalogue.session():
             row = self._row(number)
-            return models.detail(self._site, row, self._search.raw_exif(number), self._reports.history(number))
+            return models.detail(self._context, row, self._search.raw_exif(number), self._statistics.history(number))
 
     def _act(self, action: Any) -> None:
         try:
             action()
         except Rejected as error:
-            raise ApiError(409, self._site.scrub(str(error))) from error
+            raise ApiError(409, self._context.scrub(str(error))) from error
 
 
 def image_id(request: Request) -> int:
@@ -131,7 +131,7 @@ def no_image(number: int) -> ApiError:
     return ApiError(404, f"there is no image {number}")
 
 
-def _wanted(query: Mapping[str, str]) -> Wanted:
+def _wanted(query: Mapping[str, str]) -> ImageQuery:
     status = query.get("status")
     if status is not None and status not in STATUSES:
         raise ApiError(400, f"status is one of {', '.join(STATUSES)}")
@@ -145,7 +145,7 @@ def _wanted(query: Mapping[str, str]) -> Wanted:
     for key in ("q", "camera"):
         if len(query.get(key, "")) > MAX_QUERY:
             raise ApiError(400, f"{key} is longer than {MAX_QUERY} characters")
-    return Wanted(
+    return ImageQuery(
         status=status,
         text=query.get("q"),
         camera=query.get("camera"),

@@ -20,13 +20,13 @@ from daemon.errors import ConfigError
 from daemon.files.names import display
 from web import middleware
 from web.api import Api
-from web.context import HANDLERS, Access, Site
-from web.events import Events
+from web.context import HANDLERS, AccessRules, Context
+from web.events import EventStream
 from web.files import Files
-from web.metrics import Checks, Metrics
+from web.metrics import HealthCheck, Metrics
 from web.openapi import Document
 from web.pages import Pages
-from web.uploads import Receiver
+from web.uploads import UploadHandler
 
 Methods = dict[str, Callable[[Request], Awaitable[Response]]]
 
@@ -36,10 +36,10 @@ class Handlers:
     """The objects whose methods answer."""
 
     api: Api
-    receiver: Receiver
+    receiver: UploadHandler
     files: Files
-    events: Events
-    checks: Checks
+    events: EventStream
+    checks: HealthCheck
     metrics: Metrics
     document: Document
     pages: Pages
@@ -79,15 +79,15 @@ def _route(path: str, methods: Methods) -> Route:
 class App:
     """The ASGI app. `stop` ends its event streams, and soon the uploads that are still arriving."""
 
-    def __init__(self, site: Site, access: Access) -> None:
-        api = Api(site)
+    def __init__(self, context: Context, access: AccessRules) -> None:
+        api = Api(context)
         self._handlers = Handlers(
             api=api,
-            receiver=Receiver(site),
-            files=Files(site),
-            events=Events(site, api.counts),
-            checks=Checks(site),
-            metrics=Metrics(site),
+            receiver=UploadHandler(context),
+            files=Files(context),
+            events=EventStream(context, api.counts),
+            checks=HealthCheck(context),
+            metrics=Metrics(context),
             document=Document(),
             pages=Pages(access),
         )
@@ -113,7 +113,7 @@ _GRACE_SECONDS = 3
 _BACKLOG = 256
 
 
-def bind(access: Access, port: int) -> socket.socket:
+def bind(access: AccessRules, port: int) -> socket.socket:
     """Listen on the configured address. Raises ConfigError where that is not possible or not safe."""
     if access.token is None and not _is_loopback(access.host):
         raise ConfigError(

@@ -31,7 +31,7 @@ class Health:
 
 
 @dataclass(frozen=True)
-class Site:
+class Context:
     """The parts behind the web; sizes are in bytes.
 
     `health` looks at the watcher, the consumer and the captioner. `retry` queues a failed image again and raises
@@ -63,7 +63,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Access:
+class AccessRules:
     """Who may call: hosts beyond the ones listened on, origins of other pages, the token if one is set."""
 
     host: str

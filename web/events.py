@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from daemon.catalogue.search import Search
 from daemon.errors import EnvironmentFault
 from web import models
-from web.context import ApiError, Site
+from web.context import ApiError, Context
 
 _log = logging.getLogger(__name__)
 
@@ -24,12 +24,12 @@ _BATCH = 500
 _MAX_LISTENERS = 100
 
 
-class Events:
+class EventStream:
     """The stream. `stop` ends it for all listeners, who would hold up the end of the server otherwise."""
 
-    def __init__(self, site: Site, counts: Callable[[], dict[str, Any]]) -> None:
-        self._site = site
-        self._search = Search(site.catalogue)
+    def __init__(self, context: Context, counts: Callable[[], dict[str, Any]]) -> None:
+        self._context = context
+        self._search = Search(context.catalogue)
         self._counts = counts
         self._listeners = 0
         self._stopping = asyncio.Event()
@@ -57,7 +57,7 @@ class Events:
         try:
             while not self._stopping.is_set():
                 lines, counts = await run_in_threadpool(self._look, after)
-                messages = [_message("image", models.event(self._site, line), line["number"]) for line in lines]
+                messages = [_message("image", models.event(self._context, line), line["number"]) for line in lines]
                 if told is None or _differ(told, counts):
                     told = counts
                     messages.append(_message("stats", counts))
@@ -77,7 +77,7 @@ class Events:
             self._listeners -= 1
 
     def _look(self, after: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        with self._site.catalogue.session():
+        with self._context.catalogue.session():
             return self._search.events(after, _BATCH), self._counts()
 
     async def _pause(self) -> None:

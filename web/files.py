@@ -14,7 +14,7 @@ from daemon.decoding import formats
 from daemon.files.names import component, split
 from daemon.filing.thumbnail_store import SIZES, Size
 from web.api import image_id, no_image
-from web.context import ApiError, Site
+from web.context import ApiError, Context
 from web.models import READY
 
 _MIMES = {kind.name: kind.mime for kind in vars(formats).values() if isinstance(kind, formats.Format)}
@@ -41,9 +41,9 @@ class _File(FileResponse):
 class Files:
     """The handlers of files."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._search = Search(site.catalogue)
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._search = Search(context.catalogue)
 
     async def thumbnail(self, request: Request) -> Response:
         """Serve one of the two thumbnails of an image."""
@@ -79,7 +79,7 @@ class Files:
         row = self._row(number)
         found = None
         if row["status"] in READY and row["sha256"]:
-            found = _regular(self._site.thumbnails.path(row["sha256"], size))
+            found = _regular(self._context.thumbnails.path(row["sha256"], size))
         if found is None:
             raise ApiError(404, f"image {number} has no thumbnail (yet): it is {row['status']}", "not_ready")
         return row, found
@@ -98,7 +98,7 @@ class Files:
     def _placed(self, row: dict[str, Any]) -> tuple[Path, os.stat_result] | None:
         if row["status"] in {"queued", "processing"} or not row["destination"]:
             return None
-        return _regular(self._site.roots[row["place"]] / row["destination"])
+        return _regular(self._context.roots[row["place"]] / row["destination"])
 
     def _row(self, number: int) -> dict[str, Any]:
         row = self._search.image(number)

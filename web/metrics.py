@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from daemon.catalogue.search import Search
-from daemon.catalogue.stats import Reports
+from daemon.catalogue.stats import Statistics
 from daemon.errors import EnvironmentFault
-from web.context import Health, Json, Site, success
+from web.context import Context, Health, Json, success
 
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -27,9 +27,9 @@ _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 class Metrics:
     """The registry of one program and its page."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, context: Context) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Collector(site))
+        self._registry.register(_Collector(context))
         ProcessCollector(registry=self._registry)
 
     async def page(self, _request: Request) -> Response:
@@ -41,10 +41,10 @@ class Metrics:
 class _Collector(Collector):
     """Reads counts at the time of each scrape; the histogram counts what has become final since the start."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._reports = Reports(site.catalogue)
-        self._search = Search(site.catalogue)
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._statistics = Statistics(context.catalogue)
+        self._search = Search(context.catalogue)
         self._durations = _Durations(self._search)
 
     def describe(self) -> list[Metric]:
@@ -52,8 +52,8 @@ class _Collector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now = time.time()
-        with self._site.catalogue.session():
-            stats = self._reports.stats(now)
+        with self._context.catalogue.session():
+            stats = self._statistics.stats(now)
             oldest = self._search.oldest_waiting()
             usage = self._search.caption_usage()
             captions = self._search.captions()
@@ -112,12 +112,12 @@ class _Durations:
 _SECONDS = 5.0
 
 
-class Checks:
+class HealthCheck:
     """The health check, in threads of its own: what else is asked for at the time can't delay it."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._search = Search(site.catalogue)
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._search = Search(context.catalogue)
         self._threads = CapacityLimiter(2)
 
     async def healthz(self, _request: Request) -> Response:
@@ -127,16 +127,18 @@ class Checks:
             parts = await to_thread.run_sync(self._parts, limiter=self._threads, abandon_on_cancel=True)
         data = {
             "healthy": all(part.ok for part in parts.values()),
-            "parts": {name: {"ok": part.ok, "detail": self._site.scrub(part.detail)} for name, part in parts.items()},
+            "parts": {
+                name: {"ok": part.ok, "detail": self._context.scrub(part.detail)} for name, part in parts.items()
+            },
         }
         if data["healthy"]:
             return success(data)
-        ill = "; ".join(f"{name}: {self._site.scrub(part.detail)}" for name, part in parts.items() if not part.ok)
+        ill = "; ".join(f"{name}: {self._context.scrub(part.detail)}" for name, part in parts.items() if not part.ok)
         error = {"code": "unhealthy", "message": ill}
         return Json({"status": "error", "data": data, "error": error}, 503, headers={"Cache-Control": "no-store"})
 
     def _parts(self) -> dict[str, Health]:
-        return {**self._site.health(), "database": self._database(), "free_space": self._free_space()}
+        return {**self._context.health(), "database": self._database(), "free_space": self._free_space()}
 
     def _database(self) -> Health:
         try:
@@ -146,12 +148,12 @@ class Checks:
         return Health(ok=True, detail="answers")
 
     def _free_space(self) -> Health:
-        for name, folder in self._site.folders().items():
+        for name, folder in self._context.folders().items():
             try:
                 room = os.statvfs(folder)
             except OSError as error:
                 return Health(ok=False, detail=f"the {name} folder is gone: {error.strerror}")
             free = room.f_bavail * room.f_frsize
-            if free < self._site.min_free_bytes:
+            if free < self._context.min_free_bytes:
                 return Health(ok=False, detail=f"the {name} folder has {free // 1_000_000} MB left (min_free_mb)")
         return Health(ok=True, detail="enough")

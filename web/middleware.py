@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon.files.names import display
-from web.context import Access, failure
+from web.context import AccessRules, failure
 
 _log = logging.getLogger(__name__)
 
@@ -38,10 +38,10 @@ _HEADERS = {
 }
 
 
-class Door:
+class HostMiddleware:
     """The outermost layer: refuses foreign hosts and odd paths, and puts its headers on every answer."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: AccessRules) -> None:
         self._app = app
         self._access = access
 
@@ -96,10 +96,10 @@ class Door:
         return any(_matches(name, pattern.lower()) for pattern in self._access.allowed_hosts)
 
 
-class Gate:
+class AccessMiddleware:
     """The inner layer: refuses writes from other pages, and calls without the token where there is one."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: AccessRules) -> None:
         self._app = app
         self._access = access
 
@@ -155,9 +155,9 @@ def cookie_value(token: str) -> str:
     return hmac.new(token.encode(), b"darkroom sign-in", hashlib.sha256).hexdigest()
 
 
-def wrap(app: ASGIApp, access: Access, cors: Callable[..., Any]) -> ASGIApp:
+def wrap(app: ASGIApp, access: AccessRules, cors: Callable[..., Any]) -> ASGIApp:
     """Put the layers around an app."""
-    app = Gate(app, access)
+    app = AccessMiddleware(app, access)
     if access.cors_origins:
         app = cors(
             app,
@@ -166,7 +166,7 @@ def wrap(app: ASGIApp, access: Access, cors: Callable[..., Any]) -> ASGIApp:
             allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
             expose_headers=["Location", "Link"],
         )
-    return Door(app, access)
+    return HostMiddleware(app, access)
 
 
 def _hostname(header: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from daemon.catalogue.stats import Stats
 from daemon.files.names import display
-from web.context import Site
+from web.context import Context
 
 READY = ("done", "duplicate")
 STATUSES = ("queued", "processing", "done", "duplicate", "failed")
@@ -20,15 +20,15 @@ def moment(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def summary(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
+def summary(context: Context, row: Mapping[str, Any]) -> dict[str, Any]:
     """Give an image as lists show it."""
     filed = row["place"] == "library" and row["status"] == "done"
     return {
         "image_id": row["id"],
         "original_name": row["original_name"],
         "status": row["status"],
-        "error": _scrubbed(site, row["error"]),
-        "waiting": _scrubbed(site, row["waiting"]),
+        "error": _scrubbed(context, row["error"]),
+        "waiting": _scrubbed(context, row["waiting"]),
         "source": row["source"],
         "created_at": moment(row["created_at"]),
         "processed_at": moment(row["processed_at"]),
@@ -44,19 +44,21 @@ def summary(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def detail(site: Site, row: Mapping[str, Any], raw: Mapping[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
+def detail(
+    context: Context, row: Mapping[str, Any], raw: Mapping[str, Any], history: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Give all of an image."""
-    shown = summary(site, row)
+    shown = summary(context, row)
     shown["metadata"]["exif"]["raw"] = raw
-    shown["warning"] = _scrubbed(site, row["warning"])
+    shown["warning"] = _scrubbed(context, row["warning"])
     shown["visible_text"] = row["visible_text"]
     shown["history"] = [
-        {"at": moment(line["at"]), "event": line["event"], "detail": site.scrub(line["detail"])} for line in history
+        {"at": moment(line["at"]), "event": line["event"], "detail": context.scrub(line["detail"])} for line in history
     ]
     return shown
 
 
-def stats(site: Site, now: Stats, captions: Mapping[str, int]) -> dict[str, Any]:
+def stats(context: Context, now: Stats, captions: Mapping[str, int]) -> dict[str, Any]:
     """Give the counts; the rate is in images a second."""
     return {
         "total": now.total,
@@ -65,20 +67,20 @@ def stats(site: Site, now: Stats, captions: Mapping[str, int]) -> dict[str, Any]
         "rate": round(now.rate, 3),
         "seconds_left": now.seconds_left,
         "captions": captions,
-        "captions_progress": site.scrub(site.captions_line()),
-        "paused": _scrubbed(site, now.paused),
+        "captions_progress": context.scrub(context.captions_line()),
+        "paused": _scrubbed(context, now.paused),
         "paused_since": moment(now.paused_since),
-        "waiting": {site.scrub(reason): n for reason, n in now.waiting.items()},
+        "waiting": {context.scrub(reason): n for reason, n in now.waiting.items()},
     }
 
 
-def event(site: Site, line: Mapping[str, Any]) -> dict[str, Any]:
+def event(context: Context, line: Mapping[str, Any]) -> dict[str, Any]:
     """Give one line of the event stream."""
     return {
         "image_id": line["image_id"],
         "at": moment(line["at"]),
         "event": line["event"],
-        "detail": site.scrub(line["detail"]),
+        "detail": context.scrub(line["detail"]),
         "status": line["status"],
     }
 
@@ -107,8 +109,8 @@ def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _scrubbed(site: Site, text: str | None) -> str | None:
-    return None if text is None else site.scrub(text)
+def _scrubbed(context: Context, text: str | None) -> str | None:
+    return None if text is None else context.scrub(text)
 
 
 Schema = dict[str, Any]

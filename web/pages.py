@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from web.context import Access, ApiError
+from web.context import AccessRules, ApiError
 from web.middleware import COOKIE, cookie_value, matches_token
 
 _STATIC = Path(__file__).parent / "static"
@@ -35,7 +35,7 @@ class _Asset:
 class Pages:
     """The handlers of pages. Their files are few and small: they are read once."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: AccessRules) -> None:
         self._token = access.token
         self._assets = {file.name: _read(file) for file in _STATIC.iterdir() if file.is_file()}
 

@@ -24,7 +24,7 @@ from daemon.errors import EnvironmentFault, NameRefused
 from daemon.files import atomic, names
 from daemon.files.walk import is_junk
 from daemon.filing.recovery import UPLOAD_PREFIX
-from web.context import ApiError, Site
+from web.context import ApiError, Context
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SQLITE_FULL = "database or disk is full"
@@ -40,17 +40,17 @@ class Receipt:
     duplicate: bool
 
 
-class Landing:
+class UploadedFile:
     """Receives one file. `discard` is always called at the end and removes what was not acknowledged."""
 
-    def __init__(self, site: Site, client_name: str) -> None:
-        self._site = site
+    def __init__(self, context: Context, client_name: str) -> None:
+        self._context = context
         # Only the last component: a browser may send a path, and "..\\x.jpg" is no name.
         self.name = re.split(r"[/\\]", client_name.strip())[-1][:_MAX_NAME] or "upload"
         self._head = b""
         self._format: formats.Format | None = None
         self._digest = hashlib.sha256()
-        self._temporary = site.inbox / f"{UPLOAD_PREFIX}{secrets.token_hex(8)}"
+        self._temporary = context.inbox / f"{UPLOAD_PREFIX}{secrets.token_hex(8)}"
         self._file: BinaryIO | None = None
         self._stat: os.stat_result | None = None
         self._visible: Path | None = None
@@ -92,10 +92,10 @@ class Landing:
         """Queue the file; what this returns may be acknowledged. Raises ApiError: 507, 503."""
         assert self._stat is not None  # noqa: S101
         upload = Upload(names.display(self.name), self.size, self._stat.st_mtime_ns, self._digest.hexdigest())
-        uploads = Uploads(self._site.catalogue, self._site.queue)
+        uploads = Uploads(self._context.catalogue, self._context.queue)
         try:
             image_id = uploads.submit(upload, self._names(), self._publish, time.time())
-            atomic.fsync_folder(self._site.inbox)
+            atomic.fsync_folder(self._context.inbox)
         except OSError as error:
             raise self._refusal(error) from error
         except EnvironmentFault as fault:
@@ -137,32 +137,32 @@ class Landing:
         assert self._file is not None  # noqa: S101
         self._digest.update(block)
         try:
-            room = os.statvfs(self._site.inbox)
-            if room.f_bavail * room.f_frsize - len(block) < self._site.min_free_bytes:
+            room = os.statvfs(self._context.inbox)
+            if room.f_bavail * room.f_frsize - len(block) < self._context.min_free_bytes:
                 raise no_room()
             self._file.write(block)
         except OSError as error:
             raise self._refusal(error) from error
 
     def _filed(self, sha256: str) -> Receipt | None:
-        found = self._site.queue.filed(sha256)
-        if found is None or atomic.size_of(self._site.roots["library"] / found[1]) != self.size:
+        found = self._context.queue.filed(sha256)
+        if found is None or atomic.size_of(self._context.roots["library"] / found[1]) != self.size:
             return None
         return Receipt(found[0], "done", duplicate=True)
 
     def _queued(self, sha256: str) -> Receipt | None:
         """Find the same upload still waiting: a phone that got no answer sends it again."""
-        for image_id, path in Uploads(self._site.catalogue, self._site.queue).waiting(sha256):
+        for image_id, path in Uploads(self._context.catalogue, self._context.queue).waiting(sha256):
             # The file may have been changed in the inbox since: only its bytes count.
             with suppress(OSError):
-                if atomic.sha256(self._site.inbox / path) == sha256:
+                if atomic.sha256(self._context.inbox / path) == sha256:
                     return Receipt(image_id, "queued", duplicate=True)
         return None
 
     def _names(self) -> Iterator[str]:
         assert self._format is not None  # noqa: S101
         name = names.with_true_suffix(names.component(self.name), self._format.suffixes)
-        if is_junk(name, self._site.ignore):
+        if is_junk(name, self._context.ignore):
             name = "upload" + self._format.suffixes[0]
         # A plainer name where the inbox's filesystem can't hold this one.
         for shape in dict.fromkeys([PurePosixPath(name), names.portable(PurePosixPath(name))]):
@@ -175,7 +175,7 @@ class Landing:
                     break
 
     def _publish(self, name: str) -> None:
-        visible = self._site.inbox / name
+        visible = self._context.inbox / name
         try:
             atomic.rename_exclusive(self._temporary, visible)
         except OSError as error:

@@ -11,9 +11,9 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from web.context import ApiError, Site, success
+from web.context import ApiError, Context, success
 from web.multipart import Begin, Data, Multipart
-from web.upload_file import Landing, Receipt
+from web.upload_file import Receipt, UploadedFile
 
 _log = logging.getLogger(__name__)
 
@@ -27,16 +27,16 @@ _STOP_SECONDS = 1.5
 _DRAIN_BYTES, _DRAIN_SECONDS = 32 << 20, 5.0
 
 
-class Receiver:
+class UploadHandler:
     """The two routes that take files.
 
     Few threads write at a time, and one commits: sixteen clients wait for each other here, and not the rest of
     the program, or a health check, for them.
     """
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._limit = site.upload_bytes
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._limit = context.upload_bytes
         self._writing = CapacityLimiter(4)
         self._committing = CapacityLimiter(1)
         self._arriving: set[anyio.CancelScope] = set()
@@ -58,26 +58,26 @@ class Receiver:
         return await self._receive(request, str(request.path_params["image_id"]))
 
     async def _receive(self, request: Request, name: str) -> Response:
-        landings: list[Landing] = []
+        uploads: list[UploadedFile] = []
         chunks = request.stream()
         try:
             self._check_announced(request)
             with self._stoppable():
                 if request.headers.get("content-type", "").lower().startswith("multipart/"):
-                    await self._form(request, chunks, landings)
+                    await self._form(request, chunks, uploads)
                 else:
-                    await self._raw(chunks, name, landings)
-            receipts = [await self._settle(landing) for landing in landings]
+                    await self._raw(chunks, name, uploads)
+            receipts = [await self._settle(upload) for upload in uploads]
         except ApiError as error:
             if error.status in {408, 503} or not await _drain(request, chunks):
                 # What is left of the body is not the next request.
                 error.headers["Connection"] = "close"
             raise
         finally:
-            for landing in landings:
-                await self._in_thread(self._writing, landing.discard)
-        for landing, receipt in zip(landings, receipts, strict=True):
-            _log.debug("image %d: uploaded %s", receipt.image_id, landing.shown)
+            for upload in uploads:
+                await self._in_thread(self._writing, upload.discard)
+        for upload, receipt in zip(uploads, receipts, strict=True):
+            _log.debug("image %d: uploaded %s", receipt.image_id, upload.shown)
         return _answer(receipts)
 
     @contextmanager
@@ -98,7 +98,7 @@ class Receiver:
         if int(announced) > self._limit + _FRAMING:
             raise self._too_large()
 
-    async def _form(self, request: Request, chunks: AsyncIterator[bytes], landings: list[Landing]) -> None:
+    async def _form(self, request: Request, chunks: AsyncIterator[bytes], uploads: list[UploadedFile]) -> None:
         parser = Multipart(request.headers["content-type"])
         left = self._limit
         current: _Inflow | None = None
@@ -107,7 +107,7 @@ class Receiver:
                 if isinstance(event, Begin):
                     current = None
                     if event.field == "file":
-                        current = self._inflow(event.filename or "", landings)
+                        current = self._inflow(event.filename or "", uploads)
                 elif isinstance(event, Data):
                     left -= len(event.block)
                     if left < 0:
@@ -119,12 +119,12 @@ class Receiver:
                     current = None
         if not parser.complete:
             raise ApiError(400, "malformed multipart body: it ends before its last boundary")
-        if not landings:
+        if not uploads:
             raise ApiError(400, "no part is named `file`; send the image in a form field of that name", "missing_file")
 
-    async def _raw(self, chunks: AsyncIterator[bytes], name: str, landings: list[Landing]) -> None:
+    async def _raw(self, chunks: AsyncIterator[bytes], name: str, uploads: list[UploadedFile]) -> None:
         left = self._limit
-        inflow = self._inflow(name, landings)
+        inflow = self._inflow(name, uploads)
         async for chunk in _patiently(chunks):
             left -= len(chunk)
             if left < 0:
@@ -132,15 +132,15 @@ class Receiver:
             await inflow.write(chunk)
         await inflow.close()
 
-    async def _settle(self, landing: Landing) -> Receipt:
+    async def _settle(self, upload: UploadedFile) -> Receipt:
         # Looking for the same bytes may read a large file: that must not hold up the commits of others.
-        known = await self._in_thread(self._writing, landing.known)
-        return known if known is not None else await self._in_thread(self._committing, landing.submit)
+        known = await self._in_thread(self._writing, upload.known)
+        return known if known is not None else await self._in_thread(self._committing, upload.submit)
 
-    def _inflow(self, name: str, landings: list[Landing]) -> "_Inflow":
-        landing = Landing(self._site, name)
-        landings.append(landing)
-        return _Inflow(landing, self)
+    def _inflow(self, name: str, uploads: list[UploadedFile]) -> "_Inflow":
+        upload = UploadedFile(self._context, name)
+        uploads.append(upload)
+        return _Inflow(upload, self)
 
     async def in_writer(self, call: Callable[[], _T]) -> _T:
         """Run a blocking call in one of the threads that write."""
@@ -156,8 +156,8 @@ class Receiver:
 class _Inflow:
     """Gathers a file's chunks into blocks that are worth a thread."""
 
-    def __init__(self, landing: Landing, receiver: Receiver) -> None:
-        self._landing = landing
+    def __init__(self, upload: UploadedFile, receiver: UploadHandler) -> None:
+        self._landing = upload
         self._receiver = receiver
         self._blocks: list[bytes] = []
         self._size = 0

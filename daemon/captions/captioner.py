@@ -13,9 +13,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from daemon.captions import gemini, prompt
-from daemon.captions.limits import Memory, Pauses, Quota, day_ends, progress
-from daemon.captions.settings import Settings
-from daemon.catalogue.captions import Captions, CaptionStatus, Origin, Wanting, Words
+from daemon.captions.limits import CaptionPauses, Quota, day_ends, progress
+from daemon.captions.settings import CaptionSettings
+from daemon.catalogue.captions import CaptionJob, Captions, CaptionStatus, Origin, Words
+from daemon.catalogue.settings import Settings
 from daemon.errors import EnvironmentFault
 from daemon.filing.thumbnail_store import Thumbnails
 from daemon.loop import Loop, LoopFault, Strikes
@@ -36,10 +37,10 @@ _FAILURES = 10
 _STRANGE = 3
 
 
-class Verdicts:
+class FailurePolicy:
     """Judges failures, with a memory for those that come in a row."""
 
-    def __init__(self, captions: Captions, pauses: Pauses) -> None:
+    def __init__(self, captions: Captions, pauses: CaptionPauses) -> None:
         self._captions = captions
         self._pauses = pauses
         self._troubles = 0
@@ -50,69 +51,69 @@ class Verdicts:
         self._troubles, self._strange = 0, []
         self._pauses.end("Gemini answers again")
 
-    def decide(self, wanting: Wanting, error: Exception, settings: Settings, now: float) -> float:
+    def decide(self, job: CaptionJob, error: Exception, settings: CaptionSettings, now: float) -> float:
         """Turn what went wrong into the row's next status or a pause of all; returns the seconds to wait."""
         reason = str(error)
         match error:
             case gemini.Limited():
-                return self._limit(wanting, error, settings, now)
-            case gemini.NoModel() if wanting.wanted:
-                self._captions.conclude(wanting.id, "failed", reason, now)
+                return self._limit(job, error, settings, now)
+            case gemini.NoModel() if job.wanted:
+                self._captions.conclude(job.id, "failed", reason, now)
             case gemini.Misconfigured():
                 return self._stop(reason, settings, now)
             case gemini.Unavailable() | gemini.Unreachable():
-                return self._back_off(wanting, error, settings, now)
+                return self._back_off(job, error, settings, now)
             case gemini.BadRequest():
-                return self._doubt(wanting, reason, settings, now)
-            case gemini.Blocked() | prompt.Refused():
+                return self._doubt(job, reason, settings, now)
+            case gemini.Blocked() | prompt.Declined():
                 self.went_well()
-                self._captions.conclude(wanting.id, "blocked", reason, now)
+                self._captions.conclude(job.id, "blocked", reason, now)
             case _:  # empty, cut off, in another form
                 self.went_well()
-                self._again(wanting, reason, _ANSWERS, now)
-        _log.info("image %d: no caption: %s", wanting.id, reason)
+                self._again(job, reason, _ANSWERS, now)
+        _log.info("image %d: no caption: %s", job.id, reason)
         return 0.0
 
-    def _limit(self, wanting: Wanting, error: gemini.Limited, settings: Settings, now: float) -> float:
+    def _limit(self, job: CaptionJob, error: gemini.Limited, settings: CaptionSettings, now: float) -> float:
         if error.per_day:
             until, what = day_ends(now), "the service's quota of the day is used up"
         else:
             seconds = min(error.seconds or _LIMIT_SECONDS, _DAY_SECONDS)
             until, what = now + seconds, "the service's quota of the minute is used up"
-        if wanting.wanted not in {None, "", settings.model}:
+        if job.wanted not in {None, "", settings.model}:
             # Another model's quota; the usual one's is another matter.
-            self._captions.later(wanting.id, until, what, spent=False)
+            self._captions.later(job.id, until, what, spent=False)
             return 0.0
         self._pauses.begin("limited", f"{what} ({error})", until, settings.fingerprint, now)
         return until - now
 
-    def _stop(self, reason: str, settings: Settings, now: float) -> float:
+    def _stop(self, reason: str, settings: CaptionSettings, now: float) -> float:
         self._pauses.begin("misconfigured", reason, None, settings.fingerprint, now)
         return math.inf
 
-    def _back_off(self, wanting: Wanting, error: Exception, settings: Settings, now: float) -> float:
+    def _back_off(self, job: CaptionJob, error: Exception, settings: CaptionSettings, now: float) -> float:
         first, last = _PAUSE_SECONDS
         wait = min(last, first * 2.0 ** min(self._troubles, 10))
         self._troubles += 1
         if isinstance(error, gemini.Unavailable):
             # Perhaps it is this image that the service stumbles over: others go first.
-            self._again(wanting, str(error), _FAILURES, now)
+            self._again(job, str(error), _FAILURES, now)
         self._pauses.begin(type(error).__name__, str(error), now + wait, settings.fingerprint, now)
         return wait
 
-    def _again(self, wanting: Wanting, reason: str, attempts: int, now: float) -> None:
-        if wanting.attempts + 1 >= attempts:
-            self._captions.conclude(wanting.id, "failed", reason, now)
+    def _again(self, job: CaptionJob, reason: str, attempts: int, now: float) -> None:
+        if job.attempts + 1 >= attempts:
+            self._captions.conclude(job.id, "failed", reason, now)
             return
         first, last = _IMAGE_SECONDS
-        self._captions.later(wanting.id, now + min(last, first * 4.0**wanting.attempts), reason)
+        self._captions.later(job.id, now + min(last, first * 4.0**job.attempts), reason)
 
-    def _doubt(self, wanting: Wanting, reason: str, settings: Settings, now: float) -> float:
+    def _doubt(self, job: CaptionJob, reason: str, settings: CaptionSettings, now: float) -> float:
         """Blame one refused image, but not several in a row."""
-        self._strange.append(wanting.id)
+        self._strange.append(job.id)
         if len(self._strange) < _STRANGE:
-            self._captions.conclude(wanting.id, "failed", reason, now)
-            _log.info("image %d: no caption: %s", wanting.id, reason)
+            self._captions.conclude(job.id, "failed", reason, now)
+            _log.info("image %d: no caption: %s", job.id, reason)
             return 0.0
         self._captions.fill_in(self._strange)
         self._strange = []
@@ -132,10 +133,10 @@ class Captioner:
     def __init__(
         self,
         captions: Captions,
-        memory: Memory,
+        stored: Settings,
         thumbnails: Thumbnails,
         sidecars: Sidecars,
-        settings: Callable[[], Settings],
+        settings: Callable[[], CaptionSettings],
         *,
         session: Callable[[], AbstractContextManager[None]] = nullcontext,
         request_seconds: float = _REQUEST_SECONDS,
@@ -146,9 +147,9 @@ class Captioner:
         self._sidecars = sidecars
         self._settings = settings
         self._seconds = request_seconds
-        self._memory = memory
-        self._pauses = Pauses(memory)
-        self._verdicts = Verdicts(captions, self._pauses)
+        self._stored = stored
+        self._pauses = CaptionPauses(stored)
+        self._failures = FailurePolicy(captions, self._pauses)
         self._stopping = threading.Event()
         self.loop = Loop("captioner", self._step, wake=captions.changed, within=session, report=report)
         self._strikes = Strikes()
@@ -157,7 +158,7 @@ class Captioner:
         self._wait = 0.0
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> CaptionSettings:
         """Give the settings as they are now."""
         return self._settings()
 
@@ -238,76 +239,76 @@ class Captioner:
         left = self._pauses.left(settings.fingerprint, now)
         if left is not None:
             return left
-        wanting = self.captions.next(now)
-        if wanting is None:
+        job = self.captions.next(now)
+        if job is None:
             due = self.captions.next_due()
             return _IDLE_SECONDS if due is None else max(0.05, min(_IDLE_SECONDS, due - now))
-        with self._blamed(wanting.id, lambda reason: self.captions.conclude(wanting.id, "failed", reason, now)):
-            return self._work(wanting, settings, now)
+        with self._blamed(job.id, lambda reason: self.captions.conclude(job.id, "failed", reason, now)):
+            return self._work(job, settings, now)
 
-    def _work(self, wanting: Wanting, settings: Settings, now: float) -> float:
-        if settings.is_private(wanting.folder):
-            self.captions.conclude(wanting.id, "private", "its folder is private", now)
+    def _work(self, job: CaptionJob, settings: CaptionSettings, now: float) -> float:
+        if settings.is_private(job.folder):
+            self.captions.conclude(job.id, "private", "its folder is private", now)
             return 0.0
         try:
-            image = self._thumbnails.path(wanting.sha256, "medium").read_bytes()
+            image = self._thumbnails.path(job.sha256, "medium").read_bytes()
         except OSError as error:
-            self.captions.conclude(wanting.id, "failed", f"its thumbnail can't be read: {error.strerror}", now)
+            self.captions.conclude(job.id, "failed", f"its thumbnail can't be read: {error.strerror}", now)
             return 0.0
-        return self._caption(wanting, image, settings, now)
+        return self._caption(job, image, settings, now)
 
-    def _caption(self, wanting: Wanting, image: bytes, settings: Settings, now: float) -> float:
+    def _caption(self, job: CaptionJob, image: bytes, settings: CaptionSettings, now: float) -> float:
         thumb_sha = hashlib.sha256(image).hexdigest()
-        if wanting.wanted is None and (twin := self.captions.twin(thumb_sha, wanting.id)) is not None:
-            self._keep(wanting, *twin, thumb_sha, now)
+        if job.wanted is None and (twin := self.captions.twin(thumb_sha, job.id)) is not None:
+            self._keep(job, *twin, thumb_sha, now)
             return 0.0
-        model = wanting.wanted or settings.model
+        model = job.wanted or settings.model
         quota = Quota(self.captions, model, settings.requests_per_minute, settings.requests_per_day)
         free_at = quota.free_at(now)
-        if free_at > now and wanting.wanted not in {None, "", settings.model}:
+        if free_at > now and job.wanted not in {None, "", settings.model}:
             # Another model's quota must not hold up the usual one's.
-            self.captions.later(wanting.id, free_at, "the quota is used up", spent=False)
+            self.captions.later(job.id, free_at, "the quota is used up", spent=False)
             return 0.0
         if free_at > now:
             return free_at - now
         quota.spend(now)
         try:
-            words, origin = self._ask(wanting, image, model, settings)
+            words, origin = self._ask(job, image, model, settings)
         except gemini.Stopped:
             return 0.0
         except (gemini.CaptionError, prompt.Unusable) as error:
-            return self._verdicts.decide(wanting, error, settings, time.time())
-        self._verdicts.went_well()
-        self._keep(wanting, words, origin, thumb_sha, time.time())
+            return self._failures.decide(job, error, settings, time.time())
+        self._failures.went_well()
+        self._keep(job, words, origin, thumb_sha, time.time())
         return 0.0
 
-    def _ask(self, wanting: Wanting, image: bytes, model: str, settings: Settings) -> tuple[Words, Origin]:
+    def _ask(self, job: CaptionJob, image: bytes, model: str, settings: CaptionSettings) -> tuple[Words, Origin]:
         if self._client is None or self._client[0] != settings.fingerprint:
             self._close()
             fresh = gemini.Client(settings.key or "", settings.base_url, self._stopping, self._seconds)
             self._client = settings.fingerprint, fresh
-        text = prompt.compose(settings.prompt, settings.language, _facts(wanting) if settings.facts else ())
+        text = prompt.compose(settings.prompt, settings.language, _facts(job) if settings.facts else ())
         # Cut off once, it may think longer the next time.
-        tokens = _TOKENS << min(wanting.attempts, 3)
+        tokens = _TOKENS << min(job.attempts, 3)
         reply = self._client[1].ask(model, image, text, tokens=tokens)
         answer = prompt.check(reply.text)
         words = Words(answer.caption, answer.keywords, None, answer.visible_text)
         version = prompt.version(settings.prompt, settings.language)
         return words, Origin(model, version, reply.tokens_in, reply.tokens_out)
 
-    def _keep(self, wanting: Wanting, words: Words, origin: Origin, thumb_sha: str, now: float) -> None:
-        if not self._stopping.is_set() and self.captions.store(wanting.id, words, origin, thumb_sha, now):
-            _log.info("image %d: captioned", wanting.id)
-            self._sidecars.write(wanting.id)
+    def _keep(self, job: CaptionJob, words: Words, origin: Origin, thumb_sha: str, now: float) -> None:
+        if not self._stopping.is_set() and self.captions.store(job.id, words, origin, thumb_sha, now):
+            _log.info("image %d: captioned", job.id)
+            self._sidecars.write(job.id)
 
-    def _tell(self, settings: Settings, now: float) -> None:
+    def _tell(self, settings: CaptionSettings, now: float) -> None:
         """Say once whether captions are on, and again when that changes."""
         is_on = settings.key is not None
         if is_on is self._was_on:
             return
         self._was_on = is_on
         if is_on:
-            told = progress(self.captions, self._memory, settings, now).line()
+            told = progress(self.captions, self._stored, settings, now).line()
             _log.info("captions are on (%s): %s", settings.model, told)
         else:
             _log.info("captions are off: there is no GEMINI_API_KEY in the environment or in .env")
@@ -318,14 +319,14 @@ class Captioner:
             self._client = None
 
 
-def _facts(wanting: Wanting) -> tuple[str, ...]:
+def _facts(job: CaptionJob) -> tuple[str, ...]:
     """List what is known of a photo, for the prompt."""
     told = []
-    if wanting.taken_at and wanting.taken_from != "mtime":
-        told.append(f"taken on {wanting.taken_at[:10]}")
-    if wanting.folder:
-        told.append(f"from a folder named {wanting.folder}")
-    camera = " ".join(part for part in (wanting.camera_make, wanting.camera_model) if part)
+    if job.taken_at and job.taken_from != "mtime":
+        told.append(f"taken on {job.taken_at[:10]}")
+    if job.folder:
+        told.append(f"from a folder named {job.folder}")
+    camera = " ".join(part for part in (job.camera_make, job.camera_model) if part)
     if camera:
         told.append(f"camera {camera}")
     return tuple(told)

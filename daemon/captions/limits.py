@@ -10,8 +10,9 @@ from math import ceil
 from typing import Protocol, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from daemon.captions.settings import Settings
+from daemon.captions.settings import CaptionSettings
 from daemon.catalogue.captions import Captions
+from daemon.catalogue.settings import Settings
 
 _MINUTE = 60.0
 
@@ -89,22 +90,12 @@ def _pacific() -> tzinfo:
 
 _log = logging.getLogger(__name__)
 
-KEY = "captions paused"
+PAUSE_KEY = "captions paused"
 _AGAIN_SECONDS = 3600.0
 
 
-class Memory(Protocol):
-    """What outlives the process (the catalogue's settings)."""
-
-    def recall(self, key: str) -> object:
-        """Give what was remembered; None where nothing was."""
-
-    def remember(self, key: str, value: object) -> None:
-        """Keep a JSON value; None forgets."""
-
-
 @dataclass(frozen=True)
-class Pause:
+class CaptionPause:
     """A pause; times in seconds since 1970, `until` None means until the configuration changes."""
 
     reason: str
@@ -113,18 +104,18 @@ class Pause:
     fingerprint: str
 
 
-def recall(memory: Memory) -> Pause | None:
+def stored_pause(stored: Settings) -> CaptionPause | None:
     """Give the pause that this or another process has noted."""
-    noted = cast("dict[str, object] | None", memory.recall(KEY))
-    return Pause(**noted) if noted else None  # type: ignore[arg-type]
+    noted = cast("dict[str, object] | None", stored.get(PAUSE_KEY))
+    return CaptionPause(**noted) if noted else None  # type: ignore[arg-type]
 
 
-class Pauses:
+class CaptionPauses:
     """The pause of one captioner."""
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
-        self._current = recall(memory)
+    def __init__(self, stored: Settings) -> None:
+        self._stored = stored
+        self._current = stored_pause(stored)
         self._said: dict[str, float] = {}
         self._loud = False
 
@@ -141,7 +132,7 @@ class Pauses:
             return None
         if pause.until is None:
             # `darkroom caption` forgets the pause: somebody is there and wants it tried.
-            if recall(self._memory) is not None:
+            if stored_pause(self._stored) is not None:
                 return float("inf")
             self.end("asked to try again")
             return None
@@ -153,8 +144,8 @@ class Pauses:
     def begin(self, kind: str, reason: str, until: float | None, fingerprint: str, now: float) -> None:
         """Pause; one of the same kind as an hour's last is not said again."""
         since = self._current.since if self._current is not None else now
-        self._current = Pause(reason, since, until, fingerprint)
-        self._memory.remember(KEY, vars(self._current))
+        self._current = CaptionPause(reason, since, until, fingerprint)
+        self._stored.set(PAUSE_KEY, vars(self._current))
         loud = now - self._said.get(kind, float("-inf")) > _AGAIN_SECONDS
         if loud:
             self._said[kind] = now
@@ -168,7 +159,7 @@ class Pauses:
             return
         _log.log(logging.INFO if self._loud else logging.DEBUG, "captions go on: %s", why)
         self._current, self._loud = None, False
-        self._memory.remember(KEY, None)
+        self._stored.set(PAUSE_KEY, None)
 
 
 def _until(until: float | None) -> str:
@@ -178,7 +169,7 @@ def _until(until: float | None) -> str:
 
 
 @dataclass(frozen=True)
-class Progress:
+class CaptionProgress:
     """The captions' counts; `per_day` 0 stands for no limit, `seconds_left` None for "nobody knows" (a pause)."""
 
     on: bool
@@ -211,11 +202,11 @@ class Progress:
         return f"{line}; captions are paused: {self.paused}" if self.paused else line
 
 
-def progress(captions: Captions, memory: Memory, settings: Settings, now: float) -> Progress:
+def progress(captions: Captions, stored: Settings, settings: CaptionSettings, now: float) -> CaptionProgress:
     """Count the captions."""
     quota = Quota(captions, settings.model, settings.requests_per_minute, settings.requests_per_day)
     waiting = captions.count("pending")
-    pause = recall(memory)
+    pause = stored_pause(stored)
     if pause is not None and (pause.fingerprint != settings.fingerprint or (pause.until or now + 1) <= now):
         pause = None
     left: float | None = quota.seconds_for(waiting, now)
@@ -223,7 +214,7 @@ def progress(captions: Captions, memory: Memory, settings: Settings, now: float)
         left = None
     elif pause is not None and pause.until is not None and left is not None:
         left = max(left, pause.until - now)
-    return Progress(
+    return CaptionProgress(
         on=settings.key is not None,
         model=settings.model,
         requests_today=quota.used_today(now),

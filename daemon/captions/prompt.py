@@ -37,7 +37,7 @@ class Unusable(Exception):
     """Raised when an answer holds no caption; the message says why."""
 
 
-class Refused(Unusable):
+class Declined(Unusable):
     """Raised when the model says in words that it won't describe the photo."""
 
 
@@ -70,7 +70,7 @@ def check(text: str) -> Answer:
     if not caption:
         raise Unusable("the answer was empty")
     if _REFUSAL.match(caption):
-        raise Refused(f"the model declined: {caption}")
+        raise Declined(f"the model declined: {caption}")
     found = table.get("keywords")
     return Answer(
         _cut(caption, _MAX_CAPTION),

@@ -25,7 +25,7 @@ Stamp = tuple[int, int, int] | str | None
 
 
 @dataclass(frozen=True)
-class Settings:
+class CaptionSettings:
     """The captioner's part of the configuration; without a `key` captions are off."""
 
     key: str | None = field(default=None, repr=False)
@@ -58,10 +58,10 @@ class Settings:
         return False
 
 
-def of(config: Config) -> Settings:
+def caption_settings(config: Config) -> CaptionSettings:
     """Return the captioner's part of a configuration."""
     section = config.captions
-    return Settings(
+    return CaptionSettings(
         key=config.gemini_key.get_secret_value() if config.gemini_key else None,
         base_url=config.gemini_base_url,
         model=section.model,
@@ -74,7 +74,7 @@ def of(config: Config) -> Settings:
     )
 
 
-class Live:
+class LiveSettings:
     """The settings as config.toml and `.env` have them; a change counts once both have looked the same for a second.
 
     A file that is just being saved is missing, empty or cut short for a moment. Read then it would give defaults, and
@@ -83,14 +83,14 @@ class Live:
 
     def __init__(self, config: Config) -> None:
         self._file = config.file
-        self._settings = of(config)
+        self._settings = caption_settings(config)
         self._lock = threading.Lock()
         # How the files looked when the settings were read, when they were last decided on, and last of all.
         self._used = self._decided = self._seen = self._look()
         self._since = time.monotonic()
         self._is_gone = False
 
-    def __call__(self) -> Settings:
+    def __call__(self) -> CaptionSettings:
         """Return the settings; files that can't be used, or a config.toml that is gone, leave them as they were."""
         # While one thread looks, the others take what is known: on a share a look may take long.
         if self._lock.acquire(blocking=False):
@@ -126,7 +126,7 @@ class Live:
             for stamp in look:
                 if isinstance(stamp, str):
                     raise ConfigError(stamp)
-            settings = of(configuration.load(None if look[0] is None else self._file))
+            settings = caption_settings(configuration.load(None if look[0] is None else self._file))
         except (ConfigError, OSError) as error:
             _log.warning("captions go on with the settings as they were: %s", error)
             return

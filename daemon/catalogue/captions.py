@@ -92,7 +92,7 @@ def _batched(image_ids: Sequence[int]) -> Iterator[Sequence[int]]:
 # The plus: see `PENDING`.
 _SIDECAR_DUE = SQL("(sidecar_due > 0 AND +status = 'done')")
 
-__all__ = ["KEPT", "CaptionStatus", "Captions", "Origin", "Wanting", "Words"]
+__all__ = ["KEPT", "CaptionJob", "CaptionStatus", "Captions", "Origin", "Words"]
 
 
 class _Kept(Enum):
@@ -123,7 +123,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Wanting:
+class CaptionJob:
     """An image whose caption is due. `wanted` is the model a person asked for ("" the configured one), or None."""
 
     id: int
@@ -211,14 +211,14 @@ class Captions(CaptionCounts):
                 Image.update(changes).where(Image.id.in_(image_ids[start : start + 500])).execute()
         self.changed.set()
 
-    def next(self, now: float) -> Wanting | None:
+    def next(self, now: float) -> CaptionJob | None:
         """Give the image whose caption has been due for longest; None when none is."""
         due = Image.select().where(PENDING & (Image.caption_not_before <= now))
         with self._catalogue.reading():
             row = due.order_by(Image.caption_not_before, Image.id).first()
         if row is None:
             return None
-        return Wanting(
+        return CaptionJob(
             id=row.id,
             sha256=row.sha256,
             folder=row.folder,

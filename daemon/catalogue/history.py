@@ -25,7 +25,7 @@ class Outcome:
     row: dict[str, Any] | None
 
 
-class Feed:
+class EventFeed:
     """The events in the order in which they were written; numbers only grow."""
 
     def __init__(self, catalogue: Catalogue) -> None:

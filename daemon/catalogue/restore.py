@@ -10,7 +10,7 @@ from daemon.files.names import display
 _NOT_COLUMNS = ("history", "id")
 
 
-class Restoring:
+class Restore:
     """The rows of one catalogue that is being made anew."""
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -86,7 +86,7 @@ class Restoring:
 JOURNAL = "undo"
 
 
-class Undoing:
+class UndoRows:
     """The rows behind `undo`."""
 
     def __init__(self, catalogue: Catalogue) -> None:

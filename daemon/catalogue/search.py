@@ -14,7 +14,7 @@ _MAX_WORDS = 32
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImageQuery:
     """What to list: all conditions must hold.
 
     `text` is looked for in names, folders, captions, keywords and cameras, `camera` in cameras alone; `taken_from`
@@ -45,7 +45,7 @@ class Search:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
-    def page(self, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
+    def page(self, wanted: ImageQuery, limit: int) -> list[dict[str, Any]]:
         """Give the newest images that are wanted, newest first, each a row's values."""
         sql, parameters = _statement(wanted, limit)
         with self._catalogue.reading():
@@ -113,7 +113,7 @@ class Search:
         return [(at, milliseconds or 0) for at, milliseconds in rows]
 
 
-def _statement(wanted: Wanted, limit: int) -> tuple[str, list[Any]]:
+def _statement(wanted: ImageQuery, limit: int) -> tuple[str, list[Any]]:
     """Write the query for the ids of a page.
 
     Each form walks one index in the order of ids, but a range of dates: its matches are sorted, which the index
@@ -130,7 +130,7 @@ def _statement(wanted: Wanted, limit: int) -> tuple[str, list[Any]]:
     return f"SELECT {key} FROM {table}{where} ORDER BY {key} DESC LIMIT ?", [*parameters, limit]  # noqa: S608
 
 
-def _conditions(wanted: Wanted, key: str) -> Iterator[tuple[str, list[Any]]]:
+def _conditions(wanted: ImageQuery, key: str) -> Iterator[tuple[str, list[Any]]]:
     if wanted.before is not None:
         yield f"{key} < ?", [wanted.before]
     if wanted.status is not None:
@@ -143,7 +143,7 @@ def _conditions(wanted: Wanted, key: str) -> Iterator[tuple[str, list[Any]]]:
         yield f"image.lat IS {'NOT ' if wanted.has_gps else ''}NULL", []
 
 
-def _match(wanted: Wanted) -> Iterator[str]:
+def _match(wanted: ImageQuery) -> Iterator[str]:
     if wanted.camera and (words := _words(wanted.camera)):
         yield f"{{camera_make camera_model}} : ({words})"
     if wanted.text and (words := _words(wanted.text)):
@@ -163,7 +163,7 @@ def _words(text: str) -> str:
     return " ".join(quoted)
 
 
-class Traces:
+class FileSearch:
     """Reads only."""
 
     def __init__(self, catalogue: Catalogue) -> None:

@@ -10,19 +10,19 @@ from daemon.loop import LoopFault
 FAULT_PREFIX = "fault of "
 
 
-class Memory:
+class Settings:
     """Small JSON values by name."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
-    def recall(self, key: str) -> Any:
+    def get(self, key: str) -> Any:
         """Give the value that was remembered; None where none was."""
         with self._catalogue.reading():
             row = Setting.get_or_none(Setting.key == key)
         return None if row is None else row.value
 
-    def remember(self, key: str, value: object) -> None:
+    def set(self, key: str, value: object) -> None:
         """Keep a value; None forgets."""
         with self._catalogue.writing():
             if value is None:

@@ -8,7 +8,7 @@ from peewee import fn
 
 from daemon.catalogue.database import Catalogue
 from daemon.catalogue.schema import Event, Image, Tally
-from daemon.catalogue.settings import Memory
+from daemon.catalogue.settings import Settings
 from daemon.loop import LoopFault
 
 _RATE_SECONDS = 300.0
@@ -38,12 +38,12 @@ class Stats:
         return sum(self.counts.values())
 
 
-class Reports:
+class Statistics:
     """Reads only."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._memory = Memory(catalogue)
+        self._stored = Settings(catalogue)
 
     def stats(self, now: float) -> Stats:
         """Give the counts without scanning the table."""
@@ -62,7 +62,7 @@ class Reports:
                 .limit(5)
                 .tuples()
             )
-            pause = self._memory.recall("paused") or {}
+            pause = self._stored.get("paused") or {}
             return Stats(
                 counts=counts,
                 avg_processing_time_ms=spent / final if final else None,
@@ -71,7 +71,7 @@ class Reports:
                 paused=pause.get("reason"),
                 paused_since=pause.get("since"),
                 waiting=dict(cast(Any, waiting)),
-                faults=self._memory.faults(),
+                faults=self._stored.faults(),
             )
 
     def in_progress(self) -> bool:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from daemon.app import open_catalogue
 from daemon.captions.captioner import Captioner
-from daemon.captions.limits import KEY, Quota, progress, recall, roughly
-from daemon.captions.settings import Live, of
+from daemon.captions.limits import PAUSE_KEY, Quota, progress, roughly, stored_pause
+from daemon.captions.settings import LiveSettings, caption_settings
 from daemon.catalogue import Catalogue
 from daemon.catalogue.captions import Captions
 from daemon.catalogue.companions import SidecarRows
-from daemon.catalogue.settings import Memory
+from daemon.catalogue.settings import Settings
 from daemon.config import MODEL, Config
 from daemon.errors import ConfigError, Rejected
 from daemon.files import lock
@@ -27,13 +27,13 @@ _REST_SECONDS = 90.0
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Ask; 0 when each has its caption, 1 when some were refused, failed, or must wait for the quota."""
-    settings = of(config)
+    settings = caption_settings(config)
     if args.model is not None and not re.fullmatch(MODEL, args.model):
         raise ConfigError(f"--model takes a model's name such as gemini-flash-latest, not {args.model[:100]!r}")
     if settings.key is None:
         raise ConfigError("captions need a key: put GEMINI_API_KEY=… into .env beside config.toml")
     catalogue = open_catalogue(config)
-    captions, memory = Captions(catalogue), Memory(catalogue)
+    captions, stored = Captions(catalogue), Settings(catalogue)
     refused = 0
     if args.missing:
         wanted = [*captions.missing(), *captions.waiting()]
@@ -53,14 +53,14 @@ def main(config: Config, args: argparse.Namespace) -> int:
         flush=True,
     )
     # Somebody is there and wants it: what was refused before may be mended on Google's side.
-    if (pause := recall(memory)) is not None and pause.until is None:
-        memory.remember(KEY, None)
+    if (pause := stored_pause(stored)) is not None and pause.until is None:
+        stored.set(PAUSE_KEY, None)
     if args.missing and args.model is None:
         captions.fill_in(wanted)
     else:
         for image_id in wanted:
             captions.ask_again(image_id, now, args.model)
-    left = _follow(config, catalogue, captions, memory, wanted)
+    left = _follow(config, catalogue, captions, stored, wanted)
     return 1 if refused or left or captions.without(wanted) else 0
 
 
@@ -77,7 +77,7 @@ def _refuse(captions: Captions, wanted: list[int]) -> int:
     return refused
 
 
-def _follow(config: Config, catalogue: Catalogue, captions: Captions, memory: Memory, wanted: list[int]) -> int:
+def _follow(config: Config, catalogue: Catalogue, captions: Captions, stored: Settings, wanted: list[int]) -> int:
     """Show the progress until all is done that can be done now; returns how many are left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -89,7 +89,7 @@ def _follow(config: Config, catalogue: Catalogue, captions: Captions, memory: Me
 
         def show() -> int:
             left = captions.pending_among(wanted)
-            now = progress(captions, memory, of(config), time.time())
+            now = progress(captions, stored, caption_settings(config), time.time())
             speed = f"paused: {now.paused}" if now.paused else ""
             bar.update(task, completed=len(wanted) - left, speed=speed)
             return left
@@ -97,9 +97,9 @@ def _follow(config: Config, catalogue: Catalogue, captions: Captions, memory: Me
         try:
             left = None
             if lock.running(config.folders.state) is not None:
-                left = _by_daemon(show, config, captions, memory)
+                left = _by_daemon(show, config, captions, stored)
             if left is None:
-                left = _by_ourselves(show, config, catalogue, captions, memory)
+                left = _by_ourselves(show, config, catalogue, captions, stored)
         except KeyboardInterrupt:
             left = show()
     made = len(wanted) - left - captions.without(wanted)
@@ -110,12 +110,12 @@ def _follow(config: Config, catalogue: Catalogue, captions: Captions, memory: Me
     return left
 
 
-def _by_daemon(show: Callable[[], int], config: Config, captions: Captions, memory: Memory) -> int | None:
+def _by_daemon(show: Callable[[], int], config: Config, captions: Captions, stored: Settings) -> int | None:
     """Watch the running darkroom make the captions; None where it has ended meanwhile."""
     while (left := show()) > 0:
         if lock.running(config.folders.state) is None:
             return None
-        now = progress(captions, memory, of(config), time.time())
+        now = progress(captions, stored, caption_settings(config), time.time())
         rests = (captions.next_due() or 0) > time.time() + _REST_SECONDS
         if now.paused or rests or now.requests_today >= now.per_day > 0:
             print(now.line(), file=sys.stderr)
@@ -125,15 +125,15 @@ def _by_daemon(show: Callable[[], int], config: Config, captions: Captions, memo
 
 
 def _by_ourselves(
-    show: Callable[[], int], config: Config, catalogue: Catalogue, captions: Captions, memory: Memory
+    show: Callable[[], int], config: Config, catalogue: Catalogue, captions: Captions, stored: Settings
 ) -> int:
     folders = config.folders
     with lock.exclusive(folders.state, []):
         sidecars = Sidecars(SidecarRows(catalogue), folders.library, enabled=config.filing.sidecars)
         thumbnails = Thumbnails(folders.state / "thumbnails")
-        captioner = Captioner(captions, memory, thumbnails, sidecars, Live(config), session=catalogue.session)
+        captioner = Captioner(captions, stored, thumbnails, sidecars, LiveSettings(config), session=catalogue.session)
         captioner.drain(show)
     left = show()
     if left:
-        print(progress(captions, memory, of(config), time.time()).line(), file=sys.stderr)
+        print(progress(captions, stored, caption_settings(config), time.time()).line(), file=sys.stderr)
     return left

@@ -15,7 +15,7 @@ from pathlib import Path
 import daemon
 from daemon.captions.gemini import CaptionError, Client, Limited, Misconfigured
 from daemon.catalogue import Catalogue
-from daemon.catalogue.restore import Restoring
+from daemon.catalogue.restore import Restore
 from daemon.commands import probes
 from daemon.config import Config
 from daemon.decoding import Limits
@@ -34,8 +34,8 @@ def main(config: Config, args: argparse.Namespace) -> int:
         findings.append(finding)
         if not args.json:
             print(f"{'ok  ' if finding.ok else 'MEND'}  {finding.subject}: {finding.text}", flush=True)
-            if finding.mend:
-                print(f"      → {finding.mend}", flush=True)
+            if finding.fix:
+                print(f"      → {finding.fix}", flush=True)
     faults = [finding for finding in findings if not finding.ok]
     if args.json:
         print(json.dumps([{"ok": one.ok, **vars(one)} for one in findings], indent=2))
@@ -104,13 +104,13 @@ def catalogue(config: Config) -> Finding:
     try:
         opened = Catalogue(file)
         said = opened.check()
-        if said == "ok" and not Restoring(opened).count() and (lost := _lost(config)):
+        if said == "ok" and not Restore(opened).count() and (lost := _lost(config)):
             return lost
     except (EnvironmentFault, sqlite3.DatabaseError) as fault:
         said = str(fault)
     if said != "ok":
-        mend = f"stop darkroom, move {file} away (and {file.name}-wal, {file.name}-shm), then: darkroom rebuild"
-        return Finding("catalogue", said, mend)
+        fix = f"stop darkroom, move {file} away (and {file.name}-wal, {file.name}-shm), then: darkroom rebuild"
+        return Finding("catalogue", said, fix)
     return Finding("catalogue", f"{file} is sound")
 
 
@@ -201,7 +201,7 @@ def _decoder(sandbox: Sandbox, file: Path, name: str, make: Callable[[], bytes])
     subject = f"{name} decoder"
     try:
         file.write_bytes(make())
-        found = sandbox.develop(file)
+        found = sandbox.decode(file)
     except EnvironmentFault:
         raise
     except DarkroomError as error:

@@ -14,9 +14,9 @@ from typing import Any, cast
 import psutil
 
 from daemon.catalogue import Catalogue, Place
-from daemon.catalogue.search import Traces
-from daemon.catalogue.settings import Memory
-from daemon.catalogue.stats import Reports
+from daemon.catalogue.search import FileSearch
+from daemon.catalogue.settings import Settings
+from daemon.catalogue.stats import Statistics
 from daemon.config import Config
 from daemon.errors import ConfigError
 from daemon.files import lock
@@ -33,7 +33,7 @@ class Explainer:
 
     def __init__(self, config: Config, catalogue: Catalogue) -> None:
         self._config = config
-        self._traces, self._reports, self._memory = Traces(catalogue), Reports(catalogue), Memory(catalogue)
+        self._files, self._statistics, self._stored = FileSearch(catalogue), Statistics(catalogue), Settings(catalogue)
         self._roots: dict[Place, Path] = {place: getattr(config.folders, place) for place in _PLACES}
 
     def find(self, target: str, here: Path) -> list[int]:
@@ -49,21 +49,21 @@ class Explainer:
             for place, root in self._roots.items():
                 if path.is_relative_to(root):
                     inside = str(path.relative_to(root))
-                    found += self._traces.at(place, inside) or self._traces.companion_at(place, inside)
+                    found += self._files.at(place, inside) or self._files.companion_at(place, inside)
             if path.is_relative_to(self._config.folders.inbox):
                 inside = str(path.relative_to(self._config.folders.inbox))
-                found += self._traces.in_inbox(inside) or self._once(path.name, inside)
+                found += self._files.in_inbox(inside) or self._once(path.name, inside)
         name = Path(target).name
-        found = found or self._traces.named(name) or self._traces.companion_named(name)
+        found = found or self._files.named(name) or self._files.companion_named(name)
         return sorted(set(found))
 
     def _once(self, name: str, inside: str) -> list[int]:
         """Find what came under a path of the inbox: a companion by its own history, and the image it belongs to."""
-        return self._traces.once(inside) + self._traces.companion_named(name, inside.rpartition("/")[0])
+        return self._files.once(inside) + self._files.companion_named(name, inside.rpartition("/")[0])
 
     def image(self, image_id: int) -> Iterator[str]:
         """Tell all of one image, a line each; nothing where there never was such an image."""
-        row, history = self._traces.row(image_id), self._reports.history(image_id)
+        row, history = self._files.row(image_id), self._statistics.history(image_id)
         if row is None and not history:
             return
         name = row["original_name"] if row else "no longer in the catalogue"
@@ -97,7 +97,7 @@ class Explainer:
             yield f"has the same bytes as image {row['duplicate_of']}"
         if row["warning"]:
             yield f"filed with a remark: {row['warning']}"
-        for name, place, destination in self._traces.companions(row["id"]):
+        for name, place, destination in self._files.companions(row["id"]):
             path = self._roots[place] / destination
             yield f"{name} came with it, and lies beside it: {display(str(path))}{_gone(path)}"
 
@@ -106,7 +106,7 @@ class Explainer:
         now = time.time()
         if lock.running(self._config.folders.state) is None:
             yield "nothing happens to it: darkroom is not running (darkroom run, or darkroom service --install)"
-        pause = self._memory.recall("paused") or {}
+        pause = self._stored.get("paused") or {}
         if pause:
             yield f"the queue is paused: {pause.get('reason')}"
         if not os.path.lexists(path):
@@ -128,7 +128,7 @@ class Explainer:
             yield f"{row['attempts']} of {self._config.limits.attempts} attempts failed"
         if left > 0:
             yield f"is looked at again in {left:.0f} s"
-        elif before := self._traces.before(row["id"], now):
+        elif before := self._files.before(row["id"], now):
             yield f"{before:,} others are before it"
 
     def _unqueued(self, path: Path, inside: str) -> str:

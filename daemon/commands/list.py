@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from daemon.catalogue import Catalogue
-from daemon.catalogue.stats import Reports
+from daemon.catalogue.stats import Statistics
 from daemon.config import Config
 from daemon.files.names import display
 
@@ -19,7 +19,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
     if file.is_file():
         # Names are kept as they are shown: what is no text in one is an escape.
         query = None if args.query is None else display(args.query)
-        rows = list(Reports(Catalogue(file)).images(args.status, query, args.limit))
+        rows = list(Statistics(Catalogue(file)).images(args.status, query, args.limit))
     if args.json:
         print(json.dumps([_document(row) for row in rows], indent=2))
         return 0

@@ -16,7 +16,7 @@ from daemon.files import atomic, opening
 from daemon.files.mounts import filesystem, is_network
 from daemon.files.walk import OWN_PREFIX
 from daemon.health import Finding
-from daemon.inbox.events import Events, advice
+from daemon.inbox.events import InboxEvents, advice
 
 _BLOCK = b"darkroom" * 512
 _EVENT_SECONDS = 2.0
@@ -95,8 +95,8 @@ def space(config: Config) -> Iterator[Finding]:
             continue
         text = f"{free:,} MB free for {', '.join(names)}"
         wanted = config.limits.min_free_mb
-        mend = f"make room, or lower min_free_mb ({wanted})" if free < wanted else None
-        yield Finding("space", text, mend)
+        fix = f"make room, or lower min_free_mb ({wanted})" if free < wanted else None
+        yield Finding("space", text, fix)
 
 
 def events(config: Config) -> Finding:
@@ -106,7 +106,7 @@ def events(config: Config) -> Finding:
         return Finding("events", "not asked for: the inbox is looked through at short intervals")
     wake, canary = threading.Event(), _names(inbox)[0]
     try:
-        listening = Events(inbox, False, wake)
+        listening = InboxEvents(inbox, False, wake)
     except OSError as error:
         return Finding("events", "there can be none", f"{advice(error)}; until then the inbox is polled")
     try:
@@ -146,8 +146,8 @@ def leases(config: Config) -> Finding:
     if quiet >= _QUIET_SECONDS:
         return Finding("leases", f"{what}; a file counts as complete once it is unchanged for {quiet:g} s")
     wait = f"set [inbox] settle_seconds to {_QUIET_SECONDS:g} or more"
-    mend = f"let systemd run darkroom (darkroom service --install), which grants them, or {wait}" if granted else wait
-    return Finding("leases", f"{what}, and {quiet:g} s without a change may be a pause in a slow copy", mend)
+    fix = f"let systemd run darkroom (darkroom service --install), which grants them, or {wait}" if granted else wait
+    return Finding("leases", f"{what}, and {quiet:g} s without a change may be a pause in a slow copy", fix)
 
 
 def clocks(config: Config) -> Finding | None:

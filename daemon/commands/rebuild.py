@@ -19,9 +19,9 @@ from rich.progress import Progress
 
 from daemon.app import roots
 from daemon.catalogue import Catalogue, Place
-from daemon.catalogue.restore import Restoring
+from daemon.catalogue.restore import Restore
 from daemon.config import Config
-from daemon.decoding import Developed, Limits
+from daemon.decoding import Decoded, Limits
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import EnvironmentFault, Rejected, Transient
 from daemon.files import atomic, lock
@@ -37,7 +37,7 @@ _STATUS: dict[Place, str] = {"library": "done", "duplicates": "duplicate", "fail
 
 
 @dataclass
-class Outcome:
+class RebuildReport:
     """What came back, and the files that nothing could be made of, each with the reason."""
 
     restored: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("done", "duplicate", "failed"), 0))
@@ -54,31 +54,31 @@ class Rebuild:
         catalogue: Catalogue,
         roots: Mapping[Place, Path],
         thumbnails: Thumbnails,
-        develop: Callable[[Path], Developed],
+        decode: Callable[[Path], Decoded],
         ignore: tuple[str, ...],
     ) -> None:
-        self._rows, self._roots, self._thumbnails = Restoring(catalogue), roots, thumbnails
-        self._develop, self._ignore = develop, ignore
-        self._outcome = Outcome()
+        self._rows, self._roots, self._thumbnails = Restore(catalogue), roots, thumbnails
+        self._decode, self._ignore = decode, ignore
+        self._outcome = RebuildReport()
         # What nothing tells of, and what is no image: only once all known ids are taken, all photos known.
-        self._nameless: list[tuple[Place, str, Developed | None]] = []
+        self._nameless: list[tuple[Place, str, Decoded | None]] = []
         self._others: list[tuple[Place, str, str]] = []
 
     def files(self) -> Iterator[tuple[Place, str]]:
         """List what lies in the folders, the library first."""
         for place, root in self._roots.items():
             for found in walk(root, (), recursive=True):
-                if not is_junk(found.path, self._ignore) and not is_relic(root / found.path):
+                if not is_junk(found.path, self._ignore) and not is_note(root / found.path):
                     yield place, found.path
 
-    def run(self, on_file: Callable[[], object]) -> Outcome:
+    def run(self, on_file: Callable[[], object]) -> RebuildReport:
         """Restore all; `on_file` is called after each file. Raises EnvironmentFault."""
         for place, path in self.files():
             if not self._rows.has(place, path):
                 self._one(place, path)
             on_file()
-        for place, path, developed in self._nameless:
-            self._new(place, path, developed)
+        for place, path, decoded in self._nameless:
+            self._new(place, path, decoded)
         for place, path, reason in self._others:
             self._other(place, path, reason)
         return self._outcome
@@ -86,28 +86,28 @@ class Rebuild:
     def _one(self, place: Place, path: str) -> None:
         file = self._roots[place] / path
         if place == "failed":
-            known, developed = of_failure(file), None
+            known, decoded = from_reason(file), None
         else:
-            known = of_photo(file)
+            known = from_sidecar(file)
             try:
-                developed = self._develop(file)
+                decoded = self._decode(file)
             except (Rejected, Transient) as error:
                 if known is None:
                     self._others.append((place, path, str(error)))
                     return
-                developed = None
+                decoded = None
         if known is None or not self._rows.is_free(known["id"]):
-            self._nameless.append((place, path, None if developed is None else _without_pixels(developed)))
-            if developed is not None:
-                self._keep_thumbnails(developed)
+            self._nameless.append((place, path, None if decoded is None else _without_pixels(decoded)))
+            if decoded is not None:
+                self._keep_thumbnails(decoded)
             return
-        self._restore(place, path, known["id"], known, developed)
+        self._restore(place, path, known["id"], known, decoded)
 
     def _restore(
-        self, place: Place, path: str, image_id: int | None, known: Mapping[str, Any], developed: Developed | None
+        self, place: Place, path: str, image_id: int | None, known: Mapping[str, Any], decoded: Decoded | None
     ) -> None:
         file, status = self._roots[place] / path, _STATUS[place]
-        values = _looks(file, known, developed)
+        values = _looks(file, known, decoded)
         told = {key: value for key, value in known.items() if value is not None}
         row = {**values, **told, "place": place, "destination": path, "status": status, "attempts": 1}
         row |= {"not_before": known["created_at"], "error": known.get("error")}
@@ -116,12 +116,12 @@ class Rebuild:
             self._outcome.left.append((file, f"the same bytes as image {twin}"))
             return
         history = _history(row, known.get("history") or [])
-        self._rows.restore(image_id, row, history, developed.exif.raw if developed else None)
+        self._rows.restore(image_id, row, history, decoded.exif.raw if decoded else None)
         self._outcome.restored[status] += 1
-        if developed is not None and place == "library":
-            self._keep_thumbnails(developed)
+        if decoded is not None and place == "library":
+            self._keep_thumbnails(decoded)
 
-    def _new(self, place: Place, path: str, developed: Developed | None) -> None:
+    def _new(self, place: Place, path: str, decoded: Decoded | None) -> None:
         """Take in a file that nothing tells of; its caption is off, since its folder may have been a private one."""
         file = self._roots[place] / path
         info = file.lstat()
@@ -129,10 +129,10 @@ class Rebuild:
         known |= {"processed_at": info.st_ctime, "source": "inbox", "folder": "", "sidecar_due": 1}
         if place == "failed":
             known["error"] = "found in the failed folder without its reason"
-        if place == "duplicates" and developed is not None:
-            known["duplicate_of"] = self._rows.filed(developed.sha256)
+        if place == "duplicates" and decoded is not None:
+            known["duplicate_of"] = self._rows.filed(decoded.sha256)
         before = sum(self._outcome.restored.values())
-        self._restore(place, path, None, known, developed)
+        self._restore(place, path, None, known, decoded)
         self._outcome.new_ids += sum(self._outcome.restored.values()) - before
 
     def _other(self, place: Place, path: str, reason: str) -> None:
@@ -152,20 +152,20 @@ class Rebuild:
         )
         self._outcome.companions += 1
 
-    def _keep_thumbnails(self, developed: Developed) -> None:
-        paths = [self._thumbnails.path(developed.sha256, size) for size in SIZES]
-        if developed.small and not all(atomic.size_of(path) for path in paths):
-            self._thumbnails.save(developed.sha256, developed.small, developed.medium)
+    def _keep_thumbnails(self, decoded: Decoded) -> None:
+        paths = [self._thumbnails.path(decoded.sha256, size) for size in SIZES]
+        if decoded.small and not all(atomic.size_of(path) for path in paths):
+            self._thumbnails.save(decoded.sha256, decoded.small, decoded.medium)
 
 
-def _looks(file: Path, known: Mapping[str, Any], developed: Developed | None) -> dict[str, Any]:
+def _looks(file: Path, known: Mapping[str, Any], decoded: Decoded | None) -> dict[str, Any]:
     """Give the columns that the file itself tells."""
     info = file.lstat()
     values: dict[str, Any] = {"mtime_ns": info.st_mtime_ns}
-    if developed is not None:
+    if decoded is not None:
         name = known["original_name"]
-        when = taken(developed.exif.datetime_original, name, info.st_mtime, time.time())
-        return values | columns(developed, when)
+        when = taken(decoded.exif.datetime_original, name, info.st_mtime, time.time())
+        return values | columns(decoded, when)
     if (size := atomic.size_of(file)) is not None:
         with atomic.blaming(str(file)):
             values |= {"size_bytes": size, "sha256": atomic.sha256(file)}
@@ -188,9 +188,9 @@ def _history(row: Mapping[str, Any], known: list[tuple[float, str, str]]) -> lis
     return history
 
 
-def _without_pixels(developed: Developed) -> Developed:
+def _without_pixels(decoded: Decoded) -> Decoded:
     """Drop what would fill the memory while thousands wait for their ids."""
-    return replace(developed, small=b"", medium=b"")
+    return replace(decoded, small=b"", medium=b"")
 
 
 # As `destination.write_reason` puts it; the reason itself may have several lines.
@@ -201,7 +201,7 @@ _REASON = re.compile(
 )
 
 
-def of_photo(photo: Path) -> dict[str, Any] | None:
+def from_sidecar(photo: Path) -> dict[str, Any] | None:
     """Give an image's columns and history out of the sidecar beside it; None where there is none of Darkroom's."""
     packet = _packet(path_beside(photo))
     known = facts(packet) if packet is not None else {}
@@ -209,7 +209,7 @@ def of_photo(photo: Path) -> dict[str, Any] | None:
     return known if complete else None
 
 
-def of_failure(file: Path) -> dict[str, Any] | None:
+def from_reason(file: Path) -> dict[str, Any] | None:
     """Give the columns of an image that failed; None where no reason lies beside it."""
     try:
         found = _REASON.search(reason_beside(file).read_text(encoding="utf-8"))
@@ -230,7 +230,7 @@ def of_failure(file: Path) -> dict[str, Any] | None:
     }
 
 
-def is_relic(file: Path) -> bool:
+def is_note(file: Path) -> bool:
     """Tell whether a file is Darkroom's own note beside another one, not a file that came."""
     if file.name.endswith(".reason.txt"):
         return file.with_name(file.name.removesuffix(".reason.txt")).is_file()
@@ -281,7 +281,7 @@ def _check_lost(state: Path) -> None:
     if not file.is_file():
         return
     try:
-        images = Restoring(Catalogue(file)).count()
+        images = Restore(Catalogue(file)).count()
     except EnvironmentFault as fault:
         raise Rejected(f"{fault}\n  move {file} away (and {file.name}-wal, {file.name}-shm), then try again") from fault
     if images:
@@ -291,7 +291,7 @@ def _check_lost(state: Path) -> None:
         )
 
 
-def _fill(config: Config, file: Path) -> Outcome:
+def _fill(config: Config, file: Path) -> RebuildReport:
     limits = config.limits
     sandbox = Sandbox(Limits(limits.file_mb, limits.megapixels, limits.decode_seconds, limits.decode_memory_mb))
     thumbnails = Thumbnails(config.folders.state / "thumbnails")
@@ -299,14 +299,14 @@ def _fill(config: Config, file: Path) -> Outcome:
     console = Console(stderr=True)
     try:
         with catalogue.session(), Progress(console=console, disable=not console.is_terminal) as progress:
-            work = Rebuild(catalogue, roots(config), thumbnails, sandbox.develop, config.inbox.ignore)
+            work = Rebuild(catalogue, roots(config), thumbnails, sandbox.decode, config.inbox.ignore)
             task = progress.add_task("rebuilding", total=sum(1 for _ in work.files()))
             return work.run(lambda: progress.advance(task))
     finally:
         sandbox.close()
 
 
-def _report(outcome: Outcome) -> int:
+def _report(outcome: RebuildReport) -> int:
     for path, reason in outcome.left:
         print(f"left alone: {display(str(path))}: {reason}", file=sys.stderr)
     counts = ", ".join(f"{n:,} {status}" for status, n in outcome.restored.items())

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from daemon.app import Service, open_catalogue, prepare, roots
-from daemon.catalogue.settings import Memory
+from daemon.catalogue.settings import Settings
 from daemon.commands import doctor, undo
 from daemon.commands.probes import sweep
 from daemon.config import Config
@@ -26,7 +26,7 @@ from daemon.loop import Strikes
 from daemon.systemd.notify import Heartbeat, Notifier
 
 if TYPE_CHECKING:
-    from web.context import Access, Site
+    from web.context import AccessRules, Context
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _LEAVE_SECONDS = 3.0
 def main(config: Config, args: argparse.Namespace) -> int:
     """Run; 0 when stopped cleanly, 1 when --once left failed or unfiled images."""
     catalogue = open_catalogue(config)
-    prepare(config, Memory(catalogue))
+    prepare(config, Settings(catalogue))
     folders = [path for name, path in config.folders.items() if name != "state"]
     with lock.exclusive(config.folders.state, folders):
         service = Service(config, catalogue, once=args.once)
@@ -65,7 +65,7 @@ def _serve(service: Service) -> int:
     config = service.config
     access = _access(config)
     with bind(access, config.web.port) as listener:
-        server = Server(App(_site(service), access), listener)
+        server = Server(App(_context(service), access), listener)
         _on_signals(server.stop)
         _log.info("watching %s, filing into %s", config.folders.inbox, config.folders.library)
         # What is loaded now stays: the garbage collector need not look through it behind every few photos.
@@ -78,7 +78,7 @@ def _serve(service: Service) -> int:
         try:
             _log.info("serving %s", url(listener))
             heartbeat = Heartbeat(
-                Notifier(os.environ), service.reports, service.pulse.fault, service.faults.reporter("heartbeat")
+                Notifier(os.environ), service.statistics, service.pulse.fault, service.faults.reporter("heartbeat")
             )
             service.other_loops.append(heartbeat.loop)
             with heartbeat:
@@ -91,20 +91,20 @@ def _serve(service: Service) -> int:
     return 0
 
 
-def _access(config: Config) -> "Access":
-    from web.context import Access
+def _access(config: Config) -> "AccessRules":
+    from web.context import AccessRules
 
     token = config.token.get_secret_value() if config.token else None
-    return Access(config.web.host, config.web.allowed_hosts, config.web.cors_origins, token)
+    return AccessRules(config.web.host, config.web.allowed_hosts, config.web.cors_origins, token)
 
 
-def _site(service: Service) -> "Site":
+def _context(service: Service) -> "Context":
     """Give the web what it needs of the service, and no more."""
-    from web.context import Health, Site
+    from web.context import Context, Health
 
     config = service.config
     limits, inbox = config.limits, config.folders.inbox
-    return Site(
+    return Context(
         catalogue=service.catalogue,
         queue=service.queue,
         captions=service.captions,
@@ -132,7 +132,7 @@ class _Once:
     def run(self) -> int:
         service = self._service
         _on_signals(self._stop)
-        before = service.reports.stats(time.time()).counts
+        before = service.statistics.stats(time.time()).counts
         recovery.sweep_uploads(service.config.folders.inbox)
         for _, folder in service.config.folders.items():
             sweep(folder)
@@ -143,7 +143,7 @@ class _Once:
         try:
             service.watcher.scan_now()
             service.consumer.loop.run(self._finished, attempts=Strikes.LIMIT)
-            while not self._stopped and (seconds := service.pruner.prune()) is not None:
+            while not self._stopped and (seconds := service.cleanup.remove_empty()) is not None:
                 time.sleep(min(seconds, 0.1))
         finally:
             service.consumer.close()
@@ -173,17 +173,17 @@ class _Once:
             if turn is Turn.FILED:
                 self._blocked_since = None
             return turn is Turn.PAUSED
-        if self._service.reports.in_progress():
+        if self._service.statistics.in_progress():
             return False
         if self._service.queue.next_due() is None:
             return True
-        if self._service.pairing.give_up():
+        if self._service.companions.give_up():
             return False
         self._blocked_since = self._blocked_since or time.monotonic()
         return time.monotonic() - self._blocked_since > self._grace
 
     def _report(self, before: dict[str, int]) -> int:
-        stats = self._service.reports.stats(time.time())
+        stats = self._service.statistics.stats(time.time())
         new = {status: n - before[status] for status, n in stats.counts.items()}
         _log.info("%d filed, %d duplicates, %d failed", new["done"], new["duplicate"], new["failed"])
         if stats.counts["queued"]:

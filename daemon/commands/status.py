@@ -6,12 +6,12 @@ import sys
 import time
 from typing import Any
 
-from daemon.captions.limits import Progress, progress
-from daemon.captions.settings import of
+from daemon.captions.limits import CaptionProgress, progress
+from daemon.captions.settings import caption_settings
 from daemon.catalogue import Catalogue
 from daemon.catalogue.captions import Captions
-from daemon.catalogue.settings import Memory
-from daemon.catalogue.stats import Reports
+from daemon.catalogue.settings import Settings
+from daemon.catalogue.stats import Statistics
 from daemon.config import Config
 from daemon.files import lock
 
@@ -23,23 +23,23 @@ def main(config: Config, args: argparse.Namespace) -> int:
         print(f"nothing has run here yet: there is no {file}", file=sys.stderr)
         return 1
     catalogue = Catalogue(file)
-    reports = Reports(catalogue)
+    statistics = Statistics(catalogue)
     if args.watch:
-        _watch(config, reports)
+        _watch(config, statistics)
     elif args.json:
-        print(json.dumps(facts_of(config, reports) | {"captions": vars(_captions(config, catalogue))}, indent=2))
+        print(json.dumps(facts_of(config, statistics) | {"captions": vars(_captions(config, catalogue))}, indent=2))
     else:
-        print("\n".join([*lines_of(facts_of(config, reports)), _captions(config, catalogue).line()]))
+        print("\n".join([*lines_of(facts_of(config, statistics)), _captions(config, catalogue).line()]))
     return 0
 
 
-def _captions(config: Config, catalogue: Catalogue) -> Progress:
-    return progress(Captions(catalogue), Memory(catalogue), of(config), time.time())
+def _captions(config: Config, catalogue: Catalogue) -> CaptionProgress:
+    return progress(Captions(catalogue), Settings(catalogue), caption_settings(config), time.time())
 
 
-def facts_of(config: Config, reports: Reports) -> dict[str, Any]:
+def facts_of(config: Config, statistics: Statistics) -> dict[str, Any]:
     """Give what `status --json` prints, but for the captions."""
-    stats = reports.stats(time.time())
+    stats = statistics.stats(time.time())
     pid = lock.running(config.folders.state)
     return {
         "running": pid is not None,
@@ -103,7 +103,7 @@ def progress_of(facts: dict[str, Any]) -> tuple[str, str]:
     return "filing", f"{facts['rate_per_second']:.2g}/s, {_span(facts['seconds_left'])} left"
 
 
-def _watch(config: Config, reports: Reports) -> None:
+def _watch(config: Config, statistics: Statistics) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
@@ -112,13 +112,13 @@ def _watch(config: Config, reports: Reports) -> None:
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}"),
     )
-    first = reports.stats(time.time())
+    first = statistics.stats(time.time())
     finished_before = first.total - first.counts["queued"] - first.counts["processing"]
     with Progress(*columns) as progress:
         task = progress.add_task("filing", total=None, speed="")
         try:
             while True:
-                facts = facts_of(config, reports)
+                facts = facts_of(config, statistics)
                 left = facts["queued"] + facts["processing"]
                 finished = facts["total"] - left - finished_before
                 what, speed = progress_of(facts)

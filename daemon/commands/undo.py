@@ -17,9 +17,9 @@ from typing import Any
 
 from daemon.app import open_catalogue
 from daemon.catalogue import Catalogue
-from daemon.catalogue.restore import JOURNAL, Undoing
-from daemon.catalogue.search import Inventory, Traces
-from daemon.catalogue.settings import Memory
+from daemon.catalogue.restore import JOURNAL, UndoRows
+from daemon.catalogue.search import FileSearch, Inventory
+from daemon.catalogue.settings import Settings
 from daemon.config import Config
 from daemon.errors import DarkroomError, EnvironmentFault, NameRefused, Rejected
 from daemon.files import atomic, lock, names
@@ -45,8 +45,8 @@ class Undo:
     """Moves images out of one darkroom's folders; one process at a time."""
 
     def __init__(self, catalogue: Catalogue, folders: Mapping[str, Path], thumbnails: Thumbnails) -> None:
-        self._rows, self._traces = Undoing(catalogue), Traces(catalogue)
-        self._inventory, self._memory = Inventory(catalogue), Memory(catalogue)
+        self._rows, self._files = UndoRows(catalogue), FileSearch(catalogue)
+        self._inventory, self._stored = Inventory(catalogue), Settings(catalogue)
         self._folders, self._thumbnails = folders, thumbnails
         self._numbers = Numbers()
 
@@ -56,19 +56,19 @@ class Undo:
 
     def resume(self) -> None:
         """Finish what an earlier process has begun."""
-        journal = self._memory.recall(JOURNAL)
+        journal = self._stored.get(JOURNAL)
         if journal is None:
             return
         try:
             self._finish(journal)
         except DarkroomError as error:
-            if self._memory.recall(JOURNAL) is not None:
+            if self._stored.get(JOURNAL) is not None:
                 raise
             _log.warning("an undo that was interrupted is given up, and its image stays filed: %s", error)
 
     def out(self, image_id: int, to: Path) -> Path:
         """Move one image out; returns its new path. Raises Rejected saying why it can't be, EnvironmentFault."""
-        row = self._traces.row(image_id)
+        row = self._files.row(image_id)
         if row is None:
             raise Rejected(f"there is no image {image_id}")
         if row["status"] not in {"done", "duplicate"} or row["destination"] is None:
@@ -83,7 +83,7 @@ class Undo:
     def _out(self, row: Mapping[str, Any], to: Path, shape: _Shape) -> Path:
         planned = list(self._plan(row, to, shape))
         journal = {"image": row["id"], "to": str(to), "moves": [asdict(move) for move in planned], "rows": True}
-        self._memory.remember(JOURNAL, journal)
+        self._stored.set(JOURNAL, journal)
         self._finish(journal)
         return Path(planned[0].new)
 
@@ -134,7 +134,7 @@ class Undo:
                 for move in placed:
                     with suppress(OSError):
                         Path(move.new).unlink()
-                self._memory.remember(JOURNAL, None)
+                self._stored.set(JOURNAL, None)
                 if isinstance(reason, EnvironmentFault):
                     raise
                 raise Rejected(f"image {image_id}: {reason}") from reason
@@ -149,7 +149,7 @@ class Undo:
             with atomic.blaming(str(folder)), suppress(FileNotFoundError):
                 atomic.fsync_folder(folder)
         self._forget([move.sha256 for move in planned])
-        self._memory.remember(JOURNAL, None)
+        self._stored.set(JOURNAL, None)
 
     def _place(self, move: _Move, to: Path, image_id: int) -> bool:
         """Make one file appear under its new name, too; return False where an earlier process has done so."""

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from daemon.app import roots
 from daemon.catalogue import Catalogue, Place
 from daemon.catalogue.search import Filed, Inventory, Kind
-from daemon.catalogue.settings import Memory
+from daemon.catalogue.settings import Settings
 from daemon.config import Config
 from daemon.decoding import Limits
 from daemon.decoding.sandbox import Sandbox
@@ -36,12 +36,12 @@ from daemon.filing.thumbnail_store import SIZES, Thumbnails
 _MEMORY = "verify"
 _BATCH = 200
 _SAVE_SECONDS = 2.0
-Mend = Callable[[Path, str], None]
+Fix = Callable[[Path, str], None]
 _KINDS: tuple[Kind, ...] = ("image", "companion")
 
 
 @dataclass(frozen=True)
-class Amiss:
+class Problem:
     """One thing that is not as it should be: "missing", "changed", "unreadable", "thumbnail" or "unknown".
 
     `image_id` is None for a file that no row knows.
@@ -62,13 +62,13 @@ class Verification:
         roots: Mapping[Place, Path],
         thumbnails: Thumbnails,
         ignore: tuple[str, ...],
-        mend: Mend | None = None,
+        fix: Fix | None = None,
     ) -> None:
-        self._inventory, self._memory = Inventory(catalogue), Memory(catalogue)
-        self._roots, self._thumbnails, self._ignore, self._mend = roots, thumbnails, ignore, mend
+        self._inventory, self._stored = Inventory(catalogue), Settings(catalogue)
+        self._roots, self._thumbnails, self._ignore, self._fix = roots, thumbnails, ignore, fix
         self._at: dict[str, Any] = {}
         self._saved = 0.0
-        self.files = self.bytes = self.mended = 0
+        self.files = self.bytes = self.fixed = 0
         self.on_bytes: Callable[[int], object] = lambda _: None
 
     def total(self) -> tuple[int, int]:
@@ -77,15 +77,15 @@ class Verification:
 
     def resumed(self) -> float | None:
         """Tell when the pass was begun that this one goes on with; None where it begins anew."""
-        state = self._memory.recall(_MEMORY)
+        state = self._stored.get(_MEMORY)
         return None if state is None else float(state["since"])
 
-    def run(self, *, again: bool = False) -> Generator[Amiss, None, None]:
+    def run(self, *, again: bool = False) -> Generator[Problem, None, None]:
         """Yield what is amiss. Raises EnvironmentFault when a folder is not there at all."""
         for name, root in self._roots.items():
             if not root.is_dir():
                 raise EnvironmentFault(f"the {name} folder {root} is not there: is its disk mounted?")
-        state = None if again else self._memory.recall(_MEMORY)
+        state = None if again else self._stored.get(_MEMORY)
         self._at = state or {"since": time.time(), "image": 0, "companion": 0, "bad": []}
         try:
             earlier, self._at["bad"] = self._at["bad"], []
@@ -98,12 +98,12 @@ class Verification:
         except BaseException:
             self._save()
             raise
-        self._memory.remember(_MEMORY, None)
+        self._stored.set(_MEMORY, None)
         for place, root in self._roots.items():
-            for path in strangers(self._inventory, place, root, self._ignore):
-                yield Amiss("unknown", display(str(path)), None, "no image in the catalogue")
+            for path in unknown_files(self._inventory, place, root, self._ignore):
+                yield Problem("unknown", display(str(path)), None, "no image in the catalogue")
 
-    def _all(self, kind: Kind) -> Iterator[Amiss]:
+    def _all(self, kind: Kind) -> Iterator[Problem]:
         while files := self._inventory.after(kind, self._at[kind], _BATCH):
             for file in files:
                 found = list(self._look(file))
@@ -114,9 +114,9 @@ class Verification:
 
     def _save(self) -> None:
         self._saved = time.monotonic()
-        self._memory.remember(_MEMORY, self._at)
+        self._stored.set(_MEMORY, self._at)
 
-    def _look(self, file: Filed) -> Iterator[Amiss]:
+    def _look(self, file: Filed) -> Iterator[Problem]:
         found = list(self._compare(file))
         # It may have been moved since its row was read: by `undo`, by `retry`.
         if found and self._inventory.one(file.kind, file.id) != file:
@@ -125,34 +125,34 @@ class Verification:
             self._at["bad"].append((file.kind, file.id))
         yield from found
 
-    def _compare(self, file: Filed) -> Iterator[Amiss]:
+    def _compare(self, file: Filed) -> Iterator[Problem]:
         path = self._roots[file.place] / file.destination
 
-        def amiss(kind: str, detail: str) -> Amiss:
-            return Amiss(kind, display(str(path)), file.image_id, detail)
+        def problem(kind: str, detail: str) -> Problem:
+            return Problem(kind, display(str(path)), file.image_id, detail)
 
         self.files += 1
         if not os.path.lexists(path):
-            yield amiss("missing", f"{file.kind} {file.image_id} was filed there")
+            yield problem("missing", f"{file.kind} {file.image_id} was filed there")
             return
         if file.sha256 is None:
             return
         if atomic.size_of(path) is None:
-            yield amiss("changed", "a folder, link or device where a file was filed")
+            yield problem("changed", "a folder, link or device where a file was filed")
             return
         try:
             found = self._hash(path)
         except OSError as error:
-            yield amiss("unreadable", error.strerror or str(error))
+            yield problem("unreadable", error.strerror or str(error))
             return
         if found != file.sha256:
-            yield amiss("changed", self._how(path, file))
+            yield problem("changed", self._how(path, file))
         elif file.status == "done" and file.kind == "image" and (lacking := self._lacks(file.sha256)):
             fault: str | None = f"its {lacking} thumbnail is missing"
-            if self._mend is not None:
-                fault = self._mended(self._mend, path, file.sha256)
+            if self._fix is not None:
+                fault = self._fixed(self._fix, path, file.sha256)
             if fault:
-                yield amiss("thumbnail", fault)
+                yield problem("thumbnail", fault)
 
     def _how(self, path: Path, file: Filed) -> str:
         """Tell rot from editing, which leaves a new date behind."""
@@ -177,13 +177,13 @@ class Verification:
     def _lacks(self, sha256: str) -> str | None:
         return next((size for size in SIZES if not atomic.size_of(self._thumbnails.path(sha256, size))), None)
 
-    def _mended(self, mend: Mend, path: Path, sha256: str) -> str | None:
+    def _fixed(self, fix: Fix, path: Path, sha256: str) -> str | None:
         """Have thumbnails made again; returns why they can't be."""
         try:
-            mend(path, sha256)
+            fix(path, sha256)
         except DarkroomError as error:
             return f"no thumbnails can be made: {error}"
-        self.mended += 1
+        self.fixed += 1
         return None
 
 
@@ -196,7 +196,7 @@ _REASON = ".reason.txt"
 _SIDECAR = ".xmp"
 
 
-def strangers(inventory: Inventory, place: Place, root: Path, ignore: Sequence[str]) -> Iterator[Path]:
+def unknown_files(inventory: Inventory, place: Place, root: Path, ignore: Sequence[str]) -> Iterator[Path]:
     """Yield them, but for junk, Darkroom's own files, and what Darkroom writes beside an image that is known."""
     for found in batched(walk(root, (), recursive=True), 500):
         paths = [one.path for one in found if not is_junk(one.path, ignore)]
@@ -218,8 +218,8 @@ def main(config: Config, args: argparse.Namespace) -> int:
     if not file.is_file():
         raise EnvironmentFault(f"there is no catalogue {file} to compare with; darkroom rebuild makes one")
     thumbnails = Thumbnails(config.folders.state / "thumbnails")
-    with _mender(config, thumbnails, wanted=args.mend) as mend:
-        work = Verification(Catalogue(file), roots(config), thumbnails, config.inbox.ignore, mend)
+    with _fixer(config, thumbnails, wanted=args.fix) as fix:
+        work = Verification(Catalogue(file), roots(config), thumbnails, config.inbox.ignore, fix)
         since = None if args.again else work.resumed()
         if since is not None:
             when = datetime.fromtimestamp(since).astimezone().isoformat(" ", "minutes")
@@ -228,7 +228,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
     return _report(work, found, as_json=args.json)
 
 
-def _watched(work: Verification, *, again: bool, silent: bool) -> list[Amiss]:
+def _watched(work: Verification, *, again: bool, silent: bool) -> list[Problem]:
     """Run to the end, showing how far it is and each thing amiss at once."""
     found = []
     columns = (TextColumn("verifying"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -237,31 +237,31 @@ def _watched(work: Verification, *, again: bool, silent: bool) -> list[Amiss]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=work.total()[1])
         work.on_bytes = lambda done: progress.update(task, completed=done)
-        for amiss in work.run(again=again):
-            found.append(amiss)
+        for problem in work.run(again=again):
+            found.append(problem)
             if not silent:
-                print(_line(amiss), flush=True)
+                print(_line(problem), flush=True)
     return found
 
 
-def _report(work: Verification, found: list[Amiss], *, as_json: bool) -> int:
+def _report(work: Verification, found: list[Problem], *, as_json: bool) -> int:
     if as_json:
-        document: dict[str, Any] = {"files": work.files, "bytes": work.bytes, "thumbnails_mended": work.mended}
+        document: dict[str, Any] = {"files": work.files, "bytes": work.bytes, "thumbnails_mended": work.fixed}
         print(json.dumps(document | {"amiss": [vars(one) for one in found]}, indent=2))
     else:
-        mended = f", thumbnails of {work.mended:,} made again" if work.mended else ""
+        fixed = f", thumbnails of {work.fixed:,} made again" if work.fixed else ""
         verdict = f"{len(found):,} amiss" if found else "all as they were filed"
-        print(f"{work.files:,} files, {work.bytes / 1e6:,.1f} MB read: {verdict}{mended}")
+        print(f"{work.files:,} files, {work.bytes / 1e6:,.1f} MB read: {verdict}{fixed}")
     return 1 if found else 0
 
 
-def _line(amiss: Amiss) -> str:
-    image = "" if amiss.image_id is None else f" (image {amiss.image_id})"
-    return f"{amiss.kind:<10} {amiss.path}{image}: {amiss.detail}"
+def _line(problem: Problem) -> str:
+    image = "" if problem.image_id is None else f" (image {problem.image_id})"
+    return f"{problem.kind:<10} {problem.path}{image}: {problem.detail}"
 
 
 @contextmanager
-def _mender(config: Config, thumbnails: Thumbnails, *, wanted: bool) -> Iterator[Mend | None]:
+def _fixer(config: Config, thumbnails: Thumbnails, *, wanted: bool) -> Iterator[Fix | None]:
     """Give what makes thumbnails again, in the child process in which all images are decoded."""
     if not wanted:
         yield None
@@ -269,13 +269,13 @@ def _mender(config: Config, thumbnails: Thumbnails, *, wanted: bool) -> Iterator
     limits = config.limits
     sandbox = Sandbox(Limits(limits.file_mb, limits.megapixels, limits.decode_seconds, limits.decode_memory_mb))
 
-    def mend(path: Path, sha256: str) -> None:
-        developed = sandbox.develop(path)
-        if developed.sha256 != sha256:
+    def fix(path: Path, sha256: str) -> None:
+        decoded = sandbox.decode(path)
+        if decoded.sha256 != sha256:
             raise Rejected("it has changed since it was read")
-        thumbnails.save(sha256, developed.small, developed.medium)
+        thumbnails.save(sha256, decoded.small, decoded.medium)
 
     try:
-        yield mend
+        yield fix
     finally:
         sandbox.close()

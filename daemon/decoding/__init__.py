@@ -52,7 +52,7 @@ class Exif:
 
 
 @dataclass(frozen=True)
-class Developed:
+class Decoded:
     """All that one image's bytes tell. `width` and `height` are in pixels, upright."""
 
     identity: Identity

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from daemon.decoding import Developed, Exif, Limits, exif, pictures, thumbnails
+from daemon.decoding import Decoded, Exif, Limits, exif, pictures, thumbnails
 from daemon.decoding.formats import CR3, HEAD_BYTES, PNG, RAF, TIFF, Format, describe, identify, is_beginning
 from daemon.decoding.pictures import check_pixels, open_picture, orientation_of
 from daemon.decoding.truncation import checksums_match, ends_early
@@ -21,7 +21,7 @@ from daemon.errors import DarkroomError, Rejected, Transient, Truncated
 from daemon.files.opening import Identity, opened
 
 
-def develop(path: Path, limits: Limits) -> Developed:
+def decode(path: Path, limits: Limits) -> Decoded:
     """Return all that the bytes of one file tell.
 
     Raises Rejected for what can never be filed, Truncated for what may still be arriving, Transient where a
@@ -29,10 +29,10 @@ def develop(path: Path, limits: Limits) -> Developed:
     """
     # Decoders warn of much that is wrong with a file; only errors decide about it.
     with opened(path) as (file, identity), warnings.catch_warnings(action="ignore"):
-        return _develop(file, identity, limits)
+        return _decode(file, identity, limits)
 
 
-def _develop(file: BufferedReader, identity: Identity, limits: Limits) -> Developed:
+def _decode(file: BufferedReader, identity: Identity, limits: Limits) -> Decoded:
     if identity.size == 0:
         raise Truncated("the file is empty")
     if identity.size > limits.file_mb << 20:
@@ -53,7 +53,7 @@ def _develop(file: BufferedReader, identity: Identity, limits: Limits) -> Develo
         raise Truncated(f"the {kind.name} ends early")
     if kind is PNG and not checksums_match(file):
         raise Rejected("a damaged PNG: its checksums don't match")
-    return Developed(identity, sha256, kind.name, kind.suffixes, *size, found, small, medium, warning)
+    return Decoded(identity, sha256, kind.name, kind.suffixes, *size, found, small, medium, warning)
 
 
 def _identified(file: BufferedReader) -> Format:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pebble import CONSTS, ProcessExpired, ProcessPool
 
-from daemon.decoding import Developed, Limits, worker
+from daemon.decoding import Decoded, Limits, worker
 from daemon.errors import EnvironmentFault, Postponed, Transient
 
 _T = TypeVar("_T")
@@ -51,7 +51,7 @@ class _Context(SpawnContext):
 class Sandbox:
     """Develops images in a worker process; one at a time, from any thread."""
 
-    def __init__(self, limits: Limits, work: worker.Work = worker.develop) -> None:
+    def __init__(self, limits: Limits, work: worker.Work = worker.decode) -> None:
         """Take the limits of one image. `work` runs in the worker and must be importable there."""
         self._limits = limits
         self._work = work
@@ -72,7 +72,7 @@ class Sandbox:
         """Begin to bring the worker up, decoders imported, ahead of the first image; returns at once."""
         self._started()
 
-    def develop(self, path: Path) -> Developed:
+    def decode(self, path: Path) -> Decoded:
         """Return all that the bytes of one file tell.
 
         Raises what `decode.develop` raises; Transient also when the worker crashes or takes too long,
@@ -81,7 +81,7 @@ class Sandbox:
         for _ in range(2):
             self._started().result()
             try:
-                return self._develop(path)
+                return self._decode(path)
             except RuntimeError:  # the pool is broken: its worker died idle, and never saw this image
                 self._drop()
         raise Transient("the decoder died before it could begin")
@@ -99,7 +99,7 @@ class Sandbox:
         self._starter.shutdown()
         self._drop()
 
-    def _develop(self, path: Path) -> Developed:
+    def _decode(self, path: Path) -> Decoded:
         seconds = self._limits.seconds
         try:
             outcome = self._result(seconds, worker.run, self._work, path, self._limits)

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.decoding import Developed, Limits
+from daemon.decoding import Decoded, Limits
 from daemon.errors import DarkroomError, Postponed, Transient
 
-Work = Callable[[Path, Limits], Developed]
+Work = Callable[[Path, Limits], Decoded]
 _PR_SET_PDEATHSIG = 1
 _JPEGS_AT_ONCE = 8
 _jpegs = itertools.count(1)
@@ -78,24 +78,24 @@ def ready() -> int:
     return os.getpid()
 
 
-def develop(path: Path, limits: Limits) -> Developed:
+def decode(path: Path, limits: Limits) -> Decoded:
     """Develop one image; the decoders are imported here, never in the main program."""
-    from daemon.decoding.decode import develop as develop_file
+    from daemon.decoding.decode import decode as decode_file
 
-    return develop_file(path, limits)
+    return decode_file(path, limits)
 
 
-def run(work: Work, path: Path, limits: Limits) -> Developed | Failure:
+def run(work: Work, path: Path, limits: Limits) -> Decoded | Failure:
     """Do the work on one file and hand back its result, or its failure with a reason for people."""
     outcome = _attempt(work, path, limits)
     # Pillow's images lie in cycles: a worker kept 800 MB of the last one while it was idle. A JPEG is decoded small,
     # so a few of those may wait for each other: collecting takes 2 ms.
-    if not isinstance(outcome, Developed) or outcome.format != "JPEG" or next(_jpegs) % _JPEGS_AT_ONCE == 0:
+    if not isinstance(outcome, Decoded) or outcome.format != "JPEG" or next(_jpegs) % _JPEGS_AT_ONCE == 0:
         gc.collect()
     return outcome
 
 
-def _attempt(work: Work, path: Path, limits: Limits) -> Developed | Failure:
+def _attempt(work: Work, path: Path, limits: Limits) -> Decoded | Failure:
     try:
         return work(path, limits)
     except DarkroomError as error:

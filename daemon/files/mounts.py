@@ -54,28 +54,28 @@ def _mount(path: Path) -> tuple[str, str]:
     return found
 
 
-class Memory(Protocol):
+class KeyValues(Protocol):
     """What outlives the process (the catalogue's settings)."""
 
-    def recall(self, key: str) -> object:
+    def get(self, key: str) -> object:
         """Give what was remembered; None where nothing was."""
 
-    def remember(self, key: str, value: object) -> None:
+    def set(self, key: str, value: object) -> None:
         """Keep a JSON value."""
 
 
-class Folders:
+class FolderCheck:
     """The folders that filing depends on, by name; `expected` names a file that should lie in one, if any should."""
 
     def __init__(
         self,
         paths: Mapping[str, Path],
-        memory: Memory,
+        stored: KeyValues,
         expected: Callable[[str], str | None],
         min_free_mb: int,
     ) -> None:
         self._paths = paths
-        self._memory = memory
+        self._stored = stored
         self._expected = expected
         self._min_free = min_free_mb * 1_000_000
         self._devices: dict[str, int] = {}
@@ -107,7 +107,7 @@ class Folders:
         if self._devices.get(name) == device:
             return
         mount = str(mount_point(path))
-        known = self._memory.recall(f"mount of {name}")
+        known = self._stored.get(f"mount of {name}")
         if mount != known:
             sample = self._expected(name)
             if known is not None and sample is not None and not os.path.lexists(path / sample):
@@ -115,5 +115,5 @@ class Folders:
                     f"the {name} folder {path} is not mounted: it was on {known}, now it is on {mount}"
                     f" and lacks {sample}"
                 )
-            self._memory.remember(f"mount of {name}", mount)
+            self._stored.set(f"mount of {name}", mount)
         self._devices[name] = device

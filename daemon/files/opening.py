@@ -203,7 +203,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Snapshot:
     """What a file looked like, and since when it has looked so (`since` in seconds since the epoch)."""
 
     size: int
@@ -211,26 +211,26 @@ class Seen:
     since: float
 
 
-def look_again(before: Seen | None, info: os.stat_result, now: float) -> Seen:
+def compare(before: Snapshot | None, info: os.stat_result, now: float) -> Snapshot:
     """Compare a file with what was seen before and return what to remember.
 
     A `since` that lies in the future (the clock was set back) becomes now, so nobody waits for that hour.
     """
     same = before is not None and (before.size, before.mtime_ns) == (info.st_size, info.st_mtime_ns)
     since = min(before.since, now) if same and before is not None else now
-    return Seen(info.st_size, info.st_mtime_ns, since)
+    return Snapshot(info.st_size, info.st_mtime_ns, since)
 
 
-def quiet(seen: Seen, now: float, seconds: float) -> float:
+def seconds_until_stable(seen: Snapshot, now: float, seconds: float) -> float:
     """Compute how many seconds a file must still stay unchanged to count as complete; 0.0 when it does."""
     return max(0.0, min(seen.since, now) + seconds - now)
 
 
-def check(lease: Lease, seen: Seen, now: float, settle_seconds: float) -> None:
+def check_complete(lease: Lease, seen: Snapshot, now: float, settle_seconds: float) -> None:
     """Raise Postponed unless the file is complete; `seen` matters only where leases tell nothing."""
     if lease.state is LeaseState.HELD_BY_WRITER:
         raise Postponed("open for writing", settle_seconds)
-    if lease.state is LeaseState.UNSUPPORTED and (left := quiet(seen, now, settle_seconds)):
+    if lease.state is LeaseState.UNSUPPORTED and (left := seconds_until_stable(seen, now, settle_seconds)):
         raise Postponed(f"unchanged for less than {settle_seconds:g} s", left)
 
 

@@ -63,14 +63,14 @@ def walk(
     recursive: bool,
     *,
     below: str = "",
-    complained: set[str] | None = None,
+    reported: set[str] | None = None,
 ) -> Iterator[Found]:
     """Yield all that is neither folder nor junk in the inbox, links and special files included.
 
     `below` begins at a subfolder. A subfolder that can't be read is passed over and logged, once for as
     long as it stays in `complained`. Raises OSError where the inbox itself can't be read.
     """
-    complained = set() if complained is None else complained
+    reported = set() if reported is None else reported
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [(below, ())]
     while pending:
         folder, above = pending.pop()
@@ -89,12 +89,12 @@ def walk(
                         pending.append((prefix + name, (*above, identity)))
             finally:
                 os.close(fd)
-            complained.discard(folder)
+            reported.discard(folder)
         except OSError as error:
             if not folder:
                 raise
-            if error.errno not in _VANISHED and folder not in complained:
-                complained.add(folder)
+            if error.errno not in _VANISHED and folder not in reported:
+                reported.add(folder)
                 logger.warning("the folder %r in the inbox can't be read: %s", folder, error.strerror)
 
 

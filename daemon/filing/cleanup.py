@@ -14,7 +14,7 @@ from pathlib import Path
 from daemon.files.walk import subfolders
 
 
-class Pruner:
+class Cleanup:
     """The subfolders that files have left, until they are removed or forgotten."""
 
     def __init__(self, inbox: Path, quiet_seconds: float) -> None:
@@ -22,7 +22,7 @@ class Pruner:
         self._quiet = quiet_seconds
         self._emptied: set[Path] = set()
 
-    def remember(self, came_from: Callable[[str], bool]) -> None:
+    def find_emptied(self, came_from: Callable[[str], bool]) -> None:
         """Look for empty subfolders that an earlier process has emptied; `came_from` knows the folders of all files."""
         for folder, is_empty in subfolders(self._inbox):
             if is_empty and came_from(folder):
@@ -33,12 +33,12 @@ class Pruner:
         if file.parent != self._inbox:
             self._emptied.add(file.parent)
 
-    def prune(self) -> float | None:
+    def remove_empty(self) -> float | None:
         """Remove what is empty and quiet; returns the seconds after which the next one may be, None for none."""
-        waits = [self._prune_one(folder) for folder in sorted(self._emptied, reverse=True)]
+        waits = [self._remove_one(folder) for folder in sorted(self._emptied, reverse=True)]
         return min((wait for wait in waits if wait is not None), default=None)
 
-    def _prune_one(self, folder: Path) -> float | None:
+    def _remove_one(self, folder: Path) -> float | None:
         try:
             with os.scandir(folder) as entries:
                 occupied = next(entries, None) is not None

@@ -36,7 +36,7 @@ _PREFIX = 24
 
 
 @dataclass(frozen=True)
-class Companion:
+class CompanionName:
     """A companion's name, taken apart.
 
     `whole` is the name of its photo where the companion's name holds it ("img_1.jpg" of IMG_1.JPG.xmp), `stem` the
@@ -87,7 +87,7 @@ class Companion:
         return photo.with_name(name + self.tail)
 
 
-def parse(name: str) -> Companion | None:
+def parse(name: str) -> CompanionName | None:
     """Take a file's name apart; None where no companion is called so."""
     head, suffix = name[: name.rfind(".")], name[name.rfind(".") :] if "." in name else ""
     if suffix.lower() not in SUFFIXES or not head:
@@ -133,17 +133,17 @@ def prefix(stem: str) -> str:
     return _NUMBER.sub("", stem)[:_PREFIX]
 
 
-def _companion(head: str, tail: str, *, cut: bool = False, number: str = "") -> Companion:
+def _companion(head: str, tail: str, *, cut: bool = False, number: str = "") -> CompanionName:
     suffix = tail[tail.rfind(".") :].lower()
     stem, image = split(head)
     if image.lower() in IMAGE_SUFFIXES:
-        return Companion(
+        return CompanionName(
             f"{stem}{number}{image}".lower(), f"{stem}{number}".lower(), tail, suffix, f"{stem}{number}", cut
         )
-    return Companion(None, f"{head}{number}".lower(), tail, suffix, f"{head}{number}", cut)
+    return CompanionName(None, f"{head}{number}".lower(), tail, suffix, f"{head}{number}", cut)
 
 
-def _takeout(head: str, suffix: str) -> Companion:
+def _takeout(head: str, suffix: str) -> CompanionName:
     """Read Google's names: IMG.jpg.json, IMG.jpg.supplemental-metadata.json, its cut forms, IMG.jpg(1).json."""
     cut = len(head.encode("utf-8", "surrogateescape")) >= _TAKEOUT_BYTES
     number = match[0] if (match := _NUMBER.search(head)) else ""
@@ -167,14 +167,14 @@ _VIDEO_DAYS = 30
 
 
 @dataclass(frozen=True)
-class Patience:
+class CompanionWait:
     """How long a companion waits for its photo, in seconds; `old` is the wait for one that may have come long ago."""
 
     photo: float = 600.0
     old: float = _OLD_WAIT_SECONDS
 
 
-class Pairing:
+class CompanionFiling:
     """Files companions beside their photos; used by the consumer's thread, `give_up` by any."""
 
     def __init__(
@@ -182,14 +182,14 @@ class Pairing:
         rows: CompanionRows,
         filing: "Filing",
         roots: Mapping[Place, Path],
-        patience: Patience = Patience(),
+        wait: CompanionWait = CompanionWait(),
         *,
         delete_duplicates: bool = False,
     ) -> None:
         self._rows = rows
         self._filing = filing
         self._roots = roots
-        self._patience = patience
+        self._wait = wait
         self._delete_duplicates = delete_duplicates
         self._over = threading.Event()
 
@@ -205,11 +205,11 @@ class Pairing:
         age = max(0.0, now - job.created_at)
         found = self._best(companion, job, age)
         if found is None or found.status in {"queued", "processing"}:
-            if found is None and (self._over.is_set() or age >= self._patience.photo):
+            if found is None and (self._over.is_set() or age >= self._wait.photo):
                 return None
             # Longer and longer: thousands may wait, and the arrival of a photo has them looked at anyway.
             wait = max(_FIRST_WAIT, age)
-            left = self._patience.photo - age
+            left = self._wait.photo - age
             raise Postponed(WAITING, min(wait, left) if left > 0 else wait)
         if found.status == "failed":
             raise Rejected(f"its photo, {display(found.name)}, could not be filed (image {found.id})")
@@ -231,7 +231,7 @@ class Pairing:
         self._rows.due(None, time.time())
         return True
 
-    def _best(self, companion: Companion, job: Job, age: float) -> Photo | None:
+    def _best(self, companion: CompanionName, job: Job, age: float) -> Photo | None:
         """Find the photo: one that waits in the inbox goes before those that are filed, the newest before others."""
         folder = display(job.path.rpartition("/")[0])
         begins = [companion.begins, *([companion.edited] if companion.edited else [])]
@@ -243,18 +243,18 @@ class Pairing:
                 fitting.append((order, rank, -photo.id, photo))
         return min(fitting)[-1] if fitting else None
 
-    def _may_be(self, photo: Photo, companion: Companion, job: Job, age: float) -> bool:
+    def _may_be(self, photo: Photo, companion: CompanionName, job: Job, age: float) -> bool:
         if parse(photo.name) is not None:
             return False
         if photo.status not in {"done", "duplicate"}:
             # What is not filed yet may be no photo at all.
             return split(photo.name)[1].lower() in IMAGE_SUFFIXES
         apart = abs(job.created_at - photo.created_at)
-        patient = age >= self._patience.old or self._over.is_set()
+        patient = age >= self._wait.old or self._over.is_set()
         by_chance = companion.is_video and apart > _VIDEO_DAYS * 86400
         return apart <= _BATCH_SECONDS or (patient and not by_chance)
 
-    def _beside(self, job: Job, source: Source, fd: int, companion: Companion, photo: Photo) -> str | None:
+    def _beside(self, job: Job, source: Source, fd: int, companion: CompanionName, photo: Photo) -> str | None:
         try:
             sha256 = atomic.sha256(fd)
         except OSError as error:
@@ -275,7 +275,7 @@ class Pairing:
         wanted = companion.beside(PurePosixPath(original.destination))
         return self._filing.accompany(job, source, original.id, original.place, wanted, sha256)
 
-    def _again(self, job: Job, source: Source, companion: Companion, photo: Photo, kept: Path, sha256: str) -> str:
+    def _again(self, job: Job, source: Source, companion: CompanionName, photo: Photo, kept: Path, sha256: str) -> str:
         """Deal with a companion whose bytes lie beside the photo already, as with a photo that came twice."""
         if self._delete_duplicates:
             return self._filing.drop(job, source, photo.id, kept, sha256)

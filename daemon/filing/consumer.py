@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Protocol
 
 from daemon.catalogue import Catalogue, Job, Queue
-from daemon.catalogue.settings import Memory
-from daemon.decoding import Developed
+from daemon.catalogue.settings import Settings
+from daemon.decoding import Decoded
 from daemon.errors import EnvironmentFault, Immovable, Postponed, Rejected, Transient, Withdrawn
-from daemon.files.mounts import Folders
+from daemon.files.mounts import FolderCheck
 from daemon.files.names import display
-from daemon.files.opening import Seen
+from daemon.files.opening import Snapshot
 from daemon.filing import recovery
-from daemon.filing.cleanup import Pruner
-from daemon.filing.companions import Pairing
+from daemon.filing.cleanup import Cleanup
+from daemon.filing.companions import CompanionFiling
 from daemon.filing.filing import Filing
 from daemon.filing.inbox_file import Hand, Source, source_of
 from daemon.filing.pause import Pause
-from daemon.filing.prefetch import Bench
+from daemon.filing.prefetch import Prefetcher
 from daemon.filing.recovery import Requeue
 from daemon.loop import Loop, LoopFault, Strikes
 
@@ -39,10 +39,10 @@ _FAULT_SECONDS = 30.0
 _BACKOFF_FACTOR = 4
 
 
-class Developer(Protocol):
+class Decoder(Protocol):
     """What turns a path into a `Developed` (the sandbox)."""
 
-    def develop(self, path: Path) -> Developed:
+    def decode(self, path: Path) -> Decoded:
         """Raise Rejected, Transient, Postponed or Withdrawn where that can't be done."""
 
 
@@ -56,7 +56,7 @@ class Turn(Enum):
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to wait for a file to settle (seconds), and how often to try an image."""
 
     settle_seconds: float
@@ -71,28 +71,28 @@ class Consumer:
         inbox: Path,
         catalogue: Catalogue,
         queue: Queue,
-        folders: Folders,
-        developer: Developer,
+        folders: FolderCheck,
+        decoder: Decoder,
         filing: Filing,
-        pruner: Pruner,
-        patience: Patience,
+        cleanup: Cleanup,
+        retry: RetryPolicy,
         requeue: Requeue,
-        pairing: Pairing | None = None,
+        companions: CompanionFiling | None = None,
         *,
         report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
         self._inbox = inbox
         self._catalogue = catalogue
         self._queue = queue
-        self._pause = Pause(Memory(catalogue))
+        self._pause = Pause(Settings(catalogue))
         self._folders = folders
-        self._developer = developer
+        self._decoder = decoder
         self._filing = filing
-        self._pruner = pruner
-        self._patience = patience
+        self._cleanup = cleanup
+        self._retry = retry
         self._requeue = requeue
-        self._pairing = pairing
-        self._bench = Bench(inbox, queue, lambda path: self._developer.develop(path), patience.settle_seconds)
+        self._companions = companions
+        self._prefetcher = Prefetcher(inbox, queue, lambda path: self._decoder.decode(path), retry.settle_seconds)
         self._recovered = False
         # Whether a row may have been left in the middle of the work by this process.
         self._unresolved = False
@@ -102,7 +102,7 @@ class Consumer:
 
     @contextmanager
     def _session(self) -> Iterator[None]:
-        with self._catalogue.session(), closing(self._bench):
+        with self._catalogue.session(), closing(self._prefetcher):
             yield
 
     def _step(self) -> float:
@@ -118,7 +118,7 @@ class Consumer:
 
     def close(self) -> None:
         """Let the threads go that decoding waits in; after the loop."""
-        self._bench.shut_down()
+        self._prefetcher.shut_down()
 
     @property
     def paused(self) -> str | None:
@@ -132,7 +132,7 @@ class Consumer:
             turn = self._turn(now)
         finally:
             if turn in {Turn.IDLE, Turn.PAUSED}:
-                self._bench.close()
+                self._prefetcher.close()
         return turn
 
     def _turn(self, now: float) -> Turn:
@@ -178,7 +178,7 @@ class Consumer:
             self._recovered = True
             self._pause.forget()
             # After that, so that it is tried once: what it does can wait for the next start.
-            self._pruner.remember(self._queue.came_from)
+            self._cleanup.find_emptied(self._queue.came_from)
         if self._unresolved:
             for job in self._queue.unfinished():
                 self._folders.check()
@@ -220,7 +220,7 @@ class Consumer:
         return turn
 
     def _try(self, job: Job, now: float) -> str:
-        if job.attempts > self._patience.attempts:
+        if job.attempts > self._retry.attempts:
             return self._fail(job, None, "darkroom died each time it worked on this file")
         return self._process(job, now)
 
@@ -240,7 +240,7 @@ class Consumer:
 
     def _process(self, job: Job, now: float) -> str:
         try:
-            hand = self._bench.take(job)
+            hand = self._prefetcher.take(job)
         except (Rejected, Transient) as fault:
             return self._judge(job, None, fault)
         except Postponed as later:
@@ -253,34 +253,34 @@ class Consumer:
         seen, source = hand.look(now), hand.source
         try:
             hand.check(seen, now)
-            if self._pairing is not None and (outcome := self._pairing.file(job, source, now)) is not None:
+            if self._companions is not None and (outcome := self._companions.file(job, source, now)) is not None:
                 return outcome
-            developed = self._bench.develop(hand)
+            decoded = self._prefetcher.decode(hand)
             # Should the next photo kill the whole process, this one is blamed for it: once at most, and not for good.
-            if job.attempts == 1 < self._patience.attempts:
-                self._bench.look_ahead(time.time())
-            return self._filing.file(job, source, developed)
+            if job.attempts == 1 < self._retry.attempts:
+                self._prefetcher.look_ahead(time.time())
+            return self._filing.file(job, source, decoded)
         except Postponed as later:
             self._postpone(job, later, seen, now)
             raise
         except (Rejected, Transient) as fault:
-            if isinstance(fault, Rejected) and self._pairing is not None:
-                fault = Rejected(f"{fault}{self._pairing.alone(job)}")
+            if isinstance(fault, Rejected) and self._companions is not None:
+                fault = Rejected(f"{fault}{self._companions.alone(job)}")
             return self._judge(job, source, fault)
 
-    def _postpone(self, job: Job, later: Postponed, seen: Seen | None, now: float) -> None:
+    def _postpone(self, job: Job, later: Postponed, seen: Snapshot | None, now: float) -> None:
         self._queue.postpone(job, str(later), now + later.seconds, now, seen)
 
     def _judge(self, job: Job, source: Source | None, fault: Rejected | Transient) -> str:
         """Decide what a failed attempt means: again after a backoff, or to `failed/`."""
-        if isinstance(fault, Transient) and job.attempts < self._patience.attempts:
+        if isinstance(fault, Transient) and job.attempts < self._retry.attempts:
             now = time.time()
             self._queue.retry_later(job, str(fault), now + self._backoff(job.attempts), now)
-            return f"attempt {job.attempts} of {self._patience.attempts} failed: {fault}"
+            return f"attempt {job.attempts} of {self._retry.attempts} failed: {fault}"
         return self._fail(job, source, str(fault))
 
     def _backoff(self, failures: int) -> float:
-        return float(self._patience.settle_seconds * _BACKOFF_FACTOR ** min(failures - 1, 10))
+        return float(self._retry.settle_seconds * _BACKOFF_FACTOR ** min(failures - 1, 10))
 
     def _fail(self, job: Job, source: Source | None, reason: str) -> str:
         try:
@@ -296,7 +296,7 @@ class Consumer:
             raise
 
     def _idle_seconds(self) -> float:
-        prune_in = self._pruner.prune()
+        prune_in = self._cleanup.remove_empty()
         due = self._queue.next_due()
         waits = [_IDLE_SECONDS, *([prune_in] if prune_in else []), *([due - time.time()] if due else [])]
         return max(_SPIN_SECONDS, min(waits))

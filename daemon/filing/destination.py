@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from daemon.catalogue import Job
-from daemon.decoding import Developed
+from daemon.decoding import Decoded
 from daemon.errors import EnvironmentFault, NameRefused
 from daemon.files import atomic, names
 from daemon.filing.dates import Taken
@@ -23,38 +23,38 @@ def mirrored(job: Job) -> PurePosixPath:
     return PurePosixPath(*folder, names.component(job.original_name))
 
 
-def library_name(template: str, job: Job, developed: Developed, at: datetime) -> PurePosixPath:
+def library_name(template: str, job: Job, decoded: Decoded, at: datetime) -> PurePosixPath:
     """Fill in the template for one image."""
-    exif = developed.exif
+    exif = decoded.exif
     make, model = exif.camera_make or "", exif.camera_model or ""
     # "Canon Canon EOS 40D" is how a camera introduces itself, not how anybody calls it.
     camera = model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
     values = names.Values(
         taken=at,
-        name=names.with_true_suffix(names.component(job.original_name), developed.suffixes),
+        name=names.with_true_suffix(names.component(job.original_name), decoded.suffixes),
         folder=str(mirrored(job).parent) if "/" in job.path else "",
         camera=camera,
         make=exif.camera_make,
         model=exif.camera_model,
         lens=exif.lens_model,
-        format=developed.format,
+        format=decoded.format,
         source=job.source,
     )
     return names.expand(template, values)
 
 
-def columns(developed: Developed, when: Taken) -> dict[str, Any]:
+def columns(decoded: Decoded, when: Taken) -> dict[str, Any]:
     """Give the row's values of a developed image."""
-    exif = {field.name: getattr(developed.exif, field.name) for field in fields(developed.exif)}
+    exif = {field.name: getattr(decoded.exif, field.name) for field in fields(decoded.exif)}
     del exif["raw"]
     return {
         **exif,
-        "sha256": developed.sha256,
-        "size_bytes": developed.identity.size,
-        "format": developed.format,
-        "width": developed.width,
-        "height": developed.height,
-        "warning": developed.warning,
+        "sha256": decoded.sha256,
+        "size_bytes": decoded.identity.size,
+        "format": decoded.format,
+        "width": decoded.width,
+        "height": decoded.height,
+        "warning": decoded.warning,
         "taken_at": when.at.isoformat(),
         "taken_from": when.origin,
         "error": None,

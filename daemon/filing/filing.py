@@ -19,7 +19,7 @@ from typing import Any
 from daemon.catalogue import Final, Job, Place, Queue
 from daemon.catalogue.captions import CaptionStatus
 from daemon.catalogue.companions import CompanionRows
-from daemon.decoding import Developed
+from daemon.decoding import Decoded
 from daemon.errors import EnvironmentFault, Immovable, NameRefused, Postponed, Transient
 from daemon.files import atomic, names
 from daemon.files.walk import Found
@@ -76,22 +76,22 @@ class Filing:
         self._caption_status = caption_status
         self._numbers = Numbers()
 
-    def file(self, job: Job, source: Source, developed: Developed) -> str:
+    def file(self, job: Job, source: Source, decoded: Decoded) -> str:
         """File a developed image into the library, or as a duplicate; returns what happened, for people."""
-        mtime = developed.identity.mtime_ns / 1e9
-        when = taken(developed.exif.datetime_original, job.original_name, mtime, time.time())
-        values = columns(developed, when)
-        twin = self._twin(developed)
+        mtime = decoded.identity.mtime_ns / 1e9
+        when = taken(decoded.exif.datetime_original, job.original_name, mtime, time.time())
+        values = columns(decoded, when)
+        twin = self._twin(decoded)
         if twin is None:
-            self._thumbnails.save(developed.sha256, developed.small, developed.medium)
-            wanted = library_name(self._template, job, developed, when.at)
+            self._thumbnails.save(decoded.sha256, decoded.small, decoded.medium)
+            wanted = library_name(self._template, job, decoded, when.at)
             values["caption_status"] = self._caption_status(job.path.rpartition("/")[0])
-            return self._move(job, source, "library", wanted, values, developed.exif.raw)
+            return self._move(job, source, "library", wanted, values, decoded.exif.raw)
         original, path = twin
         values |= {"duplicate_of": original}
         if self._delete_duplicates:
             return self._delete(job, source, original, path, values)
-        return self._move(job, source, "duplicates", mirrored(job), values, developed.exif.raw)
+        return self._move(job, source, "duplicates", mirrored(job), values, decoded.exif.raw)
 
     def fail(self, job: Job, source: Source, reason: str) -> str:
         """Move what can't be filed to `failed/`, with the reason beside it; returns what happened, for people."""
@@ -280,14 +280,14 @@ class Filing:
         self.leave(job, source)
         return detail
 
-    def _twin(self, developed: Developed) -> tuple[int, Path] | None:
+    def _twin(self, decoded: Decoded) -> tuple[int, Path] | None:
         """Find the filed original with the same bytes, if it is really there."""
-        found = self._queue.filed(developed.sha256)
+        found = self._queue.filed(decoded.sha256)
         if found is None:
             return None
         original, path = found[0], self.roots["library"] / found[1]
         with atomic.blaming(str(path)):
-            if atomic.size_of(path) == developed.identity.size:
+            if atomic.size_of(path) == decoded.identity.size:
                 return original, path
         lost = f"no longer at library/{names.display(found[1])}; its bytes came again and were filed anew"
         self._queue.lost(original, lost, time.time())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.catalogue import Job
-from daemon.decoding import Developed
+from daemon.decoding import Decoded
 from daemon.errors import EnvironmentFault, Immovable, Postponed
 from daemon.files import opening
 from daemon.files.atomic import BAD_NAME
@@ -52,7 +52,7 @@ class Hand:
         """Open the file; raises what `settle.open_regular` raises."""
         self.job = job
         self.path = inbox / job.path
-        self.developing: Future[Developed] | None = None
+        self.decoding: Future[Decoded] | None = None
         self._settle_seconds = settle_seconds
         with ExitStack() as opened:
             fd = opening.open_regular(self.path, root=inbox)
@@ -67,17 +67,17 @@ class Hand:
         """Let go of the file."""
         self._opened.close()
 
-    def look(self, now: float) -> opening.Seen:
+    def look(self, now: float) -> opening.Snapshot:
         """Compare the file with what its row remembers; returns what to remember."""
         size, mtime_ns = self.job.size, self.job.mtime_ns
         before = None
         if size is not None and mtime_ns is not None:
-            before = opening.Seen(size, mtime_ns, self.job.quiet_since or now)
-        return opening.look_again(before, self.was, now)
+            before = opening.Snapshot(size, mtime_ns, self.job.quiet_since or now)
+        return opening.compare(before, self.was, now)
 
-    def check(self, seen: opening.Seen, now: float) -> None:
+    def check(self, seen: opening.Snapshot, now: float) -> None:
         """Raise Postponed unless the file is complete and can leave its folder."""
-        opening.check(self.lease, seen, now, self._settle_seconds)
+        opening.check_complete(self.lease, seen, now, self._settle_seconds)
         folder = self.path.parent
         if not os.access(folder, os.W_OK | os.X_OK):
             raise Postponed(f"its folder {display(folder.name)} can't be written, so it can't leave", 60.0)

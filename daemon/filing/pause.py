@@ -4,7 +4,7 @@ import logging
 import time
 from functools import cached_property
 
-from daemon.catalogue.settings import Memory
+from daemon.catalogue.settings import Settings
 from daemon.errors import EnvironmentFault
 
 _log = logging.getLogger(__name__)
@@ -15,15 +15,15 @@ _FIRST_SECONDS, _LAST_SECONDS = 1.0, 30.0
 class Pause:
     """The state of one loop; `reason` is None while it is not paused."""
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+    def __init__(self, stored: Settings) -> None:
+        self._stored = stored
         self._turns = 0
         self.reason: str | None = None
 
     @cached_property
     def inherited(self) -> bool:
         """Whether the process before this one was paused when it ended; to be asked before this one pauses."""
-        return self._memory.recall("paused") is not None
+        return self._stored.get("paused") is not None
 
     def begin(self, reason: str) -> None:
         """Note a fault of the environment; another one of the same kind is not news."""
@@ -53,6 +53,6 @@ class Pause:
     def _tell(self, pause: dict[str, object] | None) -> None:
         # Where the database is at fault, whoever reads it will notice that himself.
         try:
-            self._memory.remember("paused", pause)
+            self._stored.set("paused", pause)
         except EnvironmentFault as fault:
             _log.debug("the pause could not be stored: %s", fault)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from daemon.catalogue import Job, Queue
-from daemon.decoding import Developed
+from daemon.decoding import Decoded
 from daemon.errors import DarkroomError, Postponed
 from daemon.files import opening
 from daemon.files.names import IMAGE_SUFFIXES, split
@@ -18,13 +18,13 @@ from daemon.files.opening import Identity
 from daemon.filing.inbox_file import Hand
 
 
-class Bench:
+class Prefetcher:
     """Where files are developed: the one in hand, and one ahead. For one thread."""
 
-    def __init__(self, inbox: Path, queue: Queue, develop: Callable[[Path], Developed], settle_seconds: float) -> None:
+    def __init__(self, inbox: Path, queue: Queue, decode: Callable[[Path], Decoded], settle_seconds: float) -> None:
         self._inbox = inbox
         self._queue = queue
-        self._develop = develop
+        self._decode = decode
         self._settle_seconds = settle_seconds
         self._ahead: Hand | None = None
         # One thread: the sandbox develops one image at a time, a look ahead that came to nothing included.
@@ -44,13 +44,13 @@ class Bench:
         ahead.job = job
         return ahead
 
-    def develop(self, hand: Hand) -> Developed:
+    def decode(self, hand: Hand) -> Decoded:
         """Have a file developed, if it isn't yet; raises what the developer raises, Postponed where it has changed."""
-        developed = (hand.developing or self._thread.submit(self._develop, hand.path)).result()
-        if developed.identity != Identity.of(hand.was):
+        decoded = (hand.decoding or self._thread.submit(self._decode, hand.path)).result()
+        if decoded.identity != Identity.of(hand.was):
             raise Postponed("changed while it was being read", self._settle_seconds)
         hand.unchanged()
-        return developed
+        return decoded
 
     def look_ahead(self, now: float) -> None:
         """Begin to develop the photo whose turn is next.
@@ -66,7 +66,7 @@ class Bench:
         except DarkroomError:  # said when it is its turn
             return
         if hand.lease.state is opening.LeaseState.GRANTED:
-            hand.developing = self._thread.submit(self._develop, hand.path)
+            hand.decoding = self._thread.submit(self._decode, hand.path)
             self._ahead = hand
         else:
             hand.close()

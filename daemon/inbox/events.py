@@ -35,7 +35,7 @@ _MOST = 50_000
 
 
 @dataclass
-class Hints:
+class PendingEvents:
     """Paths, relative to the inbox, that somebody should look at; `lost` says that there were more.
 
     The renames are in order. They are applied before the files are looked at, whatever came between.
@@ -47,7 +47,7 @@ class Hints:
     lost: bool = False
 
 
-class Events(FileSystemEventHandler):
+class InboxEvents(FileSystemEventHandler):
     """A watch on the inbox, from construction to `close`; sets `wake` when there are hints to `take`."""
 
     def __init__(self, inbox: Path, recursive: bool, wake: threading.Event) -> None:
@@ -56,12 +56,12 @@ class Events(FileSystemEventHandler):
         self._root = os.path.realpath(inbox)
         self._wake = wake
         self._lock = threading.Lock()
-        self._hints = Hints()
+        self._pending = PendingEvents()
         self._broken = self._rootless = False
         # A race of folders warns with the repr of its whole table, which may be megabytes.
         warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.observers")
         self._observer = Observer()
-        self._ears = _Ears(self)
+        self._watchdog_log = _WatchdogLog(self)
         try:
             self._observer.schedule(self, self._root, recursive=recursive, event_filter=_WANTED)
             self._observer.start()
@@ -77,16 +77,16 @@ class Events(FileSystemEventHandler):
             logger.exception("an event could not be noted: %r", event)
             self.lose()
 
-    def take(self) -> Hints:
+    def take(self) -> PendingEvents:
         """Hand over all hints so far."""
         with self._lock:
-            hints, self._hints = self._hints, Hints()
-        return hints
+            pending, self._pending = self._pending, PendingEvents()
+        return pending
 
     def lose(self, *, broken: bool = False) -> None:
         """Note that events were lost, or that the watch itself is broken."""
         with self._lock:
-            self._hints.lost = True
+            self._pending.lost = True
             self._broken = self._broken or broken
         self._wake.set()
 
@@ -112,7 +112,7 @@ class Events(FileSystemEventHandler):
         self._observer.stop()
         if self._observer.is_alive():
             self._observer.join()
-        self._ears.close()
+        self._watchdog_log.close()
 
     def _note(self, event: FileSystemEvent) -> None:
         source, target = self._relative(event.src_path), self._relative(event.dest_path)
@@ -121,13 +121,13 @@ class Events(FileSystemEventHandler):
             return
         with self._lock:
             if isinstance(event, DirCreatedEvent | DirMovedEvent):
-                self._hints.folders[path] = None
+                self._pending.folders[path] = None
             elif isinstance(event, FileMovedEvent | FileCreatedEvent | FileClosedEvent):
-                self._hints.files[path] = None
+                self._pending.files[path] = None
                 if isinstance(event, FileMovedEvent) and source is not None:
-                    self._hints.renames.append((source, path))
-            if len(self._hints.files) + len(self._hints.renames) > _MOST:
-                self._hints = Hints(lost=True)  # a scan costs less than to remember more
+                    self._pending.renames.append((source, path))
+            if len(self._pending.files) + len(self._pending.renames) > _MOST:
+                self._pending = PendingEvents(lost=True)  # a scan costs less than to remember more
         self._wake.set()
 
     def _relative(self, path: bytes | str) -> str | None:
@@ -136,12 +136,12 @@ class Events(FileSystemEventHandler):
         return text.removeprefix(prefix) if text.startswith(prefix) else None
 
 
-class _Ears(logging.Handler):
+class _WatchdogLog(logging.Handler):
     """Hears in watchdog's log what it tells nobody else: that the kernel's queue overflowed."""
 
     _LOG = logging.getLogger("watchdog.observers")
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: InboxEvents) -> None:
         super().__init__()
         self._events = events
         self._LOG.addHandler(self)

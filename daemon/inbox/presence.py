@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.files.mounts import filesystem, is_network
-from daemon.inbox.events import Events, Hints, advice
+from daemon.inbox.events import InboxEvents, PendingEvents, advice
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Pace:
     check: float = 1.0
     retry: float = 300.0
     late: float = 5.0
-    breath: float = 1.0
+    between_scans: float = 1.0
     after_error: float = 5.0
 
 
@@ -44,7 +44,7 @@ class Presence:
     def __init__(self, inbox: Path, recursive: bool, choice: ObserverChoice, wake: threading.Event, pace: Pace) -> None:
         self._inbox, self._recursive, self._choice = inbox, recursive, choice
         self._wake, self._pace = wake, pace
-        self._events: Events | None = None
+        self._events: InboxEvents | None = None
         self._identity: tuple[int, int] | None = None
         self._attached_at, self._retry_at = -math.inf, math.inf
         self.gone: str | None = None
@@ -78,9 +78,9 @@ class Presence:
             return self._mend(now)
         return self._events is None and now >= self._retry_at and self._attach(now)
 
-    def take(self) -> Hints:
+    def take(self) -> PendingEvents:
         """Hand over what events have told since the last time."""
-        return self._events.take() if self._events is not None else Hints()
+        return self._events.take() if self._events is not None else PendingEvents()
 
     def distrust(self, missed: str) -> None:
         """Note that events fail to tell of files such as `missed`; believed until the watch is set anew."""
@@ -110,7 +110,7 @@ class Presence:
             self.reason = "as configured"
             return True
         try:
-            self._events = Events(self._inbox, self._recursive, self._wake)
+            self._events = InboxEvents(self._inbox, self._recursive, self._wake)
         except OSError as error:
             self.reason = advice(error)
             # Gone between two looks: the next one knows more.

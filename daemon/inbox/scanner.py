@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 from daemon.files.walk import Found, batched, is_below, is_junk, look, outermost, walk
-from daemon.inbox.events import Hints
+from daemon.inbox.events import PendingEvents
 
 
-class Inlet(Protocol):
+class FileQueue(Protocol):
     """The queue, as the watcher sees it."""
 
     def enqueue(self, files: Sequence[Found]) -> list[str]:
@@ -24,7 +24,7 @@ class Inlet(Protocol):
         ...
 
 
-class Sweep:
+class Scanner:
     """Finds files for the queue; used by one thread at a time.
 
     `progress` is the `time.monotonic()` of the last batch, so that a long sweep can be told from a stuck one.
@@ -32,14 +32,14 @@ class Sweep:
 
     _SAMPLE = 1000
 
-    def __init__(self, inbox: Path, inlet: Inlet, ignore: Sequence[str], recursive: bool) -> None:
-        self._inbox, self._inlet, self._ignore, self._recursive = inbox, inlet, tuple(ignore), recursive
-        self._complained: set[str] = set()
+    def __init__(self, inbox: Path, queue: FileQueue, ignore: Sequence[str], recursive: bool) -> None:
+        self._inbox, self._queue, self._ignore, self._recursive = inbox, queue, tuple(ignore), recursive
+        self._reported: set[str] = set()
         self.progress = time.monotonic()
         self.last: datetime | None = None
         self.seconds: float | None = None
 
-    def everything(self, between: Callable[[], bool] | None = None) -> tuple[int, list[str]]:
+    def scan(self, between: Callable[[], bool] | None = None) -> tuple[int, list[str]]:
         """Look through the whole inbox; return how many files were new to the queue, and some of them.
 
         `between` is called after each batch and ends the sweep by returning False. Raises OSError where the
@@ -56,15 +56,15 @@ class Sweep:
         self.last, self.seconds = datetime.now(UTC), time.monotonic() - began
         return count, sample
 
-    def follow(self, hints: Hints) -> None:
+    def scan_pending(self, pending: PendingEvents) -> None:
         """Look where the hints point: renames first, then files, then whole folders."""
-        for old, new in hints.renames:
+        for old, new in pending.renames:
             # From a junk name it was never queued; to one, its row will be withdrawn like a deleted file's.
             if not is_junk(old, self._ignore) and not is_junk(new, self._ignore):
-                self._inlet.rename(old, new)
+                self._queue.rename(old, new)
                 self.progress = time.monotonic()
-        folders = set(hints.folders) if self._recursive else set()
-        paths = (path for path in hints.files if not is_junk(path, self._ignore) and not is_below(path, folders))
+        folders = set(pending.folders) if self._recursive else set()
+        paths = (path for path in pending.files if not is_junk(path, self._ignore) and not is_below(path, folders))
         for batch in batched(found for path in paths if (found := look(self._inbox, path))):
             self._enqueue(batch)
         for folder in outermost(folders):
@@ -74,15 +74,15 @@ class Sweep:
                     self._enqueue(batch)
 
     def _walk(self, below: str) -> Iterator[Found]:
-        return walk(self._inbox, self._ignore, self._recursive, below=below, complained=self._complained)
+        return walk(self._inbox, self._ignore, self._recursive, below=below, reported=self._reported)
 
     def _enqueue(self, batch: Sequence[Found]) -> list[str]:
-        new = self._inlet.enqueue(batch)
+        new = self._queue.enqueue(batch)
         self.progress = time.monotonic()
         return new
 
 
-class SelfCheck:
+class EventCheck:
     """Whether scans keep finding files that events should have told of.
 
     A path counts once, and not at all after an event has told of it: a slow writer makes no events.
@@ -95,7 +95,7 @@ class SelfCheck:
         self._known: dict[str, None] = {}
         self._streak = 0
 
-    def told(self, paths: Iterable[str]) -> None:
+    def seen(self, paths: Iterable[str]) -> None:
         """Remember paths that events have told of."""
         for path in paths:
             self._known.pop(path, None)
@@ -110,7 +110,7 @@ class SelfCheck:
         """
         missed = [path for path in new if path not in self._known and self._is_late(inbox / path, now)]
         self._streak = self._streak + 1 if missed else 0
-        self.told(missed)
+        self.seen(missed)
         return missed[0] if self._streak >= self._limit else None
 
     def _is_late(self, path: Path, now: float) -> bool:

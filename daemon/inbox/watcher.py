@@ -19,7 +19,7 @@ from typing import Literal
 from daemon.errors import EnvironmentFault
 from daemon.files.walk import DEFAULT_IGNORE
 from daemon.inbox.presence import ObserverChoice, Pace, Presence
-from daemon.inbox.scanner import Inlet, SelfCheck, Sweep
+from daemon.inbox.scanner import EventCheck, FileQueue, Scanner
 from daemon.loop import Loop, LoopFault
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Watcher:
     def __init__(
         self,
         inbox: Path,
-        inlet: Inlet,
+        queue: FileQueue,
         *,
         ignore: Sequence[str] = DEFAULT_IGNORE,
         recursive: bool = True,
@@ -68,8 +68,8 @@ class Watcher:
         self._inbox, self._rescan_seconds, self._pace = inbox.absolute(), rescan_seconds, pace or Pace()
         self._wake, self._asked = threading.Event(), threading.Event()
         self._presence = Presence(self._inbox, recursive, observer, self._wake, self._pace)
-        self._sweep = Sweep(self._inbox, inlet, ignore, recursive)
-        self._self_check = SelfCheck(late_seconds=self._pace.late)
+        self._scanner = Scanner(self._inbox, queue, ignore, recursive)
+        self._event_check = EventCheck(late_seconds=self._pace.late)
         self.loop = Loop(
             "watcher",
             self._step,
@@ -78,10 +78,10 @@ class Watcher:
             report=report,
             first_backoff=self._pace.after_error,
         )
-        self._check_at, self._sweep_at = 0.0, math.inf
+        self._check_at, self._scan_at = 0.0, math.inf
         self._periodic = False  # whether the next sweep is a routine one, by which events are judged
         self._again = False  # whether another follows it
-        self._overflow_said = self._swept_at = -math.inf
+        self._overflow_said = self._scanned_at = -math.inf
         self._explained: str | None = ""
 
     def start(self) -> None:
@@ -103,7 +103,7 @@ class Watcher:
         Raises EnvironmentFault where the inbox can't be read.
         """
         try:
-            return self._sweep.everything()[0]
+            return self._scanner.scan()[0]
         except OSError as error:
             raise EnvironmentFault(f"the inbox {str(self._inbox)!r} can't be read: {error.strerror}") from error
 
@@ -115,9 +115,9 @@ class Watcher:
             mode="polling" if polls else "events",
             reason=reason,
             problem=self._presence.gone or (fault.reason if fault else None) or (None if polls else reason),
-            last_scan=self._sweep.last,
-            last_scan_seconds=self._sweep.seconds,
-            progress=max(self.loop.progress, self._sweep.progress),
+            last_scan=self._scanner.last,
+            last_scan_seconds=self._scanner.seconds,
+            progress=max(self.loop.progress, self._scanner.progress),
         )
 
     def alive(self) -> bool:
@@ -138,67 +138,67 @@ class Watcher:
             self._turn(time.monotonic())
         except BaseException:
             # What was being looked at is found again by looking through all.
-            self._periodic, self._sweep_at = False, time.monotonic()
+            self._periodic, self._scan_at = False, time.monotonic()
             raise
-        return min(self._check_at, self._sweep_at) - time.monotonic()
+        return min(self._check_at, self._scan_at) - time.monotonic()
 
     def _turn(self, now: float) -> None:
         if now >= self._check_at:
             self._check_at = now + self._pace.check
             if self._presence.check(now):
-                self._self_check = SelfCheck(late_seconds=self._pace.late)
+                self._event_check = EventCheck(late_seconds=self._pace.late)
                 self._explain()
-                self._sweep_soon()
+                self._scan_soon()
         if self._presence.gone is not None:
-            self._sweep_at = math.inf
+            self._scan_at = math.inf
             return
         if self._asked.is_set():
             self._asked.clear()
-            self._sweep_soon()
-        self._follow()
-        if time.monotonic() >= self._sweep_at:
-            self._sweep_all()
+            self._scan_soon()
+        self._scan_pending()
+        if time.monotonic() >= self._scan_at:
+            self._scan_all()
 
-    def _follow(self) -> bool:
-        hints = self._presence.take()
-        if hints.lost:
+    def _scan_pending(self) -> bool:
+        pending = self._presence.take()
+        if pending.lost:
             now = time.monotonic()
             if now - self._overflow_said > _QUIET_SECONDS:
                 logger.warning("more changed in the inbox at once than the kernel tells of; looking through it")
                 self._overflow_said = now
             # The folders are watched anew only after this news: a second sweep finds what came in between.
             self._again = True
-            self._sweep_soon(not_before=self._swept_at + self._pace.breath)
-        self._self_check.told(hints.files)
-        self._sweep.follow(hints)
+            self._scan_soon(not_before=self._scanned_at + self._pace.between_scans)
+        self._event_check.seen(pending.files)
+        self._scanner.scan_pending(pending)
         return not self.loop.stopping
 
-    def _sweep_soon(self, not_before: float = -math.inf) -> None:
-        self._periodic, self._sweep_at = False, max(time.monotonic(), not_before)
+    def _scan_soon(self, not_before: float = -math.inf) -> None:
+        self._periodic, self._scan_at = False, max(time.monotonic(), not_before)
 
-    def _sweep_all(self) -> None:
-        periodic, self._periodic, self._sweep_at = self._periodic, True, math.inf
+    def _scan_all(self) -> None:
+        periodic, self._periodic, self._scan_at = self._periodic, True, math.inf
         try:
-            _, new = self._sweep.everything(between=self._follow)
+            _, new = self._scanner.scan(between=self._scan_pending)
         except (FileNotFoundError, NotADirectoryError):
             # Gone since the last look: the next one says so.
-            self._check_at, self._sweep_at = 0.0, time.monotonic() + self._pace.after_error
+            self._check_at, self._scan_at = 0.0, time.monotonic() + self._pace.after_error
             return
         judged = periodic and self._presence.reason is None
-        if judged and (missed := self._self_check.judge(self._inbox, new, time.time())):
+        if judged and (missed := self._event_check.judge(self._inbox, new, time.time())):
             self._presence.distrust(missed)
             self._explain()
-        self._swept_at = time.monotonic()
-        if self._sweep_at == math.inf:  # else it was asked for meanwhile
+        self._scanned_at = time.monotonic()
+        if self._scan_at == math.inf:  # else it was asked for meanwhile
             self._periodic = not self._again
-            self._sweep_at = self._swept_at + (2 * self._pace.breath if self._again else self._interval())
+            self._scan_at = self._scanned_at + (2 * self._pace.between_scans if self._again else self._interval())
             self._again = False
 
     def _interval(self) -> float:
         if not self._presence.polls:
             return self._rescan_seconds
         # At most a twentieth of the time goes into sweeps, however slow the filesystem.
-        interval = max(self._pace.poll, 20 * (self._sweep.seconds or 0.0))
+        interval = max(self._pace.poll, 20 * (self._scanner.seconds or 0.0))
         return min(interval, max(self._rescan_seconds, self._pace.poll))
 
     def _explain(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from daemon.catalogue.stats import Reports, Stats
+from daemon.catalogue.stats import Statistics, Stats
 from daemon.errors import EnvironmentFault
 from daemon.loop import Loop, LoopFault
 
@@ -64,11 +64,11 @@ class Heartbeat:
     def __init__(
         self,
         notifier: Notifier,
-        reports: Reports,
+        statistics: Statistics,
         fault: Callable[[], str | None],
         report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
-        self._notifier, self._reports, self._fault = notifier, reports, fault
+        self._notifier, self._statistics, self._fault = notifier, statistics, fault
         self._said: str | None = None
         patience = notifier.watchdog_seconds
         # A third: one message that is late or lost must not kill the service.
@@ -101,7 +101,7 @@ class Heartbeat:
 
     def _counts(self) -> str:
         try:
-            return sentence(self._reports.stats(time.time()))
+            return sentence(self._statistics.stats(time.time()))
         except EnvironmentFault as error:
             # The loops go round all the same, and wait for the database as this does.
             return f"the counts can't be read: {error}"

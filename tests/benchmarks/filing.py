@@ -21,7 +21,7 @@ import psutil
 from PIL import Image, ImageFilter
 
 from daemon.decoding import Limits
-from daemon.decoding.decode import develop
+from daemon.decoding.decode import decode
 
 TWELVE, TWENTY_FOUR = (4000, 3000), (6000, 4000)
 
@@ -85,7 +85,7 @@ class Program:
         main = psutil.Process(self.process.pid)
         return [main, *main.children(recursive=True)]
 
-    def memory(self) -> float:
+    def stored(self) -> float:
         """Give the memory of all processes in MB (PSS: what is shared counts once)."""
         total = 0
         for process in self._processes():
@@ -121,10 +121,10 @@ def latency(base: Path, photos: list[Path]) -> list[float]:
 
 def throughput(base: Path, photos: list[Path]) -> tuple[float, float]:
     """Give images a second: of the bare loop, and of the program when all are moved in at once."""
-    develop(photos[0], Limits())
+    decode(photos[0], Limits())
     begin = time.monotonic()
     for photo in photos:
-        develop(photo, Limits())
+        decode(photo, Limits())
     bare = len(photos) / (time.monotonic() - begin)
     program = Program(base / "throughput")
     begin = time.monotonic()
@@ -136,14 +136,14 @@ def throughput(base: Path, photos: list[Path]) -> tuple[float, float]:
     return bare, filed
 
 
-def memory(base: Path, photos: list[Path]) -> float:
+def stored(base: Path, photos: list[Path]) -> float:
     """Give the peak of the whole program's memory in MB."""
     program = Program(base / "memory")
     for photo in photos:
         photo.rename(program.inbox / photo.name)
     peak = 0.0
     while program.done() < len(photos):
-        peak = max(peak, program.memory())
+        peak = max(peak, program.stored())
     assert program.stop() == 0
     return peak
 
@@ -158,7 +158,7 @@ def main() -> None:
         print(f"mv to done, 12 MP         median {statistics.median(seconds):.3f} s, slowest {max(seconds):.3f} s")
         bare, filed = throughput(base, make_photos(base / "b", args.photos, TWELVE))
         print(f"{args.photos} photos of 12 MP at once  {filed:.1f}/s, bare loop {bare:.1f}/s, ratio {filed / bare:.2f}")
-        print(f"peak memory, 24 MP        {memory(base, make_photos(base / 'c', 30, TWENTY_FOUR)):.0f} MB")
+        print(f"peak memory, 24 MP        {stored(base, make_photos(base / 'c', 30, TWENTY_FOUR)):.0f} MB")
     finally:
         shutil.rmtree(base)
 

@@ -21,11 +21,11 @@ time.time = shifted
 
 def clock_set_back(stage: Stage) -> None:
     """The clock is set back by a day while photos wait, are written and arrive."""
-    site, offset = stage.base / "site", stage.base / "offset"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(_SITE.format(offset=str(offset)))
+    context, offset = stage.base / "site", stage.base / "offset"
+    context.mkdir()
+    (context / "sitecustomize.py").write_text(_SITE.format(offset=str(offset)))
     offset.write_text("0")
-    with program.serving(stage.base, under=["env", f"PYTHONPATH={site}:{program.ROOT}"]):
+    with program.serving(stage.base, under=["env", f"PYTHONPATH={context}:{program.ROOT}"]):
         stage.put("IMG_1.jpg", photo(1))
         wait_settled(stage)
         with (stage.inbox / "IMG_2.jpg").open("wb") as slow:

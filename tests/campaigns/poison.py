@@ -13,7 +13,7 @@ from statistics import median
 
 import psutil
 
-from daemon.decoding import Developed, Limits, worker
+from daemon.decoding import Decoded, Limits, worker
 from daemon.decoding.sandbox import Sandbox
 from daemon.filing.consumer import Turn
 from tests.campaigns import check, program
@@ -111,7 +111,7 @@ def _few(stage: Stage, waiting: dict[Path, float], figures: Figures, most: int =
     return left <= most
 
 
-def misbehave(path: Path, limits: Limits) -> Developed:
+def misbehave(path: Path, limits: Limits) -> Decoded:
     """Stand in for a decoder that some bytes crash, hang or make devour memory; runs in the real child process."""
     word = path.read_bytes()[:20]
     if word.startswith(b"segfault"):
@@ -125,7 +125,7 @@ def misbehave(path: Path, limits: Limits) -> Developed:
             devoured.append(bytearray(50_000_000))
     if word.startswith(b"exit"):
         os._exit(3)
-    return worker.develop(path, limits)
+    return worker.decode(path, limits)
 
 
 def decoders() -> Tally:
@@ -136,7 +136,7 @@ def decoders() -> Tally:
         room = Room(Path(base) / "room", "[inbox]\nsettle_seconds = 0.1\n[limits]\nattempts = 2\nmin_free_mb = 1\n")
         sandbox = Sandbox(Limits(seconds=3.0, memory_mb=512), misbehave)
         try:
-            room.consumer._developer = sandbox
+            room.consumer._decoder = sandbox
             for number, word in enumerate(words):
                 room.put(f"{word}.jpg", word.encode())
                 room.put(f"good {number}.jpg", photo(number))

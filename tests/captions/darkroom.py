@@ -7,12 +7,12 @@ from typing import Any
 
 from daemon.app import roots
 from daemon.captions.captioner import Captioner
-from daemon.captions.settings import Settings
+from daemon.captions.settings import CaptionSettings
 from daemon.catalogue.captions import Captions
 from daemon.catalogue.companions import CompanionRows, SidecarRows
 from daemon.catalogue.schema import Companion, Image
-from daemon.catalogue.settings import Memory
-from daemon.filing.companions import Pairing
+from daemon.catalogue.settings import Settings
+from daemon.filing.companions import CompanionFiling
 from daemon.filing.filing import Filing
 from daemon.filing.thumbnail_store import Thumbnails
 from daemon.sidecar.sidecars import Sidecars
@@ -22,15 +22,20 @@ from tests.support import Room
 class FullRoom(Room):
     """All of the core but the watcher, the child process and the web."""
 
-    def __init__(self, base: Path, toml: str = "", settings: Settings | Callable[[], Settings] = Settings()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        base: Path,
+        toml: str = "",
+        settings: CaptionSettings | Callable[[], CaptionSettings] = CaptionSettings(),  # noqa: B008
+    ) -> None:
         super().__init__(base, toml)
-        config, memory = self.config, Memory(self.catalogue)
-        self.memory = memory
+        config, stored = self.config, Settings(self.catalogue)
+        self.stored = stored
         self.settings = settings
         self.captions = Captions(self.catalogue)
         self.thumbnails = Thumbnails(self.state / "thumbnails")
         self.sidecars = Sidecars(SidecarRows(self.catalogue), self.library, enabled=config.filing.sidecars)
-        self.companions = CompanionRows(self.catalogue)
+        self.companion_rows = CompanionRows(self.catalogue)
         self.captioner = self.new_captioner()
         deletes = config.filing.duplicates == "delete"
         self.filing = Filing(
@@ -38,20 +43,20 @@ class FullRoom(Room):
             roots(config),
             config.filing.template,
             self.thumbnails,
-            self.pruner.note,
+            self.cleanup.note,
             delete_duplicates=deletes,
             sidecars=self.sidecars,
-            beside=self.companions,
+            beside=self.companion_rows,
             caption_status=lambda folder: self.captioner.status_for(folder),
         )
-        self.pairing = Pairing(self.companions, self.filing, roots(config), delete_duplicates=deletes)
-        self.consumer = self.new_consumer(self.pairing)
+        self.companions = CompanionFiling(self.companion_rows, self.filing, roots(config), delete_duplicates=deletes)
+        self.consumer = self.new_consumer(self.companions)
 
     def new_captioner(self, seconds: float = 5.0) -> Captioner:
         """Make a captioner as a new process would."""
         chosen = self.settings
         give = chosen if callable(chosen) else lambda: chosen
-        return Captioner(self.captions, self.memory, self.thumbnails, self.sidecars, give, request_seconds=seconds)
+        return Captioner(self.captions, self.stored, self.thumbnails, self.sidecars, give, request_seconds=seconds)
 
     def caption(self, now: float | None = None) -> float:
         """Do one turn of the captioner; returns the wait."""

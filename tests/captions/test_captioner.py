@@ -10,7 +10,7 @@ import pytest
 
 from daemon.captions.captioner import Captioner
 from daemon.captions.limits import day_ends, progress
-from daemon.captions.settings import Settings
+from daemon.captions.settings import CaptionSettings
 from daemon.catalogue.schema import Image
 from daemon.filing.thumbnail_store import Size
 from tests.captions.darkroom import FullRoom
@@ -46,7 +46,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         *answers: Answer, photos: int = 1, usually: Answer | None = None, **changes: object
     ) -> tuple[FullRoom, Gemini]:
         server = Gemini(answers, usually).__enter__()
-        settings = Settings(**{"key": "a key", "base_url": server.url, **changes})  # type: ignore[arg-type]
+        settings = CaptionSettings(**{"key": "a key", "base_url": server.url, **changes})  # type: ignore[arg-type]
         room = FullRoom(tmp_path / "room", settings=settings)
         opened.append((room, server))
         for number in range(photos):
@@ -113,12 +113,12 @@ def test_a_limit_of_the_day_lasts_until_midnight_pacific_and_over_a_restart(make
     later = min(60.0, (day_ends(now) - now) / 2)  # the test may run just before midnight
     assert room.caption(now + later) == pytest.approx(day_ends(now) - now - later, abs=5)
     assert len(server.asked) == 1
-    told = progress(room.captions, room.memory, room.captioner.settings, now + later)
+    told = progress(room.captions, room.stored, room.captioner.settings, now + later)
     assert told.paused is not None
     assert told.paused_until == day_ends(now)
     room.caption(day_ends(now) + 1)
     assert statuses(room) == ["done"]
-    told = progress(room.captions, room.memory, room.captioner.settings, day_ends(now) + 2)
+    told = progress(room.captions, room.stored, room.captioner.settings, day_ends(now) + 2)
     assert told.paused is None
 
 
@@ -174,7 +174,7 @@ def test_what_only_the_configuration_mends(make: Make, answer: Answer, caplog: p
     assert room.caption(now + 40 * 86400) == float("inf")
     assert len(server.asked) == 1
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
-    room.settings = Settings(key="another key", base_url=server.url)
+    room.settings = CaptionSettings(key="another key", base_url=server.url)
     room.captioner = room.new_captioner()
     for _ in range(3):
         room.caption()
@@ -240,7 +240,7 @@ def test_the_quota_is_kept_over_restarts(make: Make) -> None:
     room.caption(now + 61)
     assert len(server.asked) == 3
     assert room.caption(now + 122) == pytest.approx(40_000 - 122)
-    told = progress(room.captions, room.memory, room.captioner.settings, now + 122)
+    told = progress(room.captions, room.stored, room.captioner.settings, now + 122)
     assert told.line() == "captioned 3 of 3 today, 2 waiting, done in about 12 h"
     room.caption(now + 40_001)
     assert len(server.asked) == 4
@@ -378,5 +378,5 @@ def test_an_image_on_which_the_captioner_itself_fails_holds_up_no_other(
     assert sorted(map(str, statuses(room))) == ["done", "done", "failed"]
     assert "an error in darkroom itself: IndexError" in room.columns(bad.id)["caption_error"]
     assert room.columns(3)["sidecar_due"] == 0
-    assert any(event["event"] == "sidecar" and "KeyError" in event["detail"] for event in room.reports.history(3))
+    assert any(event["event"] == "sidecar" and "KeyError" in event["detail"] for event in room.statistics.history(3))
     assert len(server.asked) == 2

@@ -178,7 +178,7 @@ def test_answers_without_a_caption(text: str) -> None:
 
 
 def test_a_refusal_in_words_is_one() -> None:
-    with pytest.raises(prompt.Refused):
+    with pytest.raises(prompt.Declined):
         prompt.check('{"caption": "I\'m sorry, I can\'t help with that."}')
 
 

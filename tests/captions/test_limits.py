@@ -7,7 +7,7 @@ import pytest
 
 from daemon import config
 from daemon.captions.limits import Quota, day_began, day_ends, roughly
-from daemon.captions.settings import Settings
+from daemon.captions.settings import CaptionSettings
 from daemon.errors import ConfigError
 
 
@@ -74,4 +74,4 @@ def test_private_folders_are_folders_of_the_inbox(tmp_path: Path, folder: str) -
     [("Family", True), ("family/x", True), ("a/Family", True), ("docs/ids", True), ("a/docs/ids", False), ("", False)],
 )
 def test_what_counts_as_private(folder: str, private: bool) -> None:
-    assert Settings(private=("Family", "docs/IDs")).is_private(folder) is private
+    assert CaptionSettings(private=("Family", "docs/IDs")).is_private(folder) is private

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon import config
-from daemon.captions.settings import Live, Settings
+from daemon.captions.settings import CaptionSettings, LiveSettings
 from tests.captions.gemini_server import Gemini
 from tests.program import Program
 from tests.support import jpeg, wait_until
@@ -23,7 +23,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def follow(live: Live, until: Callable[[Settings], object], meanwhile: Settings) -> None:
+def follow(live: LiveSettings, until: Callable[[CaptionSettings], object], meanwhile: CaptionSettings) -> None:
     """Ask for the settings until they are as wanted; before that they are `meanwhile`, at every look."""
 
     def reached() -> bool:
@@ -39,7 +39,7 @@ def follow(live: Live, until: Callable[[Settings], object], meanwhile: Settings)
 def test_a_new_key_is_noticed_without_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "config.toml"
     file.write_text("")
-    live = Live(config.load(file))
+    live = LiveSettings(config.load(file))
     before = live()
     assert before.key is None
     (tmp_path / ".env").write_text("GEMINI_API_KEY=one\nGOOGLE_GEMINI_BASE_URL=http://127.0.0.1:1\n")
@@ -59,7 +59,7 @@ def test_a_new_key_is_noticed_without_a_restart(tmp_path: Path, caplog: pytest.L
 def test_a_configuration_that_is_gone_leaves_the_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "config.toml"
     file.write_text(PRIVATE)
-    live = Live(config.load(file))
+    live = LiveSettings(config.load(file))
     before = live()
     assert before.private == ("Family",)
     file.rename(tmp_path / "config.toml~")
@@ -79,7 +79,7 @@ def test_a_configuration_that_is_gone_leaves_the_settings(tmp_path: Path, caplog
 
 
 def test_a_configuration_that_came_later_and_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    live = Live(config.load())
+    live = LiveSettings(config.load())
     (tmp_path / "config.toml").write_text(PRIVATE)
     follow(live, lambda now: now.private, live())
     before = live()
@@ -91,9 +91,9 @@ def test_settings_while_the_files_are_saved(tmp_path: Path) -> None:
     file, secrets = tmp_path / "config.toml", tmp_path / ".env"
     file.write_text(PRIVATE)
     secrets.write_text("GEMINI_API_KEY=one\n")
-    live = Live(config.load(file))
+    live = LiveSettings(config.load(file))
     before, ending = live(), threading.Event()
-    answers: set[Settings] = set()
+    answers: set[CaptionSettings] = set()
 
     def ask() -> None:
         while not ending.wait(0.001):
@@ -122,7 +122,7 @@ def test_settings_while_the_files_are_saved(tmp_path: Path) -> None:
 
 def test_without_a_configuration_the_key_comes_and_goes(tmp_path: Path) -> None:
     secrets = tmp_path / ".env"
-    live = Live(config.load())
+    live = LiveSettings(config.load())
     without = live()
     secrets.write_text("GEMINI_API_KEY=one\n")
     follow(live, lambda now: now.key == "one", without)
@@ -135,7 +135,7 @@ def test_without_a_configuration_the_key_comes_and_goes(tmp_path: Path) -> None:
 def test_a_file_that_can_not_be_examined_leaves_the_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     secrets = tmp_path / ".env"
     secrets.write_text("GEMINI_API_KEY=one\n")
-    live = Live(config.load())
+    live = LiveSettings(config.load())
     before = live()
     assert before.key == "one"
     secrets.unlink()

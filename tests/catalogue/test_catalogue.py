@@ -9,8 +9,8 @@ from playhouse import migrations
 from daemon.catalogue import Catalogue, Queue, database
 from daemon.catalogue.database import Catalogue as Database
 from daemon.catalogue.schema import MODELS, Image
-from daemon.catalogue.search import Search, Wanted
-from daemon.catalogue.settings import Memory
+from daemon.catalogue.search import ImageQuery, Search
+from daemon.catalogue.settings import Settings
 from daemon.errors import EnvironmentFault
 from daemon.files.walk import Found
 from tests.support import Room
@@ -47,7 +47,7 @@ def test_photos_of_an_older_catalogue_are_found_by_their_number(tmp_path: Path) 
     with older.bind_ctx([Image]):
         Image.create(status="done", original_name="DSC01234.jpg", created_at=1, not_before=1)
     older.close()
-    found = Search(Database(file)).page(Wanted(text="1234"), 10)
+    found = Search(Database(file)).page(ImageQuery(text="1234"), 10)
     assert [row["original_name"] for row in found] == ["DSC01234.jpg"]
 
 
@@ -58,7 +58,7 @@ def test_enqueue_is_idempotent_and_tells_what_is_new(room: Room) -> None:
     assert room.queue.enqueue([Found("b.jpg", 2, 1), Found("c.jpg", 1, 1)], 3.0) == ["b.jpg", "c.jpg"]
     assert [row["path"] for row in room.rows()] == ["a.jpg", "b.jpg", "c.jpg"]
     assert room.kinds(3) == ["queued"]
-    assert room.reports.history(3)[0]["detail"] == "found in the inbox as c.jpg"
+    assert room.statistics.history(3)[0]["detail"] == "found in the inbox as c.jpg"
 
 
 def test_names_that_are_no_text_are_told_apart_and_come_back(room: Room) -> None:
@@ -114,7 +114,7 @@ def test_the_counts_are_those_of_the_rows(room: Room) -> None:
         room.put(f"{n}.jpg", bytes([n]))
     room.put("again.jpg", bytes([0]))
     room.drain()
-    stats = room.reports.stats(time.time())
+    stats = room.statistics.stats(time.time())
     assert stats.counts == {"queued": 0, "processing": 0, "done": 4, "duplicate": 1, "failed": 0}
     assert stats.total == 5
     assert stats.rate > 0
@@ -123,11 +123,11 @@ def test_the_counts_are_those_of_the_rows(room: Room) -> None:
 
 
 def test_memory_keeps_json(room: Room) -> None:
-    memory = Memory(room.catalogue)
-    memory.remember("a", {"b": [1, None]})
-    assert memory.recall("a") == {"b": [1, None]}
-    memory.remember("a", None)
-    assert memory.recall("a") is None
+    stored = Settings(room.catalogue)
+    stored.set("a", {"b": [1, None]})
+    assert stored.get("a") == {"b": [1, None]}
+    stored.set("a", None)
+    assert stored.get("a") is None
 
 
 def test_what_is_no_database_is_a_fault_of_the_environment(tmp_path: Path) -> None:

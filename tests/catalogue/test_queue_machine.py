@@ -85,7 +85,7 @@ class Inbox(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), trouble=st.sampled_from(TROUBLES), times=st.integers(1, 3))
     def trouble(self, name: str, trouble: Callable[[], DarkroomError], times: int) -> None:
         """Let the next attempts on a name go wrong."""
-        self.room.developer.errors[name.rpartition("/")[2]] = [trouble() for _ in range(times)]
+        self.room.decoder.errors[name.rpartition("/")[2]] = [trouble() for _ in range(times)]
 
     @rule(seconds=st.sampled_from([0.0, 0.2, 5.0, 90.0]))
     def turn(self, seconds: float) -> None:
@@ -178,12 +178,12 @@ class Inbox(RuleBasedStateMachine):
             # A crash in the middle of an attempt counts; the one after the last only fails the image.
             assert all(0 <= int(str(row["attempts"])) <= 4 for row in rows)
             counts = Counter(str(row["status"]) for row in rows)
-            assert {**dict.fromkeys(self.room.reports.stats(0.0).counts, 0), **counts} == self.room.reports.stats(
+            assert {**dict.fromkeys(self.room.statistics.stats(0.0).counts, 0), **counts} == self.room.statistics.stats(
                 0.0
             ).counts
 
     def _drain(self) -> None:
-        self.room.developer.errors.clear()
+        self.room.decoder.errors.clear()
         for _ in range(200):
             turns = self.room.drain(self.now)
             due = self.room.queue.next_due()

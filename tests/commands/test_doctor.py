@@ -61,9 +61,9 @@ def test_one_document_for_scripts(tmp_path: Path) -> None:
     answer = darkroom(tmp_path / "room", "doctor", "--json")
     assert answer.returncode == 1
     lines = {line["subject"]: line for line in json.loads(answer.stdout)}
-    assert lines["inbox"] == {"ok": True, "subject": "inbox", "text": lines["inbox"]["text"], "mend": None}
+    assert lines["inbox"] == {"ok": True, "subject": "inbox", "text": lines["inbox"]["text"], "fix": None}
     assert not lines["library"]["ok"]
-    assert "mkdir" in lines["library"]["mend"]
+    assert "mkdir" in lines["library"]["fix"]
 
 
 def test_a_configuration_that_cant_be_used(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_configuration_secrets_that_others_can_read(tmp_path: Path) -> None:
     secrets = tmp_path / "room/.env"
     secrets.write_text("GEMINI_API_KEY=x\n")
     secrets.chmod(0o644)
-    assert doctor.configuration(made).mend == f"chmod 600 {secrets}"
+    assert doctor.configuration(made).fix == f"chmod 600 {secrets}"
     secrets.chmod(0o600)
     assert doctor.configuration(made).ok
 
@@ -126,7 +126,7 @@ def test_filing_between_folders_of_which_one_is_gone(tmp_path: Path) -> None:
 def test_too_little_space(tmp_path: Path) -> None:
     [finding] = probes.space(config(tmp_path / "room", "[limits]\nmin_free_mb = 1_000_000_000\n"))
     assert "inbox, library" in finding.text
-    assert "make room" in str(finding.mend)
+    assert "make room" in str(finding.fix)
 
 
 def test_a_filesystem_that_makes_no_events(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_events_that_cant_be_had(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert finding.text == "there can be none"
-    assert "until then the inbox is polled" in str(finding.mend)
+    assert "until then the inbox is polled" in str(finding.fix)
     assert probes.events(config(tmp_path / "room", '[inbox]\nobserver = "polling"\n')).ok
 
 
@@ -180,7 +180,7 @@ def test_more_folders_than_inotify_watches(tmp_path: Path) -> None:
     (tmp_path / "max_user_watches").write_text("10\n")
     finding = doctor.watches(made, limits=tmp_path)
     assert finding.text == "10 folders to watch, 10 allowed"
-    assert "sysctl fs.inotify.max_user_watches=524288" in str(finding.mend)
+    assert "sysctl fs.inotify.max_user_watches=524288" in str(finding.fix)
     assert doctor.watches(config(tmp_path / "room", "[inbox]\nrecursive = false\n"), limits=tmp_path).ok
     assert doctor.watches(made, limits=tmp_path / "nowhere").ok
 
@@ -189,7 +189,7 @@ def test_a_clock_that_nobody_has_set(tmp_path: Path) -> None:
     assert doctor.clock().ok
     finding = doctor.clock(now=86_400.0 * 365)
     assert "it says 1970-12-3" in finding.text or "it says 1971-01-01" in finding.text
-    assert "set-ntp" in str(finding.mend)
+    assert "set-ntp" in str(finding.fix)
 
 
 def test_a_file_server_whose_clock_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_a_damaged_catalogue(room: Room) -> None:
     content[8192:40960] = bytes(40960 - 8192)
     file.write_bytes(content)
     finding = doctor.catalogue(room.config)
-    assert "darkroom rebuild" in str(finding.mend)
+    assert "darkroom rebuild" in str(finding.fix)
 
 
 def test_a_lost_catalogue_of_a_library_with_photos(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_lost_catalogue_of_a_library_with_photos(tmp_path: Path) -> None:
     (made.folders.library / "a.jpg").write_bytes(jpeg())
     finding = doctor.catalogue(made)
     assert "the library holds files" in finding.text
-    assert "darkroom rebuild" in str(finding.mend)
+    assert "darkroom rebuild" in str(finding.fix)
     Catalogue(made.folders.state / "darkroom.db").close()
     assert not doctor.catalogue(made).ok, "one without any image is as good as none"
 
@@ -234,7 +234,7 @@ def test_a_decoder_that_fails(tmp_path: Path, name: str) -> None:
     content = samples()[name]()
     [finding] = decoders(made, {name: lambda: content[: len(content) // 3]})
     assert finding.subject == f"{name} decoder"
-    assert "install" in str(finding.mend)
+    assert "install" in str(finding.fix)
 
 
 def test_a_decoder_that_takes_one_format_for_another(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_no_decoder_at_all(tmp_path: Path) -> None:
     starved = made.model_copy(update={"limits": made.limits.model_copy(update={"decode_memory_mb": 10})})
     [finding] = decoders(starved)
     assert finding.subject == "decoders"
-    assert "raise [limits] decode_memory_mb" in str(finding.mend)
+    assert "raise [limits] decode_memory_mb" in str(finding.fix)
 
 
 @contextmanager
@@ -310,7 +310,7 @@ def test_no_way_to_gemini(tmp_path: Path) -> None:
     with gemini(200) as url:
         pass
     made = config(tmp_path / "room", GEMINI_API_KEY="k", GOOGLE_GEMINI_BASE_URL=url)
-    assert "reaches the internet" in str(captions(made).mend)
+    assert "reaches the internet" in str(captions(made).fix)
     assert captions(config(tmp_path / "room")).ok, "no key is no fault"
 
 
@@ -336,7 +336,8 @@ def test_what_a_killed_doctor_left_goes(tmp_path: Path) -> None:
 def _as_another_user(made: Config, look: str) -> str:
     """Give what a look says to somebody who is not root."""
     script = (
-        "import os, sys; from pathlib import Path; from daemon.config import load; from daemon.commands import probes as folders\n"
+        "import os, sys; from pathlib import Path; from daemon.config import load\n"
+        "from daemon.commands import probes as folders\n"
         "import daemon.inbox.events, psutil\n"
         "config = load(Path(sys.argv[1]), {}); os.setgroups([]); os.setgid(1); os.setuid(1)\n"
         f"print({look})\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.catalogue.settings import Memory
+from daemon.catalogue.settings import Settings
 from daemon.commands.explain import Explainer
 from daemon.errors import Rejected
 from daemon.files import lock
@@ -56,7 +56,7 @@ def test_a_name_that_came_twice_tells_both(room: Room) -> None:
 
 
 def test_what_failed_says_why_and_what_to_do(room: Room) -> None:
-    room.developer.errors["a.jpg"] = [Rejected("not an image: it looks like a poem")]
+    room.decoder.errors["a.jpg"] = [Rejected("not an image: it looks like a poem")]
     room.put("a.jpg", b"roses")
     room.drain()
     text = told(room, "failed/a.jpg")
@@ -148,7 +148,7 @@ def test_a_pause_and_a_queue_are_told(running: Room) -> None:
     for name in ("a.jpg", "b.jpg"):
         running.put(name, jpeg())
         running.scan()
-    Memory(running.catalogue).remember("paused", {"reason": "the library folder is full", "since": 0})
+    Settings(running.catalogue).set("paused", {"reason": "the library folder is full", "since": 0})
     text = told(running, "b.jpg")
     assert "the queue is paused: the library folder is full" in text
     assert "1 others are before it" in text

@@ -2,14 +2,14 @@
 
 import time
 
-from daemon.catalogue.settings import Memory
+from daemon.catalogue.settings import Settings
 from daemon.commands.status import facts_of, lines_of, progress_of
 from daemon.files import lock
 from tests.support import Room, jpeg
 
 
 def shown(room: Room) -> tuple[str, str]:
-    return progress_of(facts_of(room.config, room.reports))
+    return progress_of(facts_of(room.config, room.statistics))
 
 
 def test_a_rate_is_shown_while_there_is_work(room: Room) -> None:
@@ -17,7 +17,7 @@ def test_a_rate_is_shown_while_there_is_work(room: Room) -> None:
     room.drain()
     assert shown(room) == ("not running", "")
     with lock.exclusive(room.state, []):
-        assert facts_of(room.config, room.reports)["rate_per_second"] > 0, "some minutes long"
+        assert facts_of(room.config, room.statistics)["rate_per_second"] > 0, "some minutes long"
         assert shown(room) == ("idle", ""), "there is nothing left that could have a rate"
         room.put("b.jpg", jpeg(seed=2))
         room.scan()
@@ -25,11 +25,11 @@ def test_a_rate_is_shown_while_there_is_work(room: Room) -> None:
         assert what == "filing"
         assert "/s, " in speed
         assert speed.endswith(" s left")
-        assert "a second" in "\n".join(lines_of(facts_of(room.config, room.reports)))
-        Memory(room.catalogue).remember("paused", {"reason": "the library folder is full", "since": 0})
+        assert "a second" in "\n".join(lines_of(facts_of(room.config, room.statistics)))
+        Settings(room.catalogue).set("paused", {"reason": "the library folder is full", "since": 0})
         assert shown(room) == ("paused: the library folder is full", "")
-        assert "a second" not in "\n".join(lines_of(facts_of(room.config, room.reports)))
-        Memory(room.catalogue).remember("paused", None)
+        assert "a second" not in "\n".join(lines_of(facts_of(room.config, room.statistics)))
+        Settings(room.catalogue).set("paused", None)
         job = room.queue.claim(time.time())
         assert job is not None
         room.queue.postpone(job, "open for writing", time.time() + 60, time.time())

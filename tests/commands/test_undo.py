@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from daemon.catalogue.settings import Memory
+from daemon.catalogue.settings import Settings
 from daemon.commands.undo import Undo, alone, finish
 from daemon.errors import Busy, EnvironmentFault, Rejected
 from daemon.files import atomic
@@ -45,7 +45,7 @@ def test_a_photo_comes_out_under_the_name_it_came_with(room: Room, out: Path) ->
     assert tree(room.state / "thumbnails") == {}
     assert room.rows() == []
     assert room.kinds(1) == ["queued", "done", "undone"]
-    assert Memory(room.catalogue).recall("undo") is None
+    assert Settings(room.catalogue).get("undo") is None
 
 
 def test_put_back_it_is_filed_anew_and_is_no_duplicate(room: Room, out: Path) -> None:
@@ -118,7 +118,7 @@ def test_duplicates_come_out_too_and_lose_their_original(room: Room, out: Path) 
 
 
 def test_what_cant_be_undone_says_why(room: Room, out: Path) -> None:
-    room.developer.errors["poem.txt"] = [Rejected("not an image")]
+    room.decoder.errors["poem.txt"] = [Rejected("not an image")]
     room.put("poem.txt", b"roses")
     room.put("a.jpg", jpeg())
     room.drain()
@@ -144,7 +144,7 @@ def test_a_folder_that_cant_be_written_leaves_all_as_it_was(room: Room, tmp_path
         undo(room).out(1, tmp_path / "gone")
     assert room.row()["status"] == "done"
     assert len(tree(room.library)) == 1
-    assert Memory(room.catalogue).recall("undo") is None, "nothing stands in the way of the next start"
+    assert Settings(room.catalogue).get("undo") is None, "nothing stands in the way of the next start"
     (tmp_path / "gone").mkdir()
     undo(room).out(1, tmp_path / "gone")
     assert sorted(tree(tmp_path / "gone")) == ["a.jpg"]
@@ -165,7 +165,7 @@ from pathlib import Path
 from daemon.files import atomic
 from daemon.commands import undo
 from daemon.catalogue import Catalogue
-from daemon.catalogue.restore import Undoing
+from daemon.catalogue.restore import UndoRows
 from daemon.config import load
 from daemon.filing.thumbnail_store import Thumbnails
 
@@ -185,8 +185,8 @@ def dying(function):
         return result
     return wrapped
 
-from daemon.catalogue.settings import Memory
-for owner, name in ((Memory, "remember"), (atomic, "place"), (Undoing, "take_out"), (Path, "unlink")):
+from daemon.catalogue.settings import Settings
+for owner, name in ((Settings, "set"), (atomic, "place"), (UndoRows, "take_out"), (Path, "unlink")):
     setattr(owner, name, dying(getattr(owner, name)))
 folders = dict(config.folders.items())
 catalogue = Catalogue(config.folders.state / "darkroom.db")
@@ -210,7 +210,7 @@ def test_killed_at_any_step_the_photo_is_never_nowhere(room: Room, out: Path, st
     assert [*tree(room.library).values(), *tree(out).values()] == [photo], "in one place, whole"
     assert bool(room.rows()) is bool(tree(room.library)), "and the catalogue knows which"
     assert list(out.rglob(".*")) == []
-    assert Memory(room.catalogue).recall("undo") is None
+    assert Settings(room.catalogue).get("undo") is None
 
 
 def test_killed_and_the_emptied_folder_deleted_it_still_ends(
@@ -227,7 +227,7 @@ def test_killed_and_the_emptied_folder_deleted_it_still_ends(
     monkeypatch.undo()
     (room.library / "2024/05").rmdir()
     undo(room).resume()
-    assert Memory(room.catalogue).recall("undo") is None
+    assert Settings(room.catalogue).get("undo") is None
     assert list(tree(out)) == ["a.jpg"]
 
 

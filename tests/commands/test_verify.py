@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon.app import roots
-from daemon.commands.verify import Amiss, Mend, Verification
+from daemon.commands.verify import Fix, Problem, Verification
 from daemon.errors import EnvironmentFault, Rejected
 from daemon.filing.thumbnail_store import Thumbnails
 from tests.program import darkroom
@@ -16,19 +16,19 @@ from tests.support import Room, jpeg, tree
 FILED = "2024/05/a.jpg"
 
 
-def verification(room: Room, mend: Mend | None = None) -> Verification:
+def verification(room: Room, fix: Fix | None = None) -> Verification:
     thumbnails = Thumbnails(room.state / "thumbnails")
-    return Verification(room.catalogue, roots(room.config), thumbnails, room.config.inbox.ignore, mend)
+    return Verification(room.catalogue, roots(room.config), thumbnails, room.config.inbox.ignore, fix)
 
 
-def amiss(room: Room, *, again: bool = False) -> list[tuple[str, int | None]]:
+def problem(room: Room, *, again: bool = False) -> list[tuple[str, int | None]]:
     return [(one.kind, one.image_id) for one in verification(room).run(again=again)]
 
 
 @pytest.fixture
 def filed(room: Room) -> Room:
     photos = {name: jpeg(seed=number) for number, name in enumerate(("a.jpg", "b.jpg", "c.jpg"))}
-    room.developer.errors["poem.txt"] = [Rejected("not an image")]
+    room.decoder.errors["poem.txt"] = [Rejected("not an image")]
     for name, content in {**photos, "twin.jpg": photos["a.jpg"], "poem.txt": b"roses"}.items():
         room.put(name, content)
         room.drain()
@@ -57,7 +57,7 @@ def test_all_is_as_it_was_filed(filed: Room) -> None:
 def test_one_flipped_byte_is_named(filed: Room, mtime: bool, text: str) -> None:
     flip(filed.library / FILED, mtime=mtime)
     [one] = verification(filed).run()
-    assert one == Amiss("changed", str(filed.library / FILED), 1, one.detail)
+    assert one == Problem("changed", str(filed.library / FILED), 1, one.detail)
     assert text in one.detail
 
 
@@ -78,25 +78,25 @@ def test_a_missing_file_and_an_unknown_one(filed: Room) -> None:
 
 def test_duplicates_are_read_too(filed: Room) -> None:
     flip(filed.duplicates / "twin.jpg", mtime=False)
-    assert amiss(filed) == [("changed", filed.row_of("twin.jpg")["id"])]
+    assert problem(filed) == [("changed", filed.row_of("twin.jpg")["id"])]
 
 
 def test_a_folder_in_the_place_of_a_photo(filed: Room) -> None:
     (filed.library / FILED).unlink()
     (filed.library / FILED).mkdir()
-    assert amiss(filed) == [("changed", 1)]
+    assert problem(filed) == [("changed", 1)]
 
 
 def test_thumbnails_are_made_again(filed: Room) -> None:
     sha256 = str(filed.row_of("b.jpg")["sha256"])
     thumbnail = Thumbnails(filed.state / "thumbnails").path(sha256, "medium")
     thumbnail.unlink()
-    assert amiss(filed) == [("thumbnail", 2)]
+    assert problem(filed) == [("thumbnail", 2)]
     made: list[Path] = []
     work = verification(filed, lambda path, _sha256: made.append(path))
     assert list(work.run()) == []
     assert made == [filed.library / "2024/05/b.jpg"]
-    assert work.mended == 1
+    assert work.fixed == 1
 
     def refuse(_path: Path, _sha256: str) -> None:
         raise Rejected("a damaged JPEG")

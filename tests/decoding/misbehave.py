@@ -6,13 +6,13 @@ import signal
 import threading
 from pathlib import Path
 
-from daemon.decoding import Developed, Exif, Limits
-from daemon.decoding.worker import develop
+from daemon.decoding import Decoded, Exif, Limits
+from daemon.decoding.worker import decode
 from daemon.errors import Postponed
 from daemon.files.opening import Identity
 
 
-def work(path: Path, limits: Limits) -> Developed:
+def work(path: Path, limits: Limits) -> Decoded:
     """Do as the file's name says; any other name is developed in earnest."""
     deeds = {"segfault": _segfault, "hang": _hang, "spin": _spin, "eat": _eat, "killed": _killed, "exit": _exit}
     path.with_suffix(".begun").touch()
@@ -26,8 +26,8 @@ def work(path: Path, limits: Limits) -> Developed:
         import sys
 
         names = ",".join(sorted(sys.modules))
-        return Developed(Identity(0, 0, 0, 0), names, "", (), 0, 0, Exif(), b"", b"")
-    return develop(path, limits)
+        return Decoded(Identity(0, 0, 0, 0), names, "", (), 0, 0, Exif(), b"", b"")
+    return decode(path, limits)
 
 
 def _segfault() -> None:

@@ -16,16 +16,16 @@ def test_every_file_ends_developed_or_with_a_reason(corpus: Path) -> None:
     pids = set()
     for path in sorted(p for p in corpus.rglob("*") if p.is_file()):
         try:
-            developed = sandbox.develop(path)
+            decoded = sandbox.decode(path)
         except (Rejected, Truncated) as error:
             refused[str(path.relative_to(corpus))] = str(error)
             continue
         pids.add(sandbox.pid)
-        with Image.open(io.BytesIO(developed.small)) as small, Image.open(io.BytesIO(developed.medium)) as medium:
+        with Image.open(io.BytesIO(decoded.small)) as small, Image.open(io.BytesIO(decoded.medium)) as medium:
             assert max(small.size) <= 200
             assert max(medium.size) <= 800
-            if min(developed.width, developed.height) > 50:
-                assert abs(medium.width / medium.height - developed.width / developed.height) < 0.05, path
+            if min(decoded.width, decoded.height) > 50:
+                assert abs(medium.width / medium.height - decoded.width / decoded.height) < 0.05, path
     sandbox.close()
     assert len(pids) == 1
     assert all("\n" not in reason and "Traceback" not in reason for reason in refused.values())

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from daemon.decoding import Developed, Limits
-from daemon.decoding.decode import develop as develop_within
+from daemon.decoding import Decoded, Limits
+from daemon.decoding.decode import decode as develop_within
 from daemon.errors import Postponed, Rejected, Transient, Withdrawn
 from tests.decoding.images import BLUE, CORNERS, RED, corners, dng, image_bytes, near, photo
 
 
-def develop(path: Path, limits: Limits | None = None) -> Developed:
+def decode(path: Path, limits: Limits | None = None) -> Decoded:
     return develop_within(path, limits or Limits())
 
 
@@ -35,23 +35,23 @@ def develop(path: Path, limits: Limits | None = None) -> Developed:
 def test_every_format_is_developed_whatever_its_name(tmp_path: Path, name: str, format_name: str, suffix: str) -> None:
     path = tmp_path / "photo.txt"
     path.write_bytes(image_bytes(name))
-    developed = develop(path)
-    assert (developed.format, developed.width, developed.height) == (format_name, 96, 64)
-    assert developed.suffixes[0] == suffix
-    assert developed.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    decoded = decode(path)
+    assert (decoded.format, decoded.width, decoded.height) == (format_name, 96, 64)
+    assert decoded.suffixes[0] == suffix
+    assert decoded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     status = path.stat()
-    assert (developed.identity.inode, developed.identity.size) == (status.st_ino, status.st_size)
-    assert developed.warning is None
-    with Image.open(io.BytesIO(developed.medium)) as medium:
+    assert (decoded.identity.inode, decoded.identity.size) == (status.st_ino, status.st_size)
+    assert decoded.warning is None
+    with Image.open(io.BytesIO(decoded.medium)) as medium:
         assert near(corners(medium), CORNERS)
 
 
 def test_a_jpeg_of_several_pictures_shows_its_first(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     photo().save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (96, 64))])
-    developed = develop(path)
-    assert developed.format == "JPEG"
-    with Image.open(io.BytesIO(developed.small)) as small:
+    decoded = decode(path)
+    assert decoded.format == "JPEG"
+    with Image.open(io.BytesIO(decoded.small)) as small:
         assert near(corners(small), CORNERS)
 
 
@@ -60,7 +60,7 @@ def test_an_animation_shows_its_first_frame(tmp_path: Path, name: str) -> None:
     path = tmp_path / "photo"
     others = [Image.new("RGB", (96, 64), colour) for colour in (RED, BLUE)]
     path.write_bytes(image_bytes(name, save_all=True, append_images=others))
-    with Image.open(io.BytesIO(develop(path).medium)) as medium:
+    with Image.open(io.BytesIO(decode(path).medium)) as medium:
         assert near(corners(medium), CORNERS)
 
 
@@ -77,7 +77,7 @@ def test_what_is_no_image_is_rejected_with_a_guess(tmp_path: Path, content: byte
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
     with pytest.raises(Rejected, match=reason):
-        develop(path)
+        decode(path)
 
 
 def test_a_file_beyond_the_size_limit_is_rejected_unread(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_file_beyond_the_size_limit_is_rejected_unread(tmp_path: Path) -> None
     path.touch()
     os.truncate(path, 3 << 20)
     with pytest.raises(Rejected, match="3 MB, more than the limit of 2 MB"):
-        develop(path, Limits(file_mb=2))
+        decode(path, Limits(file_mb=2))
 
 
 def test_only_regular_files_are_opened_and_none_blocks(tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_only_regular_files_are_opened_and_none_blocks(tmp_path: Path) -> None:
         "socket.jpg": "a socket, not a file",
     }.items():
         with pytest.raises(Rejected, match=reason):
-            develop(tmp_path / name)
+            decode(tmp_path / name)
     with pytest.raises(Withdrawn, match="the file is gone"):
-        develop(tmp_path / "gone.jpg")
+        decode(tmp_path / "gone.jpg")
 
 
 def test_a_file_without_the_right_to_read_it_says_so(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_file_without_the_right_to_read_it_says_so(tmp_path: Path) -> None:
         os.seteuid(65534)
     try:
         with pytest.raises(Transient, match="can't be read: Permission denied"):
-            develop(path)
+            decode(path)
     finally:
         os.seteuid(me)
 
@@ -131,7 +131,7 @@ def test_a_disk_that_cannot_be_read_is_no_fault_of_the_image(tmp_path: Path, mon
 
     monkeypatch.setattr(hashlib, "file_digest", digest)
     with pytest.raises(Transient, match="can't be read: Input/output error") as raised:
-        develop(path)
+        decode(path)
     assert type(raised.value) is Transient
 
 
@@ -150,7 +150,7 @@ def test_a_file_that_changes_meanwhile_is_postponed(tmp_path: Path, monkeypatch:
         with monkeypatch.context() as patch:
             patch.setattr(hashlib, "file_digest", digest)
             with pytest.raises(Postponed, match="changed while it was being read") as raised:
-                develop(path)
+                decode(path)
         assert raised.value.seconds == 1.0
 
 
@@ -158,23 +158,23 @@ def test_a_file_that_changes_meanwhile_is_postponed(tmp_path: Path, monkeypatch:
 def test_a_raw_file_shows_its_preview_upright(tmp_path: Path, orientation: int) -> None:
     photo(640, 480).save(tmp_path / "preview.jpg")
     path = dng(tmp_path / "photo.dng", (tmp_path / "preview.jpg").read_bytes(), orientation)
-    developed = develop(path)
-    assert developed.format == "DNG"
-    assert (developed.width, developed.height) == ((48, 64) if orientation in (6, 8) else (64, 48))
-    assert (developed.exif.camera_make, developed.exif.orientation) == ("Darkroom", orientation)
+    decoded = decode(path)
+    assert decoded.format == "DNG"
+    assert (decoded.width, decoded.height) == ((48, 64) if orientation in (6, 8) else (64, 48))
+    assert (decoded.exif.camera_make, decoded.exif.orientation) == ("Darkroom", orientation)
     upright = {
         1: CORNERS,
         3: CORNERS[::-1],
         6: tuple(CORNERS[i] for i in (2, 0, 3, 1)),
         8: tuple(CORNERS[i] for i in (1, 3, 0, 2)),
     }
-    with Image.open(io.BytesIO(developed.medium)) as medium:
+    with Image.open(io.BytesIO(decoded.medium)) as medium:
         assert near(corners(medium), upright[orientation])
 
 
 def test_a_raw_file_without_a_preview_is_developed_from_the_sensor(tmp_path: Path) -> None:
-    developed = develop(dng(tmp_path / "photo.dng", orientation=6))
-    with Image.open(io.BytesIO(developed.medium)) as medium:
+    decoded = decode(dng(tmp_path / "photo.dng", orientation=6))
+    with Image.open(io.BytesIO(decoded.medium)) as medium:
         top, bottom = corners(medium)[0], corners(medium)[2]
         assert medium.size == (24, 32)
     assert min(top) > 200

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from daemon.decoding import Developed, Limits
+from daemon.decoding import Decoded, Limits
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, Truncated
 from tests.decoding.images import photo
@@ -44,15 +44,15 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def test_an_image_comes_back_developed(sandbox: Sandbox, good: Path) -> None:
-    developed = sandbox.develop(good)
-    assert (developed.format, developed.width, developed.height) == ("JPEG", 96, 64)
-    assert developed.small.startswith(b"\xff\xd8")
+    decoded = sandbox.decode(good)
+    assert (decoded.format, decoded.width, decoded.height) == ("JPEG", 96, 64)
+    assert decoded.small.startswith(b"\xff\xd8")
 
 
 def test_one_worker_stands_for_many_images(sandbox: Sandbox, good: Path) -> None:
-    sandbox.develop(good)
+    sandbox.decode(good)
     before = sandbox.pid
-    sandbox.develop(good)
+    sandbox.decode(good)
     assert sandbox.pid == before
 
 
@@ -68,9 +68,9 @@ def test_one_worker_stands_for_many_images(sandbox: Sandbox, good: Path) -> None
 )
 def test_a_bad_image_costs_only_itself(sandbox: Sandbox, good: Path, tmp_path: Path, deed: str, reason: str) -> None:
     with pytest.raises(Transient) as raised:
-        sandbox.develop(tmp_path / f"{deed}.jpg")
+        sandbox.decode(tmp_path / f"{deed}.jpg")
     assert str(raised.value) == reason
-    assert sandbox.develop(good).format == "JPEG"
+    assert sandbox.decode(good).format == "JPEG"
 
 
 @pytest.mark.parametrize("deed", ["hang", "spin"])
@@ -78,45 +78,45 @@ def test_a_stuck_image_is_given_up_at_the_time_limit(good: Path, tmp_path: Path,
     sandbox = Sandbox(Limits(seconds=1), work)
     began = time.monotonic()
     with pytest.raises(Transient, match="took longer than 1 s to decode"):
-        sandbox.develop(tmp_path / f"{deed}.jpg")
+        sandbox.decode(tmp_path / f"{deed}.jpg")
     assert time.monotonic() - began < 5
-    assert sandbox.develop(good).format == "JPEG"
+    assert sandbox.decode(good).format == "JPEG"
     sandbox.close()
 
 
 def test_errors_come_back_as_they_were_raised(sandbox: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(Postponed, match="still open") as raised:
-        sandbox.develop(tmp_path / "postponed.jpg")
+        sandbox.decode(tmp_path / "postponed.jpg")
     assert raised.value.seconds == 2.5
     (tmp_path / "text.jpg").write_text("not a picture")
     with pytest.raises(Rejected, match="looks like a text file"):
-        sandbox.develop(tmp_path / "text.jpg")
+        sandbox.decode(tmp_path / "text.jpg")
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(Truncated, match="the file is empty"):
-        sandbox.develop(tmp_path / "empty.jpg")
+        sandbox.decode(tmp_path / "empty.jpg")
 
 
 def test_a_worker_that_died_idle_costs_no_image(sandbox: Sandbox, good: Path) -> None:
-    sandbox.develop(good)
+    sandbox.decode(good)
     before = sandbox.pid
     assert before
     os.kill(before, signal.SIGKILL)
-    assert sandbox.develop(good).format == "JPEG"
+    assert sandbox.decode(good).format == "JPEG"
     assert sandbox.pid != before
 
 
 def test_signals_to_the_whole_group_leave_the_worker_at_work(sandbox: Sandbox, good: Path) -> None:
-    sandbox.develop(good)
+    sandbox.decode(good)
     pid = sandbox.pid
     assert pid
     os.kill(pid, signal.SIGINT)
     os.kill(pid, signal.SIGTERM)
-    sandbox.develop(good)
+    sandbox.decode(good)
     assert sandbox.pid == pid
 
 
 def test_the_worker_has_its_limits(sandbox: Sandbox, good: Path) -> None:
-    sandbox.develop(good)
+    sandbox.decode(good)
     worker = psutil.Process(sandbox.pid)
     assert worker.rlimit(psutil.RLIMIT_AS) == (512 << 20, 512 << 20)
     assert worker.rlimit(psutil.RLIMIT_CORE) == (0, 0)
@@ -127,13 +127,13 @@ def test_stopping_does_not_wait_for_a_stuck_image_nor_blame_it(tmp_path: Path, c
     sandbox = Sandbox(LIMITS, work)
     raised: list[BaseException] = []
 
-    def develop() -> None:
+    def decode() -> None:
         try:
-            sandbox.develop(tmp_path / "spin.jpg")
+            sandbox.decode(tmp_path / "spin.jpg")
         except BaseException as error:
             raised.append(error)
 
-    thread = threading.Thread(target=develop)
+    thread = threading.Thread(target=decode)
     thread.start()
     wait_for((tmp_path / "spin.begun").exists)
     worker = psutil.Process(sandbox.pid)
@@ -146,7 +146,7 @@ def test_stopping_does_not_wait_for_a_stuck_image_nor_blame_it(tmp_path: Path, c
     assert isinstance(raised[0], Postponed)
     assert str(raised[0]) == "darkroom is stopping"
     with pytest.raises(Postponed):
-        sandbox.develop(tmp_path / "good.jpg")
+        sandbox.decode(tmp_path / "good.jpg")
     sandbox.close()
     assert time.monotonic() - began < 2.5
     wait_for(lambda: not worker.is_running())
@@ -162,7 +162,7 @@ def test_closing_twice_or_unused_is_no_error() -> None:
 def test_a_worker_that_cannot_start_is_no_images_fault(good: Path) -> None:
     sandbox = Sandbox(Limits(memory_mb=24))
     with pytest.raises(EnvironmentFault, match="no decoder can be started"):
-        sandbox.develop(good)
+        sandbox.decode(good)
     sandbox.close()
 
 
@@ -170,7 +170,7 @@ def test_the_decoders_are_imported_in_the_worker_alone(sandbox: Sandbox, tmp_pat
     code = "import sys, daemon.decoding.sandbox, daemon.decoding.formats; print(*sys.modules)"
     here = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"PIL", "exifread", "numpy", "pillow_heif"} & set(here.stdout.split())
-    there = set(sandbox.develop(tmp_path / "modules.x").sha256.split(","))
+    there = set(sandbox.decode(tmp_path / "modules.x").sha256.split(","))
     assert {"PIL.Image", "exifread"} <= there
     assert not {"peewee", "pydantic", "watchdog", "rich", "starlette", "uvicorn", "pytest"} & there
 
@@ -206,7 +206,7 @@ def test_the_worker_dies_with_its_parent_and_never_runs_its_main_module(good: Pa
 
 
 def test_idleness_costs_nothing_measurable(sandbox: Sandbox, good: Path) -> None:
-    sandbox.develop(good)
+    sandbox.decode(good)
     worker, main = psutil.Process(sandbox.pid), psutil.Process()
 
     def spent() -> float:
@@ -220,8 +220,8 @@ def test_idleness_costs_nothing_measurable(sandbox: Sandbox, good: Path) -> None
 def test_results_are_not_polled_for(sandbox: Sandbox, good: Path) -> None:
     def seconds() -> float:
         began = time.perf_counter()
-        developed: Developed = sandbox.develop(good)
-        assert developed.sha256
+        decoded: Decoded = sandbox.decode(good)
+        assert decoded.sha256
         return time.perf_counter() - began
 
     assert sorted(seconds() for _ in range(9))[4] < 0.05

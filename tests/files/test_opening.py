@@ -13,10 +13,18 @@ import pytest
 
 from daemon.commands.explain import writers
 from daemon.errors import DarkroomError, EnvironmentFault, Postponed, Rejected, Transient, Withdrawn
-from daemon.files.opening import Lease, LeaseState, Seen, check, look_again, open_regular, quiet
+from daemon.files.opening import (
+    Lease,
+    LeaseState,
+    Snapshot,
+    check_complete,
+    compare,
+    open_regular,
+    seconds_until_stable,
+)
 
 ROOT = Path(__file__).parents[2]
-FRESH = Seen(5, 0, 1000.0)
+FRESH = Snapshot(5, 0, 1000.0)
 
 
 @pytest.fixture
@@ -228,7 +236,7 @@ def test_a_file_that_samba_leases_is_postponed(photo: Path) -> None:
 def test_a_complete_file_is_taken_at_once(photo: Path) -> None:
     with child(READER, photo), opened(photo) as fd, Lease(fd) as lease:
         assert lease.state is LeaseState.GRANTED
-        check(lease, FRESH, 1000.0, 60.0)
+        check_complete(lease, FRESH, 1000.0, 60.0)
         assert not lease.broken()
     photo.write_bytes(b"free again")
 
@@ -239,13 +247,13 @@ def test_a_file_with_a_writer_is_postponed_however_long_it_pauses(photo: Path, w
         with opened(photo) as fd, Lease(fd) as lease:
             assert lease.state is LeaseState.HELD_BY_WRITER
             with pytest.raises(Postponed, match="open for writing") as told:
-                check(lease, FRESH, 1_000_000.0, 2.5)
+                check_complete(lease, FRESH, 1_000_000.0, 2.5)
             assert told.value.seconds == 2.5
             assert not lease.broken()
         name = Path(f"/proc/{process.pid}/comm").read_text().strip()
         assert writers(photo) == [f"{name}, pid {process.pid}"]
     with opened(photo) as fd, Lease(fd) as lease:
-        check(lease, FRESH, 1000.0, 2.5)
+        check_complete(lease, FRESH, 1000.0, 2.5)
 
 
 def test_a_writer_breaks_the_lease_and_harms_nobody(photo: Path) -> None:
@@ -307,8 +315,8 @@ def test_leases_are_not_to_be_had_on_other_owners_files() -> None:
         with as_stranger(), opened(folder / "theirs.jpg") as fd, Lease(fd) as lease:
             assert lease.state is LeaseState.UNSUPPORTED
             with pytest.raises(Postponed, match=r"unchanged for less than 2 s"):
-                check(lease, FRESH, 1001.5, 2.0)
-            check(lease, FRESH, 1002.0, 2.0)
+                check_complete(lease, FRESH, 1001.5, 2.0)
+            check_complete(lease, FRESH, 1002.0, 2.0)
 
 
 # The quiet time.
@@ -316,24 +324,24 @@ def test_leases_are_not_to_be_had_on_other_owners_files() -> None:
 
 def test_the_quiet_time_counts_from_the_last_change(photo: Path) -> None:
     info = photo.stat()
-    first = look_again(None, info, 1000.0)
-    assert first == Seen(info.st_size, info.st_mtime_ns, 1000.0)
-    assert look_again(first, info, 1001.0) == first
-    assert [quiet(first, now, 2.0) for now in (1000.0, 1001.5, 1002.0, 9999.0)] == [2.0, 0.5, 0.0, 0.0]
+    first = compare(None, info, 1000.0)
+    assert first == Snapshot(info.st_size, info.st_mtime_ns, 1000.0)
+    assert compare(first, info, 1001.0) == first
+    assert [seconds_until_stable(first, now, 2.0) for now in (1000.0, 1001.5, 1002.0, 9999.0)] == [2.0, 0.5, 0.0, 0.0]
     with photo.open("ab") as file:
         file.write(b"more")
-    assert look_again(first, photo.stat(), 1001.0).since == 1001.0
+    assert compare(first, photo.stat(), 1001.0).since == 1001.0
     os.utime(photo, ns=(1, 1))
-    assert look_again(first, photo.stat(), 1003.0).since == 1003.0
+    assert compare(first, photo.stat(), 1003.0).since == 1003.0
 
 
 def test_a_clock_set_back_delays_nothing_for_long(photo: Path) -> None:
     info = photo.stat()
-    before = look_again(None, info, 5000.0)
-    assert quiet(before, 1000.0, 2.0) == 2.0
-    after = look_again(before, info, 1000.0)
+    before = compare(None, info, 5000.0)
+    assert seconds_until_stable(before, 1000.0, 2.0) == 2.0
+    after = compare(before, info, 1000.0)
     assert after.since == 1000.0
-    assert quiet(look_again(after, info, 1002.0), 1002.0, 2.0) == 0.0
+    assert seconds_until_stable(compare(after, info, 1002.0), 1002.0, 2.0) == 0.0
 
 
 def test_writers_of_a_missing_file_are_none(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from daemon.files.mounts import filesystem, is_network, mount_point
 from daemon.files.walk import DEFAULT_IGNORE, Found, batched, is_below, is_junk, look, outermost, walk
-from daemon.inbox.events import Hints
-from daemon.inbox.scanner import SelfCheck, Sweep
+from daemon.inbox.events import PendingEvents
+from daemon.inbox.scanner import EventCheck, Scanner
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,9 +147,9 @@ def test_a_folder_without_permission_is_passed_over_and_told_once(tmp_path: Path
         os.chdir(sys.argv[1])
         if os.geteuid() == 0:
             os.seteuid(65534)
-        complained = set()
+        reported = set()
         for _ in range(2):
-            print(sorted(found.path for found in walk(Path("."), (), True, complained=complained)))
+            print(sorted(found.path for found in walk(Path("."), (), True, reported=reported)))
         """
     for folder in (tmp_path, tmp_path / "open"):
         folder.chmod(0o755)
@@ -191,8 +191,8 @@ def test_folders_below_others_are_left_out() -> None:
 def test_hints_are_followed_and_vanished_files_passed_over(tmp_path: Path) -> None:
     make(tmp_path, "new.jpg", "trip/deep/b.jpg", "trip/a.jpg", "@eaDir/x.jpg")
     keeper = Keeper()
-    Sweep(tmp_path, keeper, DEFAULT_IGNORE, True).follow(
-        Hints(
+    Scanner(tmp_path, keeper, DEFAULT_IGNORE, True).scan_pending(
+        PendingEvents(
             files=dict.fromkeys(["gone.jpg", "new.jpg", "trip/a.jpg", "x.part", "trip"]),
             folders=dict.fromkeys(["trip/deep", "trip", "@eaDir", "gone"]),
             renames=[("old.jpg", "new.jpg"), ("x.part", "y.jpg"), ("z.jpg", "z.part")],
@@ -205,19 +205,19 @@ def test_hints_are_followed_and_vanished_files_passed_over(tmp_path: Path) -> No
 def test_a_sweep_goes_in_batches_and_can_be_ended(tmp_path: Path) -> None:
     make(tmp_path, *(f"{number}.jpg" for number in range(2500)))
     keeper = Keeper()
-    sweep = Sweep(tmp_path, keeper, DEFAULT_IGNORE, True)
-    count, sample = sweep.everything()
+    sweep = Scanner(tmp_path, keeper, DEFAULT_IGNORE, True)
+    count, sample = sweep.scan()
     assert (count, len(sample)) == (2500, 1000)
     assert [len(batch) for batch in keeper.batches] == [1000, 1000, 500]
     assert sweep.last is not None
-    assert sweep.everything(between=lambda: False)[0] == 1000
+    assert sweep.scan(between=lambda: False)[0] == 1000
 
 
 def test_events_are_distrusted_after_three_misses_in_a_row(tmp_path: Path) -> None:
     make(tmp_path, *"abcdefg")
     later = time.time() + 60
-    check = SelfCheck()
-    check.told(["a"])
+    check = EventCheck()
+    check.seen(["a"])
     assert check.judge(tmp_path, ["a"], later) is None  # an event told of it: a slow writer
     assert check.judge(tmp_path, ["b"], later) is None
     assert check.judge(tmp_path, ["c"], later) is None
@@ -233,14 +233,14 @@ def test_events_are_distrusted_after_three_misses_in_a_row(tmp_path: Path) -> No
 
 def test_the_third_miss_names_a_file(tmp_path: Path) -> None:
     make(tmp_path, *"abc")
-    check = SelfCheck()
+    check = EventCheck()
     assert [check.judge(tmp_path, [name], time.time() + 60) for name in "abc"] == [None, None, "c"]
 
 
 def test_what_events_told_is_remembered_within_bounds() -> None:
-    check = SelfCheck()
+    check = EventCheck()
     for number in range(30_000):
-        check.told([str(number)])
+        check.seen([str(number)])
     assert len(check._known) == 10_000
 
 

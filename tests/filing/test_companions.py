@@ -25,7 +25,7 @@ PHOTO, VIDEO = b"a photo", b"the video of it"
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[FullRoom]:
     made = FullRoom(tmp_path / "room")
-    made.developer.errors = {}
+    made.decoder.errors = {}
     yield made
     made.catalogue.close()
 
@@ -114,7 +114,7 @@ def test_in_any_order(full: FullRoom, order: list[str]) -> None:
     assert library(full) == {f"2024/05/{name}": FILES[name] for name in order}
     assert tree(full.inbox) == tree(full.failed) == {}
     [photo] = full.rows()
-    assert full.reports.stats(time.time()).counts == {
+    assert full.statistics.stats(time.time()).counts == {
         **dict.fromkeys(("queued", "processing", "duplicate", "failed"), 0),
         "done": 1,
     }
@@ -140,7 +140,7 @@ def test_all_kinds_at_once_under_the_new_stem(full: FullRoom) -> None:
 
 def test_what_waits_says_so_and_fails_when_nothing_comes(full: FullRoom) -> None:
     full.put("IMG_1.xmp", XMP)
-    full.developer.errors = {"IMG_1.xmp": [Rejected("not an image: XML")] * 9}
+    full.decoder.errors = {"IMG_1.xmp": [Rejected("not an image: XML")] * 9}
     now = time.time() + 0.1
     assert full.drain(now) == [Turn.WAITING, Turn.IDLE]
     assert (full.row()["status"], full.row()["waiting"]) == ("queued", "waiting for its photo")
@@ -158,12 +158,12 @@ def test_what_waits_says_so_and_fails_when_nothing_comes(full: FullRoom) -> None
 
 def test_the_end_of_one_pass_waits_for_nobody(full: FullRoom) -> None:
     full.put("clip.MP4", VIDEO)
-    full.developer.errors = {"clip.MP4": [Rejected("not an image: a video")]}
+    full.decoder.errors = {"clip.MP4": [Rejected("not an image: a video")]}
     full.drain()
-    assert full.pairing.give_up()
+    assert full.companions.give_up()
     full.drain()
     assert full.row()["status"] == "failed"
-    assert not full.pairing.give_up()
+    assert not full.companions.give_up()
 
 
 def test_an_image_under_a_companions_name_is_an_image(full: FullRoom) -> None:
@@ -176,7 +176,7 @@ def test_an_image_under_a_companions_name_is_an_image(full: FullRoom) -> None:
 def test_a_companion_fails_with_its_photo(full: FullRoom) -> None:
     full.put("IMG_1.JPG", b"broken")
     full.put("IMG_1.MOV", VIDEO)
-    full.developer.errors = {"IMG_1.JPG": [Rejected("not an image")]}
+    full.decoder.errors = {"IMG_1.JPG": [Rejected("not an image")]}
     full.drain()
     assert {name for name in tree(full.failed) if not name.endswith(".txt")} == {"IMG_1.JPG", "IMG_1.MOV"}
     assert "its photo, IMG_1.JPG, could not be filed" in str(full.row_of("IMG_1.MOV")["error"])
@@ -213,7 +213,7 @@ def test_a_lone_video_is_not_given_to_a_photo_that_has_one(full: FullRoom) -> No
         full.put(name, FILES[name])
     full.drain()
     full.put("IMG_1.MOV", b"another video")
-    full.developer.errors = {"IMG_1.MOV": [Rejected("not an image: a video")]}
+    full.decoder.errors = {"IMG_1.MOV": [Rejected("not an image: a video")]}
     full.drain()
     assert tree(full.failed)["IMG_1.MOV"] == b"another video"
     assert library(full)["2024/05/IMG_1.MOV"] == VIDEO
@@ -287,7 +287,7 @@ def test_killed_at_any_step(full: FullRoom, monkeypatch: pytest.MonkeyPatch, ste
 
         return die
 
-    where = {"plan": full.queue, "arrived": full.companions, "forget": full.companions, "write": full.sidecars}
+    where = {"plan": full.queue, "arrived": full.companion_rows, "forget": full.companion_rows, "write": full.sidecars}
     with monkeypatch.context() as patch:
         if step == "place":
             patch.setattr(atomic, "place", dying(atomic.place))
@@ -330,7 +330,7 @@ def test_a_photo_that_was_taken_away_has_no_companions(full: FullRoom) -> None:
     full.drain()
     (full.library / "2024/05/IMG_1.JPG").unlink()
     full.put("IMG_1.xmp", XMP)
-    full.developer.errors = {"IMG_1.xmp": [Rejected("not an image")]}
+    full.decoder.errors = {"IMG_1.xmp": [Rejected("not an image")]}
     full.drain()
     assert full.row_of("IMG_1.xmp")["status"] == "failed"
 

@@ -38,7 +38,7 @@ def test_oldest_first(room: Room) -> None:
         room.put(name, name.encode())
         room.scan()
     room.drain()
-    assert room.developer.seen == ["c.jpg", "a.jpg", "b.jpg"]
+    assert room.decoder.seen == ["c.jpg", "a.jpg", "b.jpg"]
 
 
 def test_mode_and_mtime_are_kept(room: Room) -> None:
@@ -109,7 +109,7 @@ def test_a_library_that_the_catalogue_forgot_is_adopted(tmp_path: Path) -> None:
 
 def test_no_image_fails_with_the_reason_beside_it(room: Room) -> None:
     room.put("sub/a.jpg", b"text")
-    room.developer.errors["a.jpg"] = [Rejected("not an image: it looks like text")]
+    room.decoder.errors["a.jpg"] = [Rejected("not an image: it looks like text")]
     room.drain()
     files = tree(room.failed)
     assert files["sub/a.jpg"] == b"text"
@@ -122,7 +122,7 @@ def test_no_image_fails_with_the_reason_beside_it(room: Room) -> None:
 def test_transient_faults_are_tried_again_and_then_fail(room: Room) -> None:
     room.put("a.jpg", b"a")
     room.put("b.jpg", b"b")
-    room.developer.errors["a.jpg"] = [Truncated("the bytes end early")] * 3
+    room.decoder.errors["a.jpg"] = [Truncated("the bytes end early")] * 3
     assert room.drain() == [Turn.FILED, Turn.FILED, Turn.IDLE]
     assert tree(room.library) == {"2024/05/b.jpg": b"b"}, "the next one does not wait for the backoff"
     first = room.queue.next_due()
@@ -139,7 +139,7 @@ def test_transient_faults_are_tried_again_and_then_fail(room: Room) -> None:
 
 def test_a_file_that_changes_gets_its_attempts_back(room: Room) -> None:
     path = room.put("a.jpg", b"half")
-    room.developer.errors["a.jpg"] = [Truncated("the bytes end early")] * 2
+    room.decoder.errors["a.jpg"] = [Truncated("the bytes end early")] * 2
     room.drain()
     path.write_bytes(b"whole now")
     room.drain()
@@ -162,7 +162,7 @@ def test_a_file_open_for_writing_is_left_alone_and_spends_no_attempt(room: Room)
 
 def test_a_file_that_changes_while_it_is_developed_is_not_filed(room: Room) -> None:
     path = room.put("a.jpg", b"old")
-    room.developer.errors["a.jpg"] = [lambda: _replace(path, b"new")]
+    room.decoder.errors["a.jpg"] = [lambda: _replace(path, b"new")]
     assert room.drain() == [Turn.WAITING, Turn.IDLE]
     assert (tree(room.library), tree(room.inbox)) == ({}, {"a.jpg": b"new"})
     room.drain(time.time() + 5)
@@ -200,13 +200,13 @@ def test_a_deleted_file_is_withdrawn_with_its_history_kept(room: Room) -> None:
 
 def test_a_fault_of_the_environment_pauses_and_spends_nothing(room: Room) -> None:
     room.put("a.jpg", b"a")
-    room.developer.errors["a.jpg"] = [EnvironmentFault("no room")]
+    room.decoder.errors["a.jpg"] = [EnvironmentFault("no room")]
     assert room.drain() == [Turn.PAUSED]
     assert room.consumer.paused == "no room"
-    assert room.reports.stats(time.time()).paused == "no room"
+    assert room.statistics.stats(time.time()).paused == "no room"
     room.drain(time.time() + 60)
     assert (room.row()["status"], room.row()["attempts"]) == ("done", 1)
-    assert room.reports.stats(time.time()).paused is None
+    assert room.statistics.stats(time.time()).paused is None
 
 
 def test_a_missing_library_pauses_before_anything_is_claimed(room: Room) -> None:
@@ -235,7 +235,7 @@ def test_links_and_pipes_are_moved_to_failed_unopened(room: Room, tmp_path: Path
     assert list(room.inbox.iterdir()) == []
     assert all(row["status"] == "failed" and row["error"] for row in room.rows())
     assert "symbolic link" in str(room.rows()[0]["error"]) + str(room.rows()[1]["error"]) + str(room.rows()[2]["error"])
-    assert room.developer.seen == []
+    assert room.decoder.seen == []
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_an_error_of_our_own_costs_one_image_its_attempts_only(tmp_path: Path, m
     room = Room(tmp_path / "room", "[inbox]\nsettle_seconds = 0.05\n")
     room.put("a.jpg", b"a")
     room.put("b.jpg", b"b")
-    room.developer.errors["a.jpg"] = [lambda: 1 / 0] * 3  # type: ignore[list-item]
+    room.decoder.errors["a.jpg"] = [lambda: 1 / 0] * 3  # type: ignore[list-item]
     room.scan()
     room.consumer.loop.run(lambda: room.queue.next_due() is None)
     assert {row["original_name"]: row["status"] for row in room.rows()} == {"a.jpg": "failed", "b.jpg": "done"}
@@ -350,7 +350,7 @@ def test_many_files_of_one_name_take_linear_time(room: Room, monkeypatch: pytest
     monkeypatch.setattr(atomic, "exists", look)
     monkeypatch.setattr(atomic, "sha256", read)
     if place == "failed":
-        room.developer.errors["image.jpg"] = [Rejected("no image") for _ in range(40)]
+        room.decoder.errors["image.jpg"] = [Rejected("no image") for _ in range(40)]
     if place == "duplicates":
         room.put("first.jpg", b"000")
         room.drain()
@@ -366,7 +366,7 @@ def test_many_files_of_one_name_take_linear_time(room: Room, monkeypatch: pytest
     again = Room(room.inbox.parent)
     hashed.clear()
     again.put("image.jpg", b"000" if place == "duplicates" else b"new")
-    again.developer.errors["image.jpg"] = [Rejected("no image")] if place == "failed" else []
+    again.decoder.errors["image.jpg"] = [Rejected("no image")] if place == "failed" else []
     again.drain()
     assert [file for file in hashed if "image" in file.name] == []
     assert any(name.endswith("image-40.jpg") for name in tree(getattr(room, place)))
@@ -387,7 +387,7 @@ def test_emptied_subfolders_go_and_folders_that_were_empty_stay(room: Room) -> N
     (room.inbox / "drop here").mkdir()
     room.put("card/DCIM/a.jpg", b"a")
     room.drain()
-    while room.pruner.prune() is not None:
+    while room.cleanup.remove_empty() is not None:
         pass
     assert [path.name for path in room.inbox.iterdir()] == ["drop here"]
 

@@ -28,7 +28,7 @@ def two(room: Room) -> Room:
     """Give a room in which one photo has been filed and the next one was looked ahead at."""
     arrive(room, "a.jpg", "b.jpg")
     assert room.consumer.run_once(NOW) is Turn.FILED
-    wait_until(lambda: room.developer.seen == ["a.jpg", "b.jpg"])
+    wait_until(lambda: room.decoder.seen == ["a.jpg", "b.jpg"])
     return room
 
 
@@ -46,7 +46,7 @@ def test_the_next_photo_is_developed_once_and_its_row_only_waits(two: Room) -> N
     assert (row["status"], row["attempts"]) == ("queued", 0)
     assert tree(two.inbox) == {"b.jpg": b"b"}
     assert two.drain() == [Turn.FILED, Turn.IDLE]
-    assert two.developer.seen == ["a.jpg", "b.jpg"]
+    assert two.decoder.seen == ["a.jpg", "b.jpg"]
     assert tree(two.library) == {"2024/05/a.jpg": b"a", "2024/05/b.jpg": b"b"}
     assert two.row_of("b.jpg")["attempts"] == 1
 
@@ -55,7 +55,7 @@ def test_developing_ahead_goes_on_while_a_photo_is_filed(room: Room, monkeypatch
     file = room.filing.file
 
     def wait_for_the_other(*args: object) -> str:
-        wait_until(lambda: len(room.developer.seen) == 2)
+        wait_until(lambda: len(room.decoder.seen) == 2)
         return file(*args)  # type: ignore[arg-type]
 
     arrive(room, "a.jpg", "b.jpg")
@@ -87,7 +87,7 @@ def test_another_file_by_its_turn_is_looked_at_anew(
 ) -> None:
     change(two.inbox / "b.jpg")
     two.drain()
-    assert len(two.developer.seen) == 3
+    assert len(two.decoder.seen) == 3
     assert tree(two.library) == {"2024/05/a.jpg": b"a", **{f"2024/05/{name}": was for name, was in left.items()}}
     assert tree(two.inbox) == {}
 
@@ -107,7 +107,7 @@ def test_a_writer_that_comes_before_its_turn_gets_in(two: Room) -> None:
     ) as writer:
         assert writer.stdin is not None
         assert writer.stdout is not None
-        ahead = two.consumer._bench._ahead
+        ahead = two.consumer._prefetcher._ahead
         assert ahead is not None
         wait_until(ahead.lease.broken)
         assert two.consumer.run_once(NOW) is Turn.WAITING
@@ -118,7 +118,7 @@ def test_a_writer_that_comes_before_its_turn_gets_in(two: Room) -> None:
 
 
 def test_what_went_wrong_ahead_is_said_when_its_turn_comes(room: Room) -> None:
-    room.developer.errors = {"b.jpg": [Transient("crashed"), Rejected("is broken")]}
+    room.decoder.errors = {"b.jpg": [Transient("crashed"), Rejected("is broken")]}
     arrive(room, "a.jpg", "b.jpg")
     assert room.drain() == [Turn.FILED, Turn.FILED, Turn.IDLE]
     row = room.row_of("b.jpg")
@@ -157,12 +157,12 @@ def seen_after_one_turn(room: Room) -> list[str]:
     """Give what has been developed, or is about to be, once the first photo is filed."""
     assert room.consumer.run_once(NOW) is Turn.FILED
     finish_developing(room)
-    return room.developer.seen
+    return room.decoder.seen
 
 
 def finish_developing(room: Room) -> None:
     """Wait until nothing is being developed, nor about to be."""
-    room.consumer._bench._thread.submit(lambda: None).result()
+    room.consumer._prefetcher._thread.submit(lambda: None).result()
 
 
 def test_blamed_for_another_once_it_is_filed_alone(room: Room) -> None:
@@ -180,7 +180,7 @@ def test_with_one_attempt_each_photo_is_filed_alone(tmp_path: Path) -> None:
 
 
 def test_what_was_tried_before_is_not_looked_ahead_at(room: Room) -> None:
-    room.developer.errors = {"a.jpg": [Postponed("busy", 1.0)], "b.jpg": [Transient("crashed")]}
+    room.decoder.errors = {"a.jpg": [Postponed("busy", 1.0)], "b.jpg": [Transient("crashed")]}
     arrive(room, "a.jpg", "b.jpg")
     room.drain()
     assert seen_after_one_turn(room) == ["a.jpg", "b.jpg", "a.jpg"]

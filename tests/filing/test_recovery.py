@@ -59,7 +59,7 @@ def test_killed_at_each_step_nothing_is_lost_or_doubled(
 )
 def test_a_failing_image_survives_a_kill_too(room: Room, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     room.put("a.jpg", b"a")
-    room.developer.errors["a.jpg"] = [Rejected("no image"), Rejected("no image")]
+    room.decoder.errors["a.jpg"] = [Rejected("no image"), Rejected("no image")]
     room.scan()
     with monkeypatch.context() as patch:
         kill_at(patch, target)
@@ -117,7 +117,7 @@ def test_somebody_elses_file_at_the_destination_is_left_alone(room: Room) -> Non
 
 def failed(room: Room) -> int:
     room.put("sub/a.jpg", b"a")
-    room.developer.errors["a.jpg"] = [Rejected("no image")]
+    room.decoder.errors["a.jpg"] = [Rejected("no image")]
     room.drain()
     return 1
 

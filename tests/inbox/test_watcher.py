@@ -19,7 +19,7 @@ from daemon.files.walk import Found
 from daemon.inbox.presence import Pace
 from daemon.inbox.watcher import Watcher
 
-QUICK = Pace(poll=0.1, check=0.05, retry=0.2, late=0.2, breath=0.1, after_error=0.1)
+QUICK = Pace(poll=0.1, check=0.05, retry=0.2, late=0.2, between_scans=0.1, after_error=0.1)
 ROOT = Path(__file__).parents[2]
 
 
@@ -82,7 +82,7 @@ from daemon.inbox.presence import Pace
 from daemon.inbox.watcher import Watcher
 def say(**what):
     os.write(1, (json.dumps(what) + chr(10)).encode())
-class Inlet:
+class Queue:
     rows = {}
     def enqueue(self, files):
         new = [f.path for f in files if self.rows.get(f.path) != (f.size, f.mtime_ns)]
@@ -97,8 +97,8 @@ class Tell(logging.Handler):
         say(log=record.getMessage())
 logging.basicConfig(level=logging.INFO, handlers=[Tell()])
 options = json.loads(sys.argv[2])
-pace = Pace(poll=0.1, check=0.05, retry=0.2, late=0.2, breath=0.1, after_error=0.1)
-watcher = Watcher(Path(sys.argv[1]), Inlet(), pace=pace, **options)
+pace = Pace(poll=0.1, check=0.05, retry=0.2, late=0.2, between_scans=0.1, after_error=0.1)
+watcher = Watcher(Path(sys.argv[1]), Queue(), pace=pace, **options)
 watcher.start()
 for line in sys.stdin:
     exec(line)

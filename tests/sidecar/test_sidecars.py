@@ -12,7 +12,7 @@ import pytest
 
 from daemon.catalogue.captions import Origin, Words
 from daemon.catalogue.schema import Image
-from daemon.decoding import Developed, Exif
+from daemon.decoding import Decoded, Exif
 from daemon.sidecar import xmp
 from daemon.sidecar.sidecars import NAMESPACE, facts, gps
 from tests.captions.darkroom import FullRoom
@@ -40,10 +40,10 @@ THEIRS = """<d:description><rdf:Alt><rdf:li xml:lang="x-default">Anna at the lak
 class Placed(Script):
     """A developer whose photos have a place and a full date."""
 
-    def develop(self, path: Path) -> Developed:
-        developed = super().develop(path)
+    def decode(self, path: Path) -> Decoded:
+        decoded = super().decode(path)
         exif = Exif(datetime_original="2024-05-01T12:34:56+02:00", lat=-33.8567844, lon=151.2152967)
-        return Developed(**{**vars(developed), "exif": exif})
+        return Decoded(**{**vars(decoded), "exif": exif})
 
 
 @pytest.fixture
@@ -105,8 +105,8 @@ def test_it_holds_the_whole_row(full: FullRoom) -> None:
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
 def test_exiftool_reads_it_without_a_warning(tmp_path: Path) -> None:
     room = FullRoom(tmp_path / "room")
-    room.developer = Placed()
-    room.consumer._developer = room.developer
+    room.decoder = Placed()
+    room.consumer._decoder = room.decoder
     path = filed(room)
     captioned(room)
     room.captions.edit(1, time.time(), title="Opera")
@@ -137,7 +137,7 @@ def _exiftool(path: Path, *tags: str) -> dict[str, Any]:
 @pytest.mark.skipif(shutil.which("exiv2") is None, reason="exiv2 is not installed")
 def test_exiv2_reads_it(tmp_path: Path) -> None:
     room = FullRoom(tmp_path / "room")
-    room.consumer._developer = Placed()
+    room.consumer._decoder = Placed()
     path = filed(room)
     captioned(room)
     done = subprocess.run(["exiv2", "-px", path], capture_output=True, text=True, check=True, timeout=30)

@@ -13,7 +13,7 @@ import pytest
 
 from daemon.app import Service
 from daemon.catalogue.stats import Stats
-from daemon.decoding import Developed
+from daemon.decoding import Decoded
 from daemon.health import Pulse
 from daemon.systemd.notify import Heartbeat, Notifier, sentence
 from tests.program import Program
@@ -105,7 +105,7 @@ class Stuck:
     def __init__(self) -> None:
         self.entered, self.let_go = threading.Event(), threading.Event()
 
-    def develop(self, _path: Path) -> Developed:
+    def decode(self, _path: Path) -> Decoded:
         self.entered.set()
         self.let_go.wait()
         raise AssertionError("let go at the end of the test")
@@ -115,13 +115,13 @@ class Stuck:
 def test_the_watchdog_starves_when_the_consumer_is_stuck(tmp_path: Path) -> None:
     room = Room(tmp_path / "room")
     service, stuck = Service(room.config, room.catalogue), Stuck()
-    service.consumer._developer = stuck
+    service.consumer._decoder = stuck
     pulse = Pulse(service.watcher, service.consumer, service.queue, decode_seconds=0.1, turn_seconds=2.5)
     with manager(str(tmp_path / "notify")) as systemd:
         notifier = Notifier({"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "300000"})
         service.start()
         try:
-            with Heartbeat(notifier, service.reports, pulse.fault):
+            with Heartbeat(notifier, service.statistics, pulse.fault):
                 wait_until(lambda: systemd.listen().count("WATCHDOG=1") > 3, what="signs of life")
                 room.put("a.jpg", jpeg())
                 assert stuck.entered.wait(20)

@@ -15,7 +15,7 @@ from daemon.catalogue.captions import Captions
 from daemon.filing.thumbnail_store import Thumbnails
 from tests.support import Room
 from web.app import App, Server, bind, url
-from web.context import Access, Health, Site
+from web.context import AccessRules, Context, Health
 
 WELL = {"watcher": Health(ok=True, detail="events"), "captioner": Health(ok=True, detail="on")}
 
@@ -27,7 +27,7 @@ class Served:
         self.room = room
         self.health: Mapping[str, Health] = WELL
         self.captions = Captions(room.catalogue)
-        self.site = Site(
+        self.context = Context(
             catalogue=room.catalogue,
             queue=room.queue,
             captions=self.captions,
@@ -41,11 +41,11 @@ class Served:
             captions_line=lambda: "captions are off",
             retry=room.requeue.retry,
         )
-        self.access = Access("127.0.0.1", token=token, **access)
+        self.access = AccessRules("127.0.0.1", token=token, **access)
 
     def __enter__(self) -> "Served":
         self.listener = bind(self.access, 0)
-        self.app = App(self.site, self.access)
+        self.app = App(self.context, self.access)
         self.server = Server(self.app, self.listener)
         self._thread = threading.Thread(target=self.server.run)
         self._thread.start()

@@ -163,7 +163,7 @@ def test_a_huge_body_is_refused(served: Served) -> None:
 
 
 def test_a_failed_image_is_queued_again(served: Served) -> None:
-    served.room.developer.errors["a.jpg"] = [Rejected("not an image")]
+    served.room.decoder.errors["a.jpg"] = [Rejected("not an image")]
     fill(served, "a.jpg")
     image = served.http.get("/api/images/1").json()["data"]
     assert (image["status"], image["library_path"], image["thumbnails"]["small"]) == ("failed", None, None)

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 
 from daemon.catalogue.schema import Image
-from daemon.catalogue.search import Wanted, _statement
+from daemon.catalogue.search import ImageQuery, _statement
 from tests.support import Room
 
-PAGE = Wanted(before=1000)
+PAGE = ImageQuery(before=1000)
 
 
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted(),
+        ImageQuery(),
         PAGE,
         replace(PAGE, status="failed"),
         replace(PAGE, text="img 12"),
@@ -23,13 +23,13 @@ PAGE = Wanted(before=1000)
         replace(PAGE, taken_from="2020-01-01", taken_to="2020-02-01"),
     ],
 )
-def test_a_page_is_found_through_an_index(room: Room, wanted: Wanted) -> None:
+def test_a_page_is_found_through_an_index(room: Room, wanted: ImageQuery) -> None:
     sql, parameters = _statement(wanted, 50)
     with room.catalogue.session():
         plan = [str(step[3]) for step in Image.raw(f"EXPLAIN QUERY PLAN {sql}", *parameters).tuples()]
     assert plan
     for step in plan:
         # Ranges of dates are sorted, but within their index.
-        allowed = ("SEARCH", "SCAN image_text VIRTUAL TABLE INDEX") if wanted != Wanted() else ("SCAN image",)
+        allowed = ("SEARCH", "SCAN image_text VIRTUAL TABLE INDEX") if wanted != ImageQuery() else ("SCAN image",)
         assert step.startswith(allowed) or (wanted.taken_from and step == "USE TEMP B-TREE FOR ORDER BY"), plan
     assert not [step for step in plan if "TEMP" in step and not wanted.taken_from]

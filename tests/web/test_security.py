@@ -11,7 +11,7 @@ from daemon.errors import ConfigError
 from tests.support import Room, jpeg
 from tests.web.serving import Served
 from web.app import bind
-from web.context import Access
+from web.context import AccessRules
 from web.middleware import COOKIE, cookie_value
 
 TOKEN = "a-long-random-text"
@@ -60,7 +60,7 @@ def test_configured_hosts(tmp_path: Path) -> None:
 def test_writes_of_other_pages_are_refused(served: Served) -> None:
     origins = ("https://evil.example", "null", "http://127.0.0.1:1", "")
     sites = ("cross-site", "same-site")
-    for headers in [*({"Origin": origin} for origin in origins), *({"Sec-Fetch-Site": site} for site in sites)]:
+    for headers in [*({"Origin": origin} for origin in origins), *({"Sec-Fetch-Site": context} for context in sites)]:
         answer = served.http.post("/api/images", content=jpeg(), headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_origin")
         assert "access-control-allow-origin" not in answer.headers
@@ -185,15 +185,15 @@ def test_all_errors_come_in_the_envelope(served: Served, monkeypatch: pytest.Mon
 def test_other_machines_only_with_a_token() -> None:
     for host in ("0.0.0.0", "::"):
         with pytest.raises(ConfigError, match="DARKROOM_TOKEN"):
-            bind(Access(host), 0)
-    bind(Access("0.0.0.0", token="x"), 0).close()
+            bind(AccessRules(host), 0)
+    bind(AccessRules("0.0.0.0", token="x"), 0).close()
 
 
 def test_a_busy_port_is_said(served: Served) -> None:
     with pytest.raises(ConfigError, match=rf"port {served.port} on 127.0.0.1 can't be used"):
-        bind(Access("127.0.0.1"), served.port)
+        bind(AccessRules("127.0.0.1"), served.port)
 
 
 def test_a_host_that_is_no_address() -> None:
     with pytest.raises(ConfigError, match=r"no\.such\.host\.invalid"):
-        bind(Access("no.such.host.invalid"), 0)
+        bind(AccessRules("no.such.host.invalid"), 0)

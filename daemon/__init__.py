@@ -2,6 +2,6 @@
 
     inbox/ → watcher → queue → consumer → filing → library/ | duplicates/ | failed/
 
-The watcher (or an upload) makes a row for each file, the consumer has it developed in a child process (what it
+The watcher (or an upload) makes a row for each file, the consumer has it decoded in a child process (what it
 really is, SHA-256, EXIF, thumbnails) and files it; `service` starts and stops the parts.
 """

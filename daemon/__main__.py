@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from daemon import logs
+from daemon.commands import LARGEST, whole_number
 from daemon.errors import Busy, ConfigError, DarkroomError
 
-_STATUSES = ("queued", "processing", "done", "duplicate", "failed")
-# SQLite's integers end here.
-_LARGEST = 2**63 - 1
+# Those of the catalogue's schema, which --help must not load.
+STATUSES = ("queued", "processing", "done", "duplicate", "failed")
 _MAX_QUERY = 500
+_QUERY_HELP = "words of a name, caption, keyword, folder or camera"
 # No path is longer on Linux, in bytes.
 _MAX_PATH = 4095
 # How much a message holds of what was typed: its beginning and its end.
@@ -32,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit code is 0 done, 1 something failed, 2 wrong use or configuration."""
+    """Run one command and return the exit code: 0 done, 1 something failed, 2 wrong use or configuration."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name may hold bytes that are no text, and a terminal may take ASCII alone: both become escapes.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -91,15 +92,15 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="one JSON document")
     form.add_argument("--watch", action="store_true", help="a live progress bar, until Ctrl-C")
     listing = add("list", "list images, newest first", "list --status failed")
-    listing.add_argument("query", nargs="?", type=_query, metavar="QUERY", help="a part of a name or camera")
-    listing.add_argument("--status", choices=_STATUSES, help="only images of this status")
-    listing.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most N (default: 100)")
+    listing.add_argument("query", nargs="?", type=_query, metavar="QUERY", help=_QUERY_HELP)
+    listing.add_argument("--status", choices=STATUSES, help="only images of this status")
+    listing.add_argument("--limit", type=_whole_number, default=100, metavar="N", help="at most N (default: 100)")
     listing.add_argument("--json", action="store_true", help="one JSON document")
     retry = add("retry", "queue failed images again", "retry --failed")
-    retry.add_argument("ids", nargs="*", type=_positive, metavar="ID", help="an image's id")
+    retry.add_argument("ids", nargs="*", type=_whole_number, metavar="ID", help="an image's id")
     retry.add_argument("--failed", action="store_true", help="all that failed")
     caption = add("caption", "ask for captions again, saying first how many requests that makes", "caption --missing")
-    caption.add_argument("ids", nargs="*", type=_positive, metavar="ID", help="an image's id")
+    caption.add_argument("ids", nargs="*", type=_whole_number, metavar="ID", help="an image's id")
     caption.add_argument("--missing", action="store_true", help="all filed images that have none")
     caption.add_argument("--model", metavar="M", help="another model than the configured one")
     explain = add("explain", "tell everything that happened to one file, and where it is now", "explain IMG_1234.jpg")
@@ -110,13 +111,13 @@ def _parser() -> argparse.ArgumentParser:
         "move filed originals out again, under the names they came with",
         "undo --since 1h --to ~/taken-back",
     )
-    undo.add_argument("ids", nargs="*", type=_positive, metavar="ID", help="an image's id")
+    undo.add_argument("ids", nargs="*", type=_whole_number, metavar="ID", help="an image's id")
     undo.add_argument("--since", type=_span, metavar="SPAN", help="all filed within 90s, 30m, 1h, 2d or 1w")
     undo.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to move them into")
-    doctor = add("doctor", "look whether all that darkroom needs is there, and say how to mend what is not", "doctor")
+    doctor = add("doctor", "look whether all that darkroom needs is there, and say how to fix what is not", "doctor")
     doctor.add_argument("--json", action="store_true", help="one JSON document")
-    verify = add("verify", "read every filed original again and compare it with the catalogue", "verify --mend")
-    verify.add_argument("--mend", action="store_true", help="make missing thumbnails again")
+    verify = add("verify", "read every filed original again and compare it with the catalogue", "verify --fix")
+    verify.add_argument("--fix", "--mend", action="store_true", help="make missing thumbnails again")
     verify.add_argument("--again", action="store_true", help="from the start, not from where an earlier one stopped")
     verify.add_argument("--json", action="store_true", help="one JSON document")
     add("rebuild", "make a lost catalogue anew from the library, its sidecars and the other folders", "rebuild")
@@ -135,11 +136,11 @@ def _span(text: str) -> float:
     return float(int(text[:-1]) * seconds[text[-1]])
 
 
-def _positive(text: str) -> int:
-    # Digits alone: int() takes " 7 ", "1_000" and those of other scripts, too.
-    if re.fullmatch("[0-9]{1,19}", text) and 1 <= int(text) <= _LARGEST:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more and at most {_LARGEST}, not {text!r}")
+def _whole_number(text: str) -> int:
+    number = whole_number(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more and at most {LARGEST}, not {text!r}")
+    return number
 
 
 def _query(text: str) -> str:

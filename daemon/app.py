@@ -1,10 +1,11 @@
-"""Wires the parts together, starts them and stops them."""
+"""Joins the parts of one darkroom, starts them and stops them; the only place that knows them all."""
 
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.captions.captioner import Captioner
@@ -21,15 +22,15 @@ from daemon.decoding.sandbox import Sandbox
 from daemon.errors import ConfigError, EnvironmentFault
 from daemon.files import atomic
 from daemon.files.mounts import FolderCheck
-from daemon.files.walk import Found
 from daemon.filing import recovery
 from daemon.filing.cleanup import Cleanup
-from daemon.filing.companions import CompanionFiling
+from daemon.filing.companions import CompanionMatcher
 from daemon.filing.consumer import Consumer, RetryPolicy
 from daemon.filing.filing import Filing
-from daemon.filing.recovery import Requeue
-from daemon.filing.thumbnail_store import Thumbnails
-from daemon.health import Faults, Pulse, parts
+from daemon.filing.prefetch import Prefetcher
+from daemon.filing.recovery import Recovery, Requeue
+from daemon.filing.thumbnail_store import ThumbnailStore
+from daemon.health import Faults, PartHealth, Pulse, parts
 from daemon.hooks import Hooks
 from daemon.inbox.watcher import Watcher
 from daemon.loop import Loop
@@ -38,7 +39,7 @@ from daemon.sidecar.sidecars import Sidecars
 _log = logging.getLogger(__name__)
 
 _CLEANUP_SECONDS = 10.0
-# What `stop` grants the image in hand before its child process is killed and it goes back into the queue.
+# What `stop` grants the image that is being filed before its decoder is killed and it goes back into the queue.
 _GRACE_SECONDS = 5.0
 # How long a copy to a slow disk may take then, before the process ends without it.
 _HUNG_SECONDS = 10.0
@@ -56,10 +57,10 @@ def open_catalogue(config: Config) -> Catalogue:
         if error.errno in atomic.UNREACHABLE:
             raise EnvironmentFault(f"the state folder {state} does not answer: {error.strerror}") from error
         raise ConfigError(f"the state folder {state} can't be made: {error.strerror}") from error
-    return Catalogue(state / "darkroom.db")
+    return Catalogue(config.catalogue_file)
 
 
-def prepare(config: Config, stored: Settings) -> None:
+def prepare(config: Config, settings: Settings) -> None:
     """Make the folders that are missing. Raises ConfigError with all that can't be used, a line each.
 
     A folder in which the catalogue expects files is not made anew: its disk is not mounted, and the queue pauses. So
@@ -69,7 +70,7 @@ def prepare(config: Config, stored: Settings) -> None:
     for name, folder in config.folders.items():
         try:
             is_there = folder.is_dir()
-            if not is_there and stored.expected(name) is None:
+            if not is_there and settings.expected(name) is None:
                 atomic.make_path(folder)
                 is_there = True
         except OSError as error:
@@ -85,84 +86,54 @@ def prepare(config: Config, stored: Settings) -> None:
 
 
 def roots(config: Config) -> dict[Place, Path]:
-    """Give the folders that files go to, by the name under which a row knows them."""
-    return {
-        "library": config.folders.library,
-        "duplicates": config.folders.duplicates,
-        "failed": config.folders.failed,
-    }
+    """Return the folders that files go to, by the name under which a row knows them."""
+    folders = config.folders
+    return {"library": folders.library, "duplicates": folders.duplicates, "failed": folders.failed}
 
 
-class Service:
-    """One running darkroom: the watcher, the consumer and the child process in which images are developed."""
+def decoding_limits(config: Config) -> Limits:
+    """Return what one image may cost."""
+    limits = config.limits
+    return Limits(limits.file_mb, limits.megapixels, limits.decode_seconds, limits.decode_memory_mb)
 
-    def __init__(self, config: Config, catalogue: Catalogue, *, once: bool = False) -> None:
-        self.config = config
-        self.catalogue = catalogue
-        self.queue = Queue(catalogue)
-        self.statistics = Statistics(catalogue)
-        folders, limits = config.folders, config.limits
-        self.thumbnails = Thumbnails(folders.state / "thumbnails")
-        self.sandbox = Sandbox(
-            Limits(limits.file_mb, limits.megapixels, limits.decode_seconds, limits.decode_memory_mb)
-        )
-        settle = config.inbox.settle_seconds
-        self.cleanup = Cleanup(folders.inbox, settle if once else max(_CLEANUP_SECONDS, settle))
-        stored = Settings(catalogue)
-        self.faults = Faults(stored)
-        self.sidecars = Sidecars(SidecarRows(catalogue), folders.library, enabled=config.filing.sidecars)
-        self.captions = Captions(catalogue)
-        self.captioner = Captioner(
-            self.captions,
-            stored,
-            self.thumbnails,
-            self.sidecars,
-            LiveSettings(config),
-            session=catalogue.session,
-            report=self.faults.reporter("captioner"),
-        )
-        beside = CompanionRows(catalogue)
-        self.filing = Filing(
-            self.queue,
-            roots(config),
-            config.filing.template,
-            self.thumbnails,
-            self.cleanup.note,
-            delete_duplicates=config.filing.duplicates == "delete",
-            sidecars=self.sidecars,
-            beside=beside,
-            caption_status=self.captioner.status_for,
-        )
-        self.companions = CompanionFiling(
-            beside, self.filing, roots(config), delete_duplicates=config.filing.duplicates == "delete"
-        )
-        self.requeue = Requeue(self.queue, folders.inbox, roots(config), folders.state)
-        self.consumer = Consumer(
-            folders.inbox,
-            catalogue,
-            self.queue,
-            FolderCheck(dict(folders.items()), stored, stored.expected, limits.min_free_mb),
-            self.sandbox,
-            self.filing,
-            self.cleanup,
-            RetryPolicy(settle, limits.attempts),
-            self.requeue,
-            self.companions,
-            report=self.faults.reporter("consumer"),
-        )
-        self.watcher = Watcher(
-            folders.inbox,
-            _ScannedFiles(self.queue, catalogue),
-            ignore=config.inbox.ignore,
-            recursive=config.inbox.recursive,
-            observer=config.inbox.observer,
-            rescan_seconds=config.inbox.rescan_seconds,
-            report=self.faults.reporter("watcher"),
-        )
-        self.hooks = Hooks(config.hooks, catalogue, roots(config), report=self.faults.reporter("hooks"))
-        self.pulse = Pulse(self.watcher, self.consumer, self.queue, limits.decode_seconds)
-        # Those that not every configuration has: whoever starts one adds it.
-        self.other_loops: list[Loop] = [self.hooks.loop]
+
+def thumbnail_store(config: Config) -> ThumbnailStore:
+    """Return the store of thumbnails in the state folder."""
+    return ThumbnailStore(config.folders.state / "thumbnails")
+
+
+def sidecars(config: Config, catalogue: Catalogue) -> Sidecars:
+    """Return the sidecars of the library."""
+    return Sidecars(SidecarRows(catalogue), config.folders.library, enabled=config.filing.sidecars)
+
+
+@dataclass(frozen=True)
+class Darkroom:
+    """The parts of one darkroom, joined; nothing runs before `start`."""
+
+    config: Config
+    catalogue: Catalogue
+    settings: Settings
+    queue: Queue
+    statistics: Statistics
+    thumbnails: ThumbnailStore
+    sandbox: Sandbox
+    sidecars: Sidecars
+    captions: Captions
+    caption_settings: LiveSettings
+    captioner: Captioner
+    companions: CompanionMatcher
+    filing: Filing
+    cleanup: Cleanup
+    requeue: Requeue
+    recovery: Recovery
+    consumer: Consumer
+    watcher: Watcher
+    hooks: Hooks
+    faults: Faults
+    pulse: Pulse
+    # Those that not every configuration has: whoever starts one adds it.
+    other_loops: list[Loop] = field(default_factory=list)
 
     def start(self) -> None:
         """Start all parts; returns at once."""
@@ -175,41 +146,116 @@ class Service:
         self.captioner.start()
         self.hooks.start()
 
-    def captions_progress(self) -> CaptionProgress:
-        """Tell how far the captions are and when they will be done."""
-        return progress(self.captions, Settings(self.catalogue), self.captioner.settings, time.time())
-
-    def health(self) -> dict[str, tuple[bool, str]]:
-        """Tell of each part whether it is well, and how it is, for people."""
-        return parts(self.watcher, self.consumer, self.captioner, self.other_loops, self.pulse)
-
     def stop(self) -> None:
-        """Finish the image in hand, or put it back if that takes too long, and stop all parts."""
+        """Finish the image that is being filed, or put it back if that takes too long, and stop all parts."""
         self.consumer.loop.stop()
         self.watcher.stop()
         self.captioner.stop()
         self.hooks.stop()
         if not self.consumer.loop.stop(_GRACE_SECONDS):
-            _log.info("the image in hand takes long; it goes back into the queue")
+            _log.info("the image that is being filed takes long; it goes back into the queue")
             self.sandbox.abort()
             if not self.consumer.loop.stop(_HUNG_SECONDS):
                 # Nothing is lost: to be killed at any instant is what the order of all steps is made for.
                 _log.warning("the consumer waits for a disk or share that does not answer; leaving without it")
+        self.close()
+
+    def close(self) -> None:
+        """Let the decoder go, and the threads that wait for it."""
         self.consumer.close()
         self.sandbox.close()
 
+    def captions_progress(self) -> CaptionProgress:
+        """Return how far the captions are and when they will be done."""
+        return progress(self.captions, self.settings, self.captioner.settings, time.time())
 
-class _ScannedFiles:
-    """The queue as the watcher sees it."""
+    def health(self) -> Mapping[str, PartHealth]:
+        """Return how each part is, by its name."""
+        return parts(self.watcher, self.consumer, self.captioner, self.other_loops, self.pulse)
 
-    def __init__(self, queue: Queue, catalogue: Catalogue) -> None:
-        self._queue = queue
-        self._catalogue = catalogue
 
-    def enqueue(self, files: Sequence[Found]) -> list[str]:
-        # The watcher's thread keeps its connection: opening one costs more than the insert.
-        self._catalogue.hold()
-        return self._queue.enqueue(files, time.time())
+def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = False) -> Darkroom:
+    """Join the parts; `once` is for a single pass over the inbox.
 
-    def rename(self, old: str, new: str) -> None:
-        self._queue.rename(old, new)
+    Raises ConfigError, EnvironmentFault where the catalogue can't be opened or a folder not be made.
+    """
+    catalogue = catalogue or open_catalogue(config)
+    folders, limits, settle = config.folders, config.limits, config.inbox.settle_seconds
+    settings = Settings(catalogue)
+    prepare(config, settings)
+    queue, places, faults = Queue(catalogue), roots(config), Faults(settings)
+    thumbnails, captions = thumbnail_store(config), Captions(catalogue)
+    beside, written = CompanionRows(catalogue), sidecars(config, catalogue)
+    sandbox = Sandbox(decoding_limits(config))
+    caption_settings = LiveSettings(config)
+    captioner = Captioner(
+        captions,
+        settings,
+        lambda sha256: thumbnails.path(sha256, "medium").read_bytes(),
+        written,
+        caption_settings,
+        session=catalogue.session,
+        report=faults.reporter("captioner"),
+    )
+    filing = Filing(
+        queue,
+        places,
+        config.filing.template,
+        thumbnails,
+        written,
+        beside,
+        caption_settings.status_for,
+        delete_duplicates=config.filing.duplicates == "delete",
+    )
+    companions = CompanionMatcher(beside, places, delete_duplicates=config.filing.duplicates == "delete")
+    requeue = Requeue(queue, folders.inbox, places, folders.state)
+    cleanup = Cleanup(folders.inbox, settle if once else max(_CLEANUP_SECONDS, settle))
+    recovered = Recovery(queue, filing, requeue, cleanup, folders.inbox)
+    consumer = Consumer(
+        catalogue,
+        queue,
+        settings,
+        FolderCheck(dict(folders.items()), settings, limits.min_free_mb),
+        Prefetcher(folders.inbox, queue, sandbox, settle),
+        filing,
+        companions,
+        recovered,
+        cleanup,
+        RetryPolicy(settle, limits.attempts),
+        report=faults.reporter("consumer"),
+    )
+    watcher = Watcher(
+        folders.inbox,
+        queue,
+        session=catalogue.session,
+        ignore=config.inbox.ignore,
+        recursive=config.inbox.recursive,
+        observer=config.inbox.observer,
+        rescan_seconds=config.inbox.rescan_seconds,
+        report=faults.reporter("watcher"),
+    )
+    hooks = Hooks(config.hooks, catalogue, places, report=faults.reporter("hooks"))
+    return Darkroom(
+        config=config,
+        catalogue=catalogue,
+        settings=settings,
+        queue=queue,
+        statistics=Statistics(catalogue),
+        thumbnails=thumbnails,
+        sandbox=sandbox,
+        sidecars=written,
+        captions=captions,
+        caption_settings=caption_settings,
+        captioner=captioner,
+        companions=companions,
+        filing=filing,
+        cleanup=cleanup,
+        requeue=requeue,
+        recovery=recovered,
+        consumer=consumer,
+        watcher=watcher,
+        hooks=hooks,
+        faults=faults,
+        pulse=Pulse(watcher, consumer, queue, limits.decode_seconds),
+        other_loops=[hooks.loop],
+    )

@@ -171,6 +171,11 @@ class Config(_File):
     gemini_base_url: str | None = None
     token: SecretStr | None = None
 
+    @property
+    def catalogue_file(self) -> Path:
+        """Where the catalogue is, or would be."""
+        return self.folders.state / "darkroom.db"
+
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Read the configuration.
@@ -259,7 +264,7 @@ def _parse(table: dict[str, Any]) -> tuple[_File, list[tuple[str, str]]]:
 
 
 def _nuls(table: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Find the texts with a NUL in them: the system, SQLite and HTTP each refuse one or end there, at another time."""
+    """Return the texts with a NUL in them: the system, SQLite and HTTP each refuse one or end there, some day."""
     found: list[tuple[tuple[str, ...], Any]] = [((), table)]
     # It grows meanwhile. No function that calls itself: dotted keys lead as deep as somebody likes.
     for keys, value in found:

@@ -1,7 +1,7 @@
 """The tree of errors. Steps raise them; only the consumer decides what each means for the queue.
 
     DarkroomError
-    ├── ConfigError            the configuration can't be used: exit 2
+    ├── ConfigError            the configuration, or the catalogue's version, can't be used: exit 2
     ├── Busy                   another darkroom has these folders: exit 2
     ├── Rejected               the image's own fault, for good: to failed/ at once
     ├── Transient              this attempt failed: again after a backoff, then to failed/
@@ -10,11 +10,15 @@
     ├── Withdrawn              the file has left the inbox: its row goes too
     ├── Immovable              the file can't be moved at all: it fails where it lies
     ├── EnvironmentFault       a disk, mount or right is at fault: the whole queue pauses
-    │   └── NameRefused        a filesystem can't hold a name: a plainer one is tried first
+    │   ├── NameRefused        a filesystem can't hold a name: a plainer one is tried first
+    │   └── DiskFull           there is no room: an upload is refused, the queue pauses
     └── InternalError          darkroom itself is wrong: the row is tried three times, then fails
 
-Every message is written for the person who reads it in `failed/`, in the log or in `status`.
+Every message is written for the person who reads it in `failed/`, in the log or in `status`; what code decides on is
+the class, or a code that the error bears.
 """
+
+from enum import StrEnum
 
 
 class DarkroomError(Exception):
@@ -41,12 +45,51 @@ class Truncated(Transient):
     """Raised when the bytes of an image end early."""
 
 
-class Postponed(DarkroomError):
-    """Raised when a file is not complete yet; `seconds` is when to look again."""
+class WaitingReason(StrEnum):
+    """Why a queued file is not filed yet: the code that its row keeps."""
 
-    def __init__(self, reason: str, seconds: float) -> None:
-        super().__init__(reason)
+    WRITER = "writer"
+    QUIET = "quiet"
+    LEASE = "lease"
+    CHANGED = "changed"
+    FOLDER = "folder"
+    PHOTO = "photo"
+    ATTEMPT = "attempt"
+    STOPPING = "stopping"
+    INTERRUPTED = "interrupted"
+    FAULT = "fault"
+
+    def sentence(self, detail: str = "") -> str:
+        """Return the reason for people; `detail` is what the row keeps beside the code."""
+        return _WAITING[self].format(detail)
+
+
+_WAITING = {
+    WaitingReason.WRITER: "open for writing",
+    WaitingReason.QUIET: "unchanged for less than {} s",
+    WaitingReason.LEASE: "in use: another program holds a lease on the file",
+    WaitingReason.CHANGED: "changed while it was being {}",
+    WaitingReason.FOLDER: "its folder {} can't be written, so it can't leave",
+    WaitingReason.PHOTO: "waiting for its photo",
+    WaitingReason.ATTEMPT: "{}",
+    WaitingReason.STOPPING: "darkroom is stopping",
+    WaitingReason.INTERRUPTED: "darkroom was interrupted",
+    WaitingReason.FAULT: "interrupted by a fault",
+}
+
+
+class Postponed(DarkroomError):
+    """Raised when a file is not ready yet; `seconds` is when to look again, `detail` completes the reason."""
+
+    def __init__(self, reason: WaitingReason, seconds: float, detail: str = "") -> None:
+        super().__init__(reason.sentence(detail))
+        self.reason = reason
         self.seconds = seconds
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["Postponed"], tuple[WaitingReason, float, str]]:
+        """Return how to make it anew: it comes out of the decoder's process."""
+        return Postponed, (self.reason, self.seconds, self.detail)
 
 
 class Withdrawn(DarkroomError):
@@ -66,6 +109,10 @@ class NameRefused(EnvironmentFault):
 
     Who chooses names tries a plainer one; where none is left to try, it is a fault of the environment like any other.
     """
+
+
+class DiskFull(EnvironmentFault):
+    """Raised when there is no room left on a disk, for a file or for the database."""
 
 
 class InternalError(DarkroomError):

@@ -1,35 +1,18 @@
 """How each part of the running program is: what `/healthz`, `status`, `doctor` and systemd ask."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from daemon.captions.captioner import Captioner
 from daemon.catalogue import Queue
-from daemon.catalogue.settings import FAULT_PREFIX, Settings
+from daemon.catalogue.settings import Settings
+from daemon.catalogue.stats import Stats
 from daemon.errors import EnvironmentFault
 from daemon.filing.consumer import Consumer
 from daemon.inbox.watcher import Watcher
 from daemon.loop import Loop, LoopFault
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one look came to. `mend` is what to do about it; None where all is well."""
-
-    subject: str
-    text: str
-    fix: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Tell whether there is nothing to do."""
-        return self.fix is None
-
-    def __str__(self) -> str:
-        return f"{self.subject}: {self.text}" + (f"; {self.fix}" if self.fix else "")
-
 
 # A turn of the idle or paused loop takes at most half a minute.
 _TURN_SECONDS = 90.0
@@ -37,24 +20,45 @@ _TURN_SECONDS = 90.0
 _BYTES_PER_SECOND = 1_000_000
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What one look came to. `fix` is what to do about it; None where all is well."""
+
+    subject: str
+    text: str
+    fix: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.fix is None
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.text}" + (f"; {self.fix}" if self.fix else "")
+
+
+@dataclass(frozen=True)
+class PartHealth:
+    """Whether one part of the running program is well; `detail` says how it is, for people."""
+
+    ok: bool
+    detail: str
+
+
 class Faults:
     """The faults of this process's loops, stored for `status`, which is another process."""
 
-    def __init__(self, stored: Settings) -> None:
-        self._stored = stored
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     def clear(self) -> None:
         """Forget what an earlier process has left. Raises EnvironmentFault."""
-        for name in self._stored.faults():
-            self._stored.set(FAULT_PREFIX + name, None)
+        for name in self._settings.faults():
+            self._settings.set_fault(name, None)
 
     def reporter(self, name: str) -> Callable[[LoopFault | None], None]:
         """Return what a loop calls with each new fault, and with None when it is over."""
-
-        def report(fault: LoopFault | None) -> None:
-            self._stored.set(FAULT_PREFIX + name, None if fault is None else vars(fault))
-
-        return report
+        return lambda fault: self._settings.set_fault(name, fault)
 
 
 class Pulse:
@@ -79,13 +83,13 @@ class Pulse:
         if self._consumer.loop.started and not self._consumer.loop.alive:
             return "the consumer has ended"
         stuck = time.monotonic() - self._consumer.loop.progress
-        if stuck > self._turn_seconds and stuck > self._turn_seconds + self._in_hand_seconds():
+        if stuck > self._turn_seconds and stuck > self._turn_seconds + self._seconds_at_work():
             return f"the consumer has been stuck for {stuck:.0f} s"
         return None
 
-    def _in_hand_seconds(self) -> float:
-        """Compute what the image in hand may take: two tries of a decoder, then its bytes copied and read back."""
-        with suppress(EnvironmentFault):  # then nothing is known to be in hand
+    def _seconds_at_work(self) -> float:
+        """Compute what the image that is being filed may take: decoded twice, then its bytes copied and read back."""
+        with suppress(EnvironmentFault):  # then nobody knows which one it is
             return sum(
                 2 * self._decode_seconds + 2 * (job.size or 0) / _BYTES_PER_SECOND for job in self._queue.unfinished()
             )
@@ -94,17 +98,29 @@ class Pulse:
 
 def parts(
     watcher: Watcher, consumer: Consumer, captioner: Captioner, others: Iterable[Loop], pulse: Pulse
-) -> dict[str, tuple[bool, str]]:
-    """Return of each part whether it is well, and how it is, for people."""
+) -> Mapping[str, PartHealth]:
+    """Return how each part is, by its name."""
     looking, stuck = watcher.state, pulse.fault()
-    captions = "on" if captioner.settings.key else "off"
     found = {
-        "watcher": (watcher.alive() and looking.healthy, looking.problem or looking.reason or looking.mode),
-        "consumer": (not (stuck or consumer.paused), stuck or consumer.paused or "working"),
-        "captioner": (captioner.loop.alive, captions if captioner.loop.alive else "has ended"),
-        **{loop.name: (loop.alive, "working" if loop.alive else "has ended") for loop in others if loop.started},
+        "watcher": PartHealth(watcher.alive() and looking.healthy, looking.problem or looking.reason or looking.mode),
+        "consumer": PartHealth(not (stuck or consumer.paused), stuck or consumer.paused or "working"),
+        "captioner": PartHealth(captioner.loop.alive, captioner.state.value),
+        **{
+            loop.name: PartHealth(loop.alive, "working" if loop.alive else "has ended")
+            for loop in others
+            if loop.started
+        },
     }
     for loop in (consumer.loop, captioner.loop, *others):
-        if loop.fault is not None and found[loop.name][0]:
-            found[loop.name] = (False, f"{loop.fault.reason}; it is tried again by itself")
+        if loop.fault is not None and found[loop.name].ok:
+            found[loop.name] = PartHealth(False, f"{loop.fault.reason}; it is tried again by itself")
     return found
+
+
+def sentence_of(stats: Stats) -> str:
+    """Return the counts in one line: "12 queued, 3,401 done, 2 failed; paused: …"."""
+    parts = [f"{stats.left:,} queued"]
+    parts += [f"{stats.counts[status]:,} {status}" for status in ("done", "duplicate", "failed")]
+    troubles = [f"; paused: {stats.paused}"] if stats.paused else []
+    troubles += [f"; the {name}: {fault.reason}" for name, fault in stats.faults.items()]
+    return ", ".join(parts) + "".join(troubles)

@@ -1,145 +1,56 @@
-"""Tells a command or a web address of each image that became final, from a loop of its own.
+"""Calls a command or a web address for each image that became final, from a loop of its own.
 
-What was told of last is remembered in the catalogue, so a restart loses nothing: after a crash the last one may be
-told of twice. Filing never waits for any of this.
+What was last reported is remembered in the catalogue, so a restart loses nothing: after a crash the last one may be
+reported twice. Filing never waits for any of this.
 """
 
-import http.client
+import asyncio
 import json
 import logging
 import os
 import selectors
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from daemon.catalogue import Catalogue, Place
-from daemon.catalogue.history import EventFeed, Outcome
+from daemon.catalogue import Catalogue, ImageRow, Place
+from daemon.catalogue.history import History, Outcome, sentence
 from daemon.catalogue.settings import Settings
 from daemon.config import SECRET_NAMES, HooksSection
 from daemon.errors import DarkroomError, EnvironmentFault, Transient
 from daemon.files.names import display
 from daemon.loop import Loop, LoopFault, Strikes
 
+_log = logging.getLogger(__name__)
 
-class DeadlineOver(Exception):
-    """Raised when the head of an answer was not there in time."""
+_MEMORY = "hooks"
+_LOOK_SECONDS = 1.0
+_BATCH = 100
+_STOP_SECONDS = 5.0
+_BACKOFF_SECONDS = 1.0
+_BACKOFF_FACTOR = 4
 
-
-def send(request: urllib.request.Request, seconds: float) -> tuple[int, str]:
-    """Return the status of the answer and its Location, "" where it has none; redirects are not followed.
-
-    Nothing else of the answer is read. Raises DeadlineOver, and before the deadline what urllib and http.client raise.
-    """
-    deadline = _Deadline(seconds)
-    opener = urllib.request.OpenerDirector()
-    # Without those of urllib's handlers that follow redirects and make exceptions of answers.
-    for handler in (urllib.request.ProxyHandler(), urllib.request.UnknownHandler(), _Handler(deadline.connect)):
-        opener.add_handler(handler)
-    try:
-        with deadline, opener.open(request, timeout=seconds) as answer:
-            deadline.check()
-            return answer.status, answer.headers.get("Location") or ""
-    except Exception as error:
-        if deadline.is_over():
-            raise DeadlineOver from error
-        raise
-
-
-class _Deadline:
-    """Shuts the connections of one request down when its time is over; a context manager that closes its own."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-        self._shut = threading.Event()
-        self._connections: list[socket.socket] = []
-        self._timer = threading.Timer(seconds, self._shut_down)
-        # One that is not would hold up the end of the program.
-        self._timer.daemon = True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        self._timer.join()
-        for connection in self._connections:
-            connection.close()
-
-    def is_over(self) -> bool:
-        """Return whether the time is over."""
-        return self._shut.is_set() or time.monotonic() >= self._end
-
-    def check(self) -> None:
-        """Raise TimeoutError where the connections were shut down: http.client takes their end for that of the head."""
-        if self._shut.is_set():
-            raise TimeoutError
-
-    def connect(self, address: tuple[str, int], *_: object) -> socket.socket:
-        """Return a connection to an address; raise OSError, as socket.create_connection does."""
-        fault = OSError(f"{address[0]} has no address")
-        for family, kind, protocol, _name, place in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
-            connection = socket.socket(family, kind, protocol)
-            try:
-                connection.settimeout(max(0.001, self._end - time.monotonic()))
-                connection.connect(place)
-                # A descriptor of its own: TLS takes the other away from its socket.
-                self._connections.append(connection.dup())
-                # Perhaps the others were shut down before this one was in the list.
-                self.check()
-            except OSError as error:
-                connection.close()
-                fault = error
-            else:
-                return connection
-        raise fault
-
-    def _shut_down(self) -> None:
-        self._shut.set()
-        for connection in self._connections:
-            with suppress(OSError):  # the other side has closed it
-                connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    """Sends requests over connections that `connect` makes."""
-
-    def __init__(self, connect: Callable[..., socket.socket]) -> None:
-        super().__init__()
-        self._connect = connect
-
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(self._make, http.client.HTTPConnection), req)
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(self._make, http.client.HTTPSConnection), req)
-
-    def _make(self, kind: type[http.client.HTTPConnection], host: str, **options: Any) -> http.client.HTTPConnection:
-        made = kind(host, **options)
-        # There is no public way to have the connection before a proxy's answer and the TLS handshake are read.
-        vars(made)["_create_connection"] = self._connect
-        return made
-
-
-# What a command is not told: the secrets, and how darkroom itself reports to systemd.
+# What a command is not given: the secrets, and how darkroom itself reports to systemd.
 _KEPT_BACK = {*SECRET_NAMES, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
 _POLL_SECONDS = 0.05
 _KILL_SECONDS = 1.0
 _READ_BYTES = 65536
 _TAIL_BYTES = 4096
 _QUOTED_BYTES = 300
-# What each way takes: the settings, the document, and the event that ends a wait.
-Way = Callable[[HooksSection, dict[str, Any], threading.Event], None]
+
 # These answers may be other ones later (RFC 9110); every other 4xx stays what it is.
 _AGAIN = {408, 425, 429}
 
@@ -148,19 +59,66 @@ class HookRefused(DarkroomError):
     """Raised when telling of an outcome failed and would fail again."""
 
 
-def run_command(settings: HooksSection, document: dict[str, Any], stopping: threading.Event) -> None:
+@dataclass(frozen=True)
+class HookDocument:
+    """What a hook is given, as JSON: the event, the image, and where its file is now (None where it is nowhere)."""
+
+    event: str
+    at: str
+    detail: str
+    image_id: int
+    original_name: str | None
+    path: str | None
+    error: str | None
+    duplicate_of: int | None
+    sha256: str | None
+    size_bytes: int | None
+    taken_at: str | None
+
+    def json(self) -> bytes:
+        """Return the document as it is sent."""
+        return json.dumps(asdict(self)).encode()
+
+
+def describe(outcome: Outcome, roots: Mapping[Place, Path]) -> HookDocument:
+    """Return what a hook is given of an outcome; `roots` are the folders of the places."""
+    event, row = outcome.event, outcome.row or ImageRow()
+    path = None
+    if row.place and row.destination:
+        # What is no UTF-8 in a name must not make the whole document unreadable.
+        path = os.fsencode(roots[row.place] / row.destination).decode("utf-8", "replace")
+    return HookDocument(
+        event=event.kind.value,
+        at=datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds"),
+        detail=sentence(event),
+        image_id=event.image_id,
+        original_name=row.original_name or None,
+        path=path,
+        error=row.error,
+        duplicate_of=row.duplicate_of,
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        taken_at=row.taken_at,
+    )
+
+
+# What each way takes: the settings, the document, and the event that ends a wait.
+Way = Callable[[HooksSection, HookDocument, threading.Event], None]
+
+
+def run_command(settings: HooksSection, document: HookDocument, stopping: threading.Event) -> None:
     """Run the command with the document on its standard input; it is done when it ends itself.
 
     What it leaves running is not waited for; at the time limit it is killed with its process group. Raises Transient
-    where a later try may go well, Refused.
+    where a later try may go well, otherwise HookRefused.
     """
     environ = {key: value for key, value in os.environ.items() if key not in _KEPT_BACK}
-    environ |= {"DARKROOM_EVENT": document["event"], "DARKROOM_IMAGE_ID": str(document["image_id"])}
-    environ |= {"DARKROOM_PATH": document["path"] or ""}
+    environ |= {"DARKROOM_EVENT": document.event, "DARKROOM_IMAGE_ID": str(document.image_id)}
+    environ |= {"DARKROOM_PATH": document.path or ""}
     try:
         # A file, not a pipe: nothing has to be written while the command runs, and it may leave it unread.
         with tempfile.TemporaryFile() as source:
-            source.write(json.dumps(document).encode())
+            source.write(document.json())
             source.seek(0)
             process = _start(settings.command, source, environ)
     except OSError as error:
@@ -231,62 +189,100 @@ def _quote(output: bytes) -> str:
     return f": {said}" if said else ""
 
 
-def post(settings: HooksSection, document: dict[str, Any], _stopping: threading.Event) -> None:
-    """Send the document to the web address. Raises Transient where a later try may go well, Refused."""
-    request = urllib.request.Request(  # noqa: S310 - the configuration takes http and https alone
-        settings.url,
-        data=json.dumps(document).encode(),
-        headers={"Content-Type": "application/json", "User-Agent": "darkroom"},
-    )
+def post(settings: HooksSection, document: HookDocument, _stopping: threading.Event) -> None:
+    """Send the document to the web address, by one request under one time limit; the status of the answer decides.
+
+    Raises Transient where a later try may go well, otherwise HookRefused.
+    """
+    import httpx2
+
+    url = settings.url
     try:
-        status, location = send(request, settings.timeout_seconds)
-    except DeadlineOver as error:
-        raise Transient(f"{settings.url} did not answer within {settings.timeout_seconds:g} s") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise Transient(f"{settings.url}: {reason}") from error
-    except Exception as error:  # http.client raises whatever a confused server makes of HTTP
-        raise Transient(f"{settings.url}: {error!r}") from error
+        with asyncio.Runner(loop_factory=_Loop) as runner:
+            status, location = runner.run(_send(url, document.json(), settings.timeout_seconds))
+    except TimeoutError as error:
+        raise Transient(f"{url} did not answer within {settings.timeout_seconds:g} s") from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
+        # ValueError and ImportError: a proxy of the environment that httpx2 can't use.
+        raise Transient(f"{url}: {_reason(error)}") from error
     if 300 <= status < 400:
         points = f" and points to {display(location)[:200]}" if location else ""
         final = "redirects are not followed: set [hooks] url to the final address"
-        raise HookRefused(f"{settings.url} answers {status}{points}; {final}")
+        raise HookRefused(f"{url} answers {status}{points}; {final}")
     if not 200 <= status < 300:
         kind = Transient if status >= 500 or status in _AGAIN else HookRefused
-        raise kind(f"{settings.url} answers {status}")
+        raise kind(f"{url} answers {status}")
 
 
-def describe(outcome: Outcome, roots: Mapping[Place, Path]) -> dict[str, Any]:
-    """Give what a hook is told: the event, the image, and where its file is now (None where it is nowhere)."""
-    row = outcome.row or {}
-    place, destination = row.get("place"), row.get("destination")
-    path = None
-    if place and destination:
-        # What is no UTF-8 in a name must not make the whole document unreadable.
-        path = os.fsencode(roots[place] / destination).decode("utf-8", "replace")
-    return {
-        "event": outcome.kind,
-        "at": datetime.fromtimestamp(outcome.at, UTC).isoformat(timespec="milliseconds"),
-        "detail": outcome.detail,
-        "image_id": outcome.image_id,
-        "original_name": row.get("original_name"),
-        "path": path,
-        "error": row.get("error"),
-        "duplicate_of": row.get("duplicate_of"),
-        "sha256": row.get("sha256"),
-        "size_bytes": row.get("size_bytes"),
-        "taken_at": row.get("taken_at"),
-    }
+async def _send(url: str, content: bytes, seconds: float) -> tuple[int, str]:
+    """Return the status of the answer and its Location, "" where it has none; nothing else of it is read.
+
+    Raises TimeoutError where the head of the answer is not there in time, and before that what httpx2 raises.
+    """
+    import httpx2
+
+    connections: list[Any] = []
+
+    async def note(event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            connections.append(info["return_value"])
+
+    headers = {"Content-Type": "application/json", "User-Agent": "darkroom"}
+    request = httpx2.Request("POST", url, content=content, headers=headers, extensions={"trace": note})
+    try:
+        async with asyncio.timeout(seconds):
+            # The bare transport: a client would read ~/.netrc, and fail where a redirect points to what is no address.
+            # The certificates are the system's, with those that its owner has added.
+            async with httpx2.AsyncHTTPTransport(verify=ssl.create_default_context(), proxy=_proxy(url)) as transport:
+                answer = await transport.handle_async_request(request)
+                await answer.aclose()
+                return answer.status_code, answer.headers.get("Location", "")
+    finally:
+        # httpcore2 leaves a connection open whose TLS handshake is given up.
+        for connection in connections:
+            await connection.aclose()
 
 
-_log = logging.getLogger(__name__)
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop that looks up each name in a daemonic thread, which can be left to itself.
 
-_MEMORY = "hooks"
-_LOOK_SECONDS = 1.0
-_BATCH = 100
-_STOP_SECONDS = 5.0
-_BACKOFF_SECONDS = 1.0
-_BACKOFF_FACTOR = 4
+    The pool that asyncio takes for this is waited for at the end of the loop and of the process, however long a name
+    server is silent.
+    """
+
+    async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
+        found: Future[Any] = Future()
+        # From now on it can't be cancelled: a result that nobody waits for any more is no error.
+        found.set_running_or_notify_cancel()
+
+        def look_up() -> None:
+            try:
+                found.set_result(socket.getaddrinfo(*args, **options))
+            except (OSError, UnicodeError) as error:
+                found.set_exception(error)
+
+        threading.Thread(target=look_up, name="hook address", daemon=True).start()
+        return await asyncio.wrap_future(found)
+
+
+def _proxy(url: str) -> str | None:
+    """Return the proxy that the environment names for an address; one for all schemes, mostly SOCKS, is not taken."""
+    address = urlsplit(url)
+    proxy = None if proxy_bypass(address.netloc.rpartition("@")[2]) else getproxies().get(address.scheme)
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a request failed: in the system's words where there are some, since httpx2 often has none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror | ssl.SSLError) and cause.strerror:
+            return cause.strerror
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
+        # Of a name with several addresses each has failed.
+        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__ or cause.__context__
+    return str(error) or repr(error)
 
 
 class Hooks:
@@ -301,7 +297,7 @@ class Hooks:
         report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
         self._settings = settings
-        self._feed, self._stored = EventFeed(catalogue), Settings(catalogue)
+        self._history, self._stored = History(catalogue), Settings(catalogue)
         self._roots = roots
         self._backoff_seconds = backoff_seconds
         self._stopping = threading.Event()
@@ -315,7 +311,7 @@ class Hooks:
         return bool(self._settings.command or self._settings.url)
 
     def start(self) -> None:
-        """Tell of what happens from now on, and of what happened since an earlier process stopped."""
+        """Begin with what happens from now on, and with what happened since an earlier process stopped."""
         # Before anything is filed. Where the database is at fault nothing will be, and the first step tries again.
         with suppress(EnvironmentFault):
             self.begin()
@@ -323,7 +319,7 @@ class Hooks:
             self.loop.start()
 
     def begin(self) -> bool:
-        """Note from where on to tell; False where nothing is configured."""
+        """Note from where on to tell, and return whether anything is configured."""
         known = self._stored.get(_MEMORY)
         if not self.wanted:
             # Should hooks come back in a year, they must not tell of that year.
@@ -331,17 +327,17 @@ class Hooks:
                 self._stored.set(_MEMORY, None)
             return False
         if known is None:
-            self._stored.set(_MEMORY, self._feed.last())
+            self._stored.set(_MEMORY, self._history.last())
         self._begun = True
         return True
 
     def drain(self) -> None:
-        """Tell of all that there is to tell in the caller's thread; after `begin`."""
+        """Do all that there is to do, in the caller's thread; after `begin`."""
         if self._stored.get(_MEMORY) is not None:
             self._turn()
 
     def stop(self) -> None:
-        """End the loop; what is being told is given up, and told again by the next process."""
+        """End the loop; what is being reported is given up, and reported again by the next process."""
         self._stopping.set()
         self.loop.stop(_STOP_SECONDS)
 
@@ -352,33 +348,34 @@ class Hooks:
         return _LOOK_SECONDS
 
     def _turn(self) -> None:
-        number = int(self._stored.get(_MEMORY) or 0)
-        while outcomes := self._feed.after(number, self._settings.on, _BATCH):
+        number = _number(self._stored.get(_MEMORY))
+        while outcomes := self._history.outcomes(number, self._settings.on, _BATCH):
             for outcome in outcomes:
-                if self._strikes.out(outcome.number):
-                    _log.warning("hook: image %d: %s; not told", outcome.image_id, self._strikes.reason(outcome.number))
+                event = outcome.event
+                if self._strikes.out(event.id):
+                    _log.warning("hook: image %d: %s; not reported", event.image_id, self._strikes.reason(event.id))
                 else:
-                    with self._strikes.counting(outcome.number):
+                    with self._strikes.counting(event.id):
                         if self._stopping.is_set() or not self._tell(outcome):
                             return
-                self._strikes.forget(outcome.number)
-                number = outcome.number
+                self._strikes.forget(event.id)
+                number = event.id
                 self._stored.set(_MEMORY, number)
 
     def _tell(self, outcome: Outcome) -> bool:
-        """Tell of one outcome; False where the program is to stop before that is done."""
+        """Return whether one outcome was reported; False where the program is to stop before that."""
         ways = ((run_command, self._settings.command), (post, self._settings.url))
-        return all(self._insist(way, outcome) for way, wanted in ways if wanted)
+        return all(self._try(way, outcome) for way, wanted in ways if wanted)
 
-    def _insist(self, way: Way, outcome: Outcome) -> bool:
-        """Try one way as often as is allowed; False where the program is to stop before that is done."""
-        document, which = describe(outcome, self._roots), f"image {outcome.image_id}, {outcome.kind}"
+    def _try(self, way: Way, outcome: Outcome) -> bool:
+        """Try one way as often as is allowed; return False where the program is to stop before that is done."""
+        document, which = describe(outcome, self._roots), f"image {outcome.event.image_id}, {outcome.event.kind.value}"
         attempts = self._settings.attempts
         for attempt in range(1, attempts + 1):
             try:
                 way(self._settings, document, self._stopping)
             except HookRefused as refused:
-                _log.warning("hook: %s: %s; not told", which, refused)
+                _log.warning("hook: %s: %s; not reported", which, refused)
                 return True
             except Transient as fault:
                 level = logging.WARNING if attempt == attempts else logging.DEBUG
@@ -390,3 +387,7 @@ class Hooks:
             if self._stopping.is_set():
                 return False
         return True
+
+
+def _number(stored: object) -> int:
+    return stored if isinstance(stored, int) else 0

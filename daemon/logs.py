@@ -19,7 +19,7 @@ def set_up(*, verbose: bool) -> None:
 
 
 def _is_journal(environ: Mapping[str, str]) -> bool:
-    """Tell whether standard error is the very stream that systemd connected; see systemd.exec(5), JOURNAL_STREAM."""
+    """Return whether standard error is the very stream that systemd connected; see systemd.exec(5), JOURNAL_STREAM."""
     try:
         here = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError, AttributeError):

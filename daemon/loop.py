@@ -33,7 +33,7 @@ class Loop:
 
     `step` does one turn and returns the seconds until the next; `wake` ends that wait early. `within` is entered
     before the first step, left at the end, and left and entered again after a step that failed: a connection to the
-    database, say. `report` is told of each new fault, and with None of its end; what it raises counts as a fault.
+    database, say. `report` is called with each new fault, and with None at its end; what it raises counts as a fault.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class Loop:
         self._step, self._within, self._report = step, within, report
         self._wake = wake or threading.Event()
         self._first_backoff = first_backoff
-        self._stopping = threading.Event()
+        # Set by `stop`: for those who wait for something within a step.
+        self.stop_requested = threading.Event()
         # Daemonic: a loop that waits for a share which does not answer must not hold up the end of the process, and
         # the process may end at any instant.
         self._thread = threading.Thread(target=self.run, name=name, daemon=True)
@@ -72,8 +73,8 @@ class Loop:
 
     @property
     def stopping(self) -> bool:
-        """Whether the loop has been told to end."""
-        return self._stopping.is_set()
+        """Whether `stop` has been called."""
+        return self.stop_requested.is_set()
 
     def start(self) -> None:
         """Begin, in a thread of the loop's own."""
@@ -81,7 +82,7 @@ class Loop:
 
     def stop(self, seconds: float | None = 0.0) -> bool:
         """End after the step that is being taken; wait up to `seconds` for it. Return whether the thread has ended."""
-        self._stopping.set()
+        self.stop_requested.set()
         self._wake.set()
         if self.started:
             self._thread.join(seconds)
@@ -110,7 +111,7 @@ class Loop:
                     raise
                 self._failed(error)
                 if self.failures < attempts:
-                    self._stopping.wait(self.backoff())
+                    self.stop_requested.wait(self.backoff())
 
     def backoff(self) -> float:
         """Return the seconds until a failed step is tried again: doubled each time, up to a minute."""
@@ -176,9 +177,13 @@ class Strikes:
         except EnvironmentFault:
             raise
         except BaseException as error:
-            self._counts[item] += 1
-            self._reasons[item] = describe(error)
+            self.count(item, error)
             raise
+
+    def count(self, item: Hashable, error: BaseException) -> None:
+        """Count an error against an item."""
+        self._counts[item] += 1
+        self._reasons[item] = describe(error)
 
     def of(self, item: Hashable) -> int:
         """Return how often in a row the work on an item has raised."""

@@ -4,30 +4,25 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from PIL import Image
 
-from daemon.app import prepare, roots
-from daemon.catalogue import Catalogue, Queue
-from daemon.catalogue.settings import Settings
-from daemon.catalogue.stats import Statistics
+from daemon.app import Darkroom, build
+from daemon.catalogue import Catalogue, ImageRow
+from daemon.catalogue.history import History, sentence
+from daemon.catalogue.search import ImageQuery, Search
 from daemon.config import Config, load
 from daemon.decoding import Decoded, Exif
 from daemon.errors import DarkroomError
-from daemon.files.mounts import FolderCheck
 from daemon.files.opening import Identity
 from daemon.files.walk import walk
-from daemon.filing.cleanup import Cleanup
-from daemon.filing.companions import CompanionFiling
-from daemon.filing.consumer import Consumer, RetryPolicy, Turn
-from daemon.filing.filing import Filing
-from daemon.filing.recovery import Requeue
-from daemon.filing.thumbnail_store import Thumbnails
+from daemon.filing.consumer import Consumer, Turn
 
 
 def jpeg(size: tuple[int, int] = (64, 48), seed: int = 0, taken: str | None = None) -> bytes:
@@ -99,13 +94,19 @@ def _empty_catalogue() -> bytes:
 
 
 class Room:
-    """The core in one folder: everything but the watcher, the child process and the web, driven turn by turn."""
+    """One darkroom in one folder, driven turn by turn: nothing is started, and a `Script` stands for the decoders.
 
-    def __init__(self, base: Path, toml: str = "") -> None:
+    Without `sidecars` none are written, whatever the configuration says: the trees are then the photos alone.
+    """
+
+    def __init__(self, base: Path, toml: str = "", environ: Mapping[str, str] = {}, *, sidecars: bool = False) -> None:
         base.mkdir(exist_ok=True)
         (base / "config.toml").write_text(toml)
-        self.config: Config = load(base / "config.toml", {})
-        folders = self.config.folders
+        config = load(base / "config.toml", environ)
+        if not sidecars:
+            config = config.model_copy(update={"filing": config.filing.model_copy(update={"sidecars": False})})
+        self.config: Config = config
+        folders = config.folders
         self.inbox, self.library = folders.inbox, folders.library
         self.duplicates, self.failed, self.state = folders.duplicates, folders.failed, folders.state
         self.state.mkdir(exist_ok=True)
@@ -113,35 +114,27 @@ class Room:
         if not database.exists():
             database.write_bytes(_empty_catalogue())
         self.catalogue = Catalogue(database)
-        prepare(self.config, Settings(self.catalogue))
-        self.queue, self.statistics, self.decoder = Queue(self.catalogue), Statistics(self.catalogue), Script()
-        self.cleanup = Cleanup(self.inbox, 0.0)
-        self.filing = Filing(
-            self.queue,
-            roots(self.config),
-            self.config.filing.template,
-            Thumbnails(self.state / "thumbnails"),
-            self.cleanup.note,
-            delete_duplicates=self.config.filing.duplicates == "delete",
-        )
-        self.requeue = Requeue(self.queue, self.inbox, roots(self.config), self.state)
-        self.consumer = self.new_consumer()
+        self.decoder = Script()
+        self.app = self.restarted()
+        self.stored, self.queue, self.statistics = self.app.settings, self.app.queue, self.app.statistics
+        self.filing, self.requeue, self.cleanup = self.app.filing, self.app.requeue, self.app.cleanup
+        self.companions, self.sidecars, self.consumer = self.app.companions, self.app.sidecars, self.app.consumer
+        self.captions, self.captioner, self.thumbnails = self.app.captions, self.app.captioner, self.app.thumbnails
 
-    def new_consumer(self, companions: CompanionFiling | None = None) -> Consumer:
+    def restarted(self) -> Darkroom:
+        """Join the parts anew, as the next process would."""
+        app = build(self.config, self.catalogue, once=True)
+        setattr(app.sandbox, "decode", self.decoder.decode)  # noqa: B010
+        app.cleanup.quiet_seconds = 0.0
+        return app
+
+    def decode_with(self, decode: Callable[[Path], Decoded]) -> None:
+        """Have something else stand for the decoders."""
+        setattr(self.app.sandbox, "decode", decode)  # noqa: B010
+
+    def new_consumer(self) -> Consumer:
         """Make a consumer as a new process would."""
-        stored, limits = Settings(self.catalogue), self.config.limits
-        return Consumer(
-            self.inbox,
-            self.catalogue,
-            self.queue,
-            FolderCheck(dict(self.config.folders.items()), stored, stored.expected, limits.min_free_mb),
-            self.decoder,
-            self.filing,
-            self.cleanup,
-            RetryPolicy(self.config.inbox.settle_seconds, limits.attempts),
-            self.requeue,
-            companions,
-        )
+        return self.restarted().consumer
 
     def put(self, name: str, content: bytes) -> Path:
         """Put a complete file into the inbox."""
@@ -166,23 +159,43 @@ class Room:
         """Do what start-up does after a crash."""
         self.new_consumer().recover()
 
-    def rows(self) -> list[dict[str, object]]:
+    def images(self) -> list[ImageRow]:
         """Give all rows, oldest first."""
-        return list(self.statistics.images(None, None, 1_000_000))[::-1]
+        return Search(self.catalogue).page(ImageQuery(), 1_000_000)[::-1]
 
-    def row(self) -> dict[str, object]:
+    def rows(self) -> list[dict[str, Any]]:
+        """Give all rows as dictionaries, oldest first; `waiting` is the sentence."""
+        return [_columns(row) for row in self.images()]
+
+    def row(self) -> dict[str, Any]:
         """Give the only row."""
         [row] = self.rows()
         return row
 
-    def row_of(self, name: str) -> dict[str, object]:
+    def row_of(self, name: str) -> dict[str, Any]:
         """Give the only row of a file that came under a name."""
         [row] = [row for row in self.rows() if row["original_name"] == name]
         return row
 
+    def columns(self, image_id: int = 1) -> dict[str, Any]:
+        """Give all columns of an image."""
+        row = Search(self.catalogue).image(image_id)
+        assert row is not None
+        return _columns(row)
+
+    def history(self, image_id: int = 1) -> list[dict[str, Any]]:
+        """Give an image's history in words."""
+        events = History(self.catalogue).of(image_id)
+        return [{"at": event.at, "event": event.kind.value, "detail": sentence(event)} for event in events]
+
     def kinds(self, image_id: int = 1) -> list[str]:
         """Give the kinds of an image's history."""
-        return [str(event["event"]) for event in self.statistics.history(image_id)]
+        return [event.kind.value for event in History(self.catalogue).of(image_id)]
+
+
+def _columns(row: ImageRow) -> dict[str, Any]:
+    keywords = None if row.keywords is None else list(row.keywords)
+    return {**vars(row), "waiting": row.waiting_text, "keywords": keywords}
 
 
 @contextmanager

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from daemon.__main__ import STATUSES
+from daemon.catalogue import schema
+from daemon.commands import LARGEST, whole_number
 from tests.program import darkroom, environment
 from tests.support import Room, jpeg
 
@@ -61,6 +64,15 @@ def test_what_is_no_span_of_time(base: Path, span: str) -> None:
     assert "a span such as 90s, 30m, 1h, 2d or 1w, not '" in refused(base, "undo", "--to", "out", "--since", span)
 
 
+def test_the_commands_read_a_number_alike() -> None:
+    assert [whole_number(text) for text in ("1", "007", str(LARGEST))] == [1, 7, LARGEST]
+    assert [whole_number(text) for text in ("", "0", "-1", PAST, DIGITS, "\u0663", "1_000", " 7 ", "7\n")] == [None] * 9
+
+
+def test_the_statuses_are_those_of_the_catalogue() -> None:
+    assert STATUSES == schema.STATUSES
+
+
 def test_the_largest_numbers_are_numbers(base: Path) -> None:
     last = str(2**63 - 1)
     for command in ("retry", "explain"):
@@ -68,6 +80,7 @@ def test_the_largest_numbers_are_numbers(base: Path) -> None:
     assert len(darkroom(base, "list", "--limit", last).stdout.splitlines()) == 1
     # Exactly what was too large for SQLite before.
     assert refused(base, "explain", PAST).startswith(f"darkroom: {PAST} is no image's id")
+    assert refused(base, "explain", "0").startswith("darkroom: 0 is no image's id, which is a number from 1 to ")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +150,7 @@ def test_what_a_terminal_can_not_show_is_an_escape(tmp_path: Path, encoding: str
     told = darkroom(folder, "doctor", PYTHONIOENCODING=encoding)
     assert told.returncode == 1, told.stderr
     assert "bad\\udcff/library" in told.stdout
-    assert "\N{RIGHTWARDS ARROW} " in told.stdout or "\\u2192 " in told.stdout, "what is to mend has an arrow before it"
+    assert "\N{RIGHTWARDS ARROW} " in told.stdout or "\\u2192 " in told.stdout, "what is to fix has an arrow before it"
     document = json.loads(darkroom(folder, "doctor", "--json", PYTHONIOENCODING=encoding).stdout)
     assert [one for one in document if os.fsdecode(b"bad\xff/library") in one["text"]]
 

@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
+import ssl
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -24,15 +27,29 @@ from daemon.catalogue.history import Outcome
 from daemon.catalogue.settings import Settings
 from daemon.config import HooksSection, load
 from daemon.errors import ConfigError, Rejected, Transient
-from daemon.hooks import HookRefused, Hooks, post
+from daemon.hooks import HookDocument, HookRefused, Hooks, post
 from tests.program import Program, darkroom
 from tests.support import Room, jpeg, no_new_descriptors, wait_until
+
+DOCUMENT = HookDocument(
+    event="done",
+    at="2026-11-23T07:52:31.563+00:00",
+    detail="library/a.jpg",
+    image_id=1,
+    original_name="a.jpg",
+    path="/library/a.jpg",
+    error=None,
+    duplicate_of=None,
+    sha256="0" * 64,
+    size_bytes=1,
+    taken_at=None,
+)
 
 
 class Listener:
     """A web address that answers as it is told, the last answer for ever."""
 
-    def __init__(self, answers: list[int], location: str = "") -> None:
+    def __init__(self, answers: list[int], location: str = "", context: ssl.SSLContext | None = None) -> None:
         self.documents: list[dict[str, Any]] = []
         self._answers = answers
         self.hold = threading.Event()
@@ -56,7 +73,10 @@ class Listener:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        scheme = "https" if context else "http"
+        if context:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}/hook"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
@@ -72,8 +92,8 @@ class Listener:
 
 
 @contextmanager
-def listening(*answers: int, location: str = "") -> Iterator[Listener]:
-    listener = Listener(list(answers) or [200], location)
+def listening(*answers: int, location: str = "", context: ssl.SSLContext | None = None) -> Iterator[Listener]:
+    listener = Listener(list(answers) or [200], location, context)
     try:
         yield listener
     finally:
@@ -165,12 +185,12 @@ def test_redirects_are_not_followed(room: Room, caplog: pytest.LogCaptureFixture
         assert (web.told, elsewhere.told) == ([("done", 1)], [])
     points = f" and points to {location.replace('elsewhere', elsewhere.url)}" if location else ""
     said = f"{web.url} answers {answer}{points}; redirects are not followed: set [hooks] url to the final address"
-    assert f"hook: image 1, done: {said}; not told" in caplog.text
+    assert f"hook: image 1, done: {said}; not reported" in caplog.text
 
 
 def test_where_a_redirect_points_is_fit_for_a_line_of_text() -> None:
     with listening(302, location="/\x1b[31m" + "x" * 1000) as web, pytest.raises(HookRefused) as refused:
-        post(HooksSection(url=web.url), {}, threading.Event())
+        post(HooksSection(url=web.url), DOCUMENT, threading.Event())
     assert r"points to /\x1b[31mxxx" in str(refused.value)
     assert len(str(refused.value)) < 400
 
@@ -233,7 +253,7 @@ def test_an_address_that_answers_drop_by_drop_is_given_up(
             url = "https://photos.example.org/hook"
         before, began = set(threading.enumerate()), time.monotonic()
         with pytest.raises(Transient) as fault:
-            post(HooksSection(url=url, timeout_seconds=0.5), {}, threading.Event())
+            post(HooksSection(url=url, timeout_seconds=0.5), DOCUMENT, threading.Event())
         assert str(fault.value) == f"{url} did not answer within 0.5 s"
         assert time.monotonic() - began < 3
         assert set(threading.enumerate()) <= before
@@ -245,14 +265,144 @@ def test_an_address_that_takes_no_connection_is_given_up() -> None:
     with server, socket.create_connection(server.getsockname()):
         url = f"http://127.0.0.1:{server.getsockname()[1]}/hook"
         with no_new_descriptors(), pytest.raises(Transient, match=r"did not answer within 0\.5 s"):
-            post(HooksSection(url=url, timeout_seconds=0.5), {}, threading.Event())
+            post(HooksSection(url=url, timeout_seconds=0.5), DOCUMENT, threading.Event())
 
 
 def test_the_status_decides_and_the_rest_of_an_answer_is_not_read() -> None:
     with no_new_descriptors(), Drip(b"HTTP/1.1 200 OK\r\n\r\n", b"x") as server:
         before = set(threading.enumerate())
-        post(HooksSection(url=f"http://127.0.0.1:{server.port}/", timeout_seconds=3), {}, threading.Event())
+        post(HooksSection(url=f"http://127.0.0.1:{server.port}/", timeout_seconds=3), DOCUMENT, threading.Event())
         assert set(threading.enumerate()) <= before
+
+
+def test_a_name_that_is_not_looked_up_in_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def silent(*_: object, **__: object) -> list[Any]:
+        answered.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    url = "http://photos.example.org/hook"
+    before, began = set(threading.enumerate()), time.monotonic()
+    with no_new_descriptors(), pytest.raises(Transient) as fault:
+        post(HooksSection(url=url, timeout_seconds=0.5), DOCUMENT, threading.Event())
+    assert str(fault.value) == f"{url} did not answer within 0.5 s"
+    assert time.monotonic() - began < 3
+    left = set(threading.enumerate()) - before
+    assert all(thread.daemon for thread in left), "it would hold up the end of the process"
+    answered.set()
+    wait_until(lambda: not set(threading.enumerate()) - before, what="the end of the look-up")
+
+
+def test_a_process_ends_while_a_name_is_looked_up() -> None:
+    code = (
+        "import socket, threading, time; socket.getaddrinfo = lambda *_, **__: time.sleep(60)\n"
+        "from daemon.hooks import post; from daemon.errors import Transient; from daemon.config import HooksSection\n"
+        "from tests.test_hooks import DOCUMENT\n"
+        "try: post(HooksSection(url='http://photos.example.org', timeout_seconds=0.2), DOCUMENT, threading.Event())\n"
+        "except Transient as fault: print(fault)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("http://photos.example.org did not answer within 0.2 s\n", "")
+
+
+def test_a_name_that_nobody_knows_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with no_new_descriptors(), pytest.raises(Transient, match=r"example\.org/hook: Name or service not known$"):
+        post(HooksSection(url="http://photos.example.org/hook"), DOCUMENT, threading.Event())
+
+
+def test_a_name_with_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def two(_host: object, port: int, **_: object) -> list[Any]:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        return [(*kind, ("127.0.0.2", port)), (*kind, ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    with listening() as web:
+        url = web.url.replace("127.0.0.1", "photos.example.org")
+        post(HooksSection(url=url), DOCUMENT, threading.Event())
+        assert web.told == [("done", 1)]
+    with no_new_descriptors(), pytest.raises(Transient, match=r"hook: Connection refused$"):
+        post(HooksSection(url=url), DOCUMENT, threading.Event())
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", "Server disconnected without sending a response"),
+        (b"220 smtp.example.org ESMTP\r\n\r\n", "illegal status line"),
+    ],
+)
+def test_what_is_no_web_server_is_given_up(answer: bytes, said: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection = server.accept()[0]
+            with connection:
+                connection.sendall(answer)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/hook"
+        with pytest.raises(Transient, match=f"^{url}: {said}"):
+            post(HooksSection(url=url), DOCUMENT, threading.Event())
+        thread.join()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_a_certificate_is_one_that_the_system_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=photos", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with listening(context=context) as web:
+        with pytest.raises(Transient, match=f"^{web.url}: .*certificate verify failed"):
+            post(HooksSection(url=web.url), DOCUMENT, threading.Event())
+        assert web.told == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        post(HooksSection(url=web.url), DOCUMENT, threading.Event())
+        assert web.told == [("done", 1)]
+
+
+def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening() as proxy, listening() as web:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        # What desktops set, and nobody here can use.
+        monkeypatch.setenv("all_proxy", "socks://127.0.0.1:1/")
+        post(HooksSection(url="http://photos.example.org/hook"), DOCUMENT, threading.Event())
+        assert (proxy.told, web.told) == ([("done", 1)], [])
+        monkeypatch.setenv("http_proxy", proxy.url.removeprefix("http://").removesuffix("/hook"))
+        post(HooksSection(url="http://photos.example.org/hook"), DOCUMENT, threading.Event())
+        assert (len(proxy.told), web.told) == (2, [])
+        post(HooksSection(url=web.url), DOCUMENT, threading.Event())
+        assert (len(proxy.told), web.told) == (2, [("done", 1)])
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [("socks5://127.0.0.1:1", "SOCKS proxy"), ("gopher://127.0.0.1:1", "Unknown scheme"), ("http://[", "")],
+)
+def test_a_proxy_that_can_not_be_used(proxy: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    url = "http://photos.example.org/hook"
+    with no_new_descriptors(), pytest.raises(Transient, match=f"^{url}: .*{said}"):
+        post(HooksSection(url=url), DOCUMENT, threading.Event())
+
+
+def test_httpx_is_not_loaded_for_a_command_alone() -> None:
+    code = "import sys, daemon.app; print('httpx2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False\n"
 
 
 def test_an_address_that_is_not_there_is_given_up(room: Room, caplog: pytest.LogCaptureFixture) -> None:
@@ -283,7 +433,7 @@ def test_a_command_that_is_not_there(room: Room, caplog: pytest.LogCaptureFixtur
     room.put("a.jpg", jpeg())
     room.drain()
     hook.drain()
-    assert "/nowhere/told can't be started: No such file or directory; not told" in caplog.text
+    assert "/nowhere/told can't be started: No such file or directory; not reported" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -431,8 +581,8 @@ def test_an_outcome_that_can_not_be_told_holds_up_no_other(
 ) -> None:
     describe = hooks_module.describe
 
-    def faulty(outcome: Outcome, folders: Mapping[Place, Path]) -> dict[str, Any]:
-        if outcome.image_id == 2:
+    def faulty(outcome: Outcome, folders: Mapping[Place, Path]) -> HookDocument:
+        if outcome.event.image_id == 2:
             raise KeyError("no such column")
         return describe(outcome, folders)
 
@@ -444,7 +594,7 @@ def test_an_outcome_that_can_not_be_told_holds_up_no_other(
         file_three(room)
         hook.loop.run(lambda: len(web.told) == 2)
         assert web.told == [("done", 1), ("failed", 3)]
-    assert "hook: image 2: an error in darkroom itself: KeyError: 'no such column'; not told" in caplog.text
+    assert "hook: image 2: an error in darkroom itself: KeyError: 'no such column'; not reported" in caplog.text
 
 
 def test_a_single_pass_tells_too(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_slow_writer_is_never_taken_half_way(tmp_path: Path) -> None:
             for part in range(4):
                 writer.write(photo[part * len(photo) // 4 : (part + 1) * len(photo) // 4])
                 # It is looked at, and looked at again, with the file open.
-                wait_until(lambda: program.query("SELECT waiting FROM image") == [("open for writing",)])
+                wait_until(lambda: program.query("SELECT waiting FROM image") == [("writer",)])
                 before = program.query("SELECT claimed_at FROM image")
                 wait_until(lambda: program.query("SELECT claimed_at FROM image") > before)  # noqa: B023
                 program.wait_for(done=0)

@@ -2,22 +2,25 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
-from typing import Any
 from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from daemon.catalogue import ImageRow
 from daemon.catalogue.captions import KEPT
+from daemon.catalogue.history import History
+from daemon.catalogue.schema import STATUSES
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.stats import Statistics
 from daemon.errors import Rejected
 from web import models
-from web.context import ApiError, Context, success
-from web.models import MAX_CAPTION, MAX_KEYWORD, MAX_KEYWORDS, STATUSES
+from web.context import ApiError, Context, respond, success
+from web.models import CaptionEdit, CaptionReceipt, ImageDetail, ImagePage, StatsAnswer, UploadReceipt
 
 PAGE, MAX_PAGE = 50, 500
 MAX_QUERY = 500
@@ -34,32 +37,40 @@ class Api:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._search = Search(context.catalogue)
+        self._history = History(context.catalogue)
         self._statistics = Statistics(context.catalogue)
 
     async def list(self, request: Request) -> Response:
-        """List images, newest first."""
-        wanted, limit = _wanted(request.query_params), _limit(request.query_params)
-        rows = await run_in_threadpool(self._search.page, wanted, limit + 1)
-        shown = [models.summary(self._context, row) for row in rows[:limit]]
-        if len(rows) <= limit:
-            return success(shown, next=None)
-        cursor = str(shown[-1]["image_id"])
+        """Return a page of images, newest first."""
+        query, limit = _query(request.query_params), _limit(request.query_params)
+        rows = await run_in_threadpool(self._search.page, query, limit + 1)
+        shown = tuple(models.image_summary(row, self._context.scrub) for row in rows[:limit])
+        cursor = str(shown[-1].image_id) if len(rows) > limit else None
+        page = ImagePage(status="success", data=shown, error=None, next=cursor)
+        if cursor is None:
+            return respond(page)
         pairs = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
         url = f"{request.url.path}?{urlencode([*pairs, ('cursor', cursor)])}"
-        return success(shown, next=cursor, headers={"Link": f'<{url}>; rel="next"'})
+        return respond(page, headers={"Link": f'<{url}>; rel="next"'})
 
     async def image(self, request: Request) -> Response:
-        """Give all of one image."""
+        """Return everything about one image."""
         return success(await run_in_threadpool(self._detail, image_id(request)))
 
     async def edit(self, request: Request) -> Response:
-        """Keep a person's words."""
+        """Keep a person's words; return the image."""
         number = image_id(request)
-        words = _words(await _body(request))
+        words = await _caption_edit(request)
 
-        def edit() -> dict[str, Any]:
+        def edit() -> ImageDetail:
             self._row(number)
-            self._context.captions.edit(number, time.time(), **words)
+            with self._conflicts():
+                self._context.captions.edit(
+                    number,
+                    time.time(),
+                    caption=words.caption if "caption" in words.model_fields_set else KEPT,
+                    keywords=words.keywords if "keywords" in words.model_fields_set else KEPT,
+                )
             return self._detail(number)
 
         return success(await run_in_threadpool(edit))
@@ -70,49 +81,54 @@ class Api:
 
         def retry() -> None:
             self._row(number)
-            self._act(lambda: self._context.retry(number))
+            with self._conflicts():
+                self._context.retry(number)
 
         await run_in_threadpool(retry)
-        return success({"image_id": number, "status": "queued"}, 202)
+        return success(UploadReceipt(image_id=number, status="queued"), 202)
 
     async def caption(self, request: Request) -> Response:
         """Have a model asked for a caption again."""
         number = image_id(request)
 
-        def ask() -> dict[str, Any]:
+        def ask() -> ImageRow:
             self._row(number)
-            captioner = self._context.health().get("captioner")
-            if captioner is None or captioner.detail == "off":
+            if not self._context.captions_on():
                 raise ApiError(409, "captions are off: no Gemini key is set (GEMINI_API_KEY)", "captions_off")
-            self._act(lambda: self._context.captions.ask_again(number, time.time()))
+            with self._conflicts():
+                self._context.captions.ask_again(number, time.time())
             return self._row(number)
 
         row = await run_in_threadpool(ask)
-        return success({"image_id": number, "caption_status": row["caption_status"]}, 202)
+        return success(CaptionReceipt(image_id=number, caption_status=row.caption_status), 202)
 
     async def stats(self, _request: Request) -> Response:
-        """Count."""
+        """Return the counts."""
         return success(await run_in_threadpool(self.counts))
 
-    def counts(self) -> dict[str, Any]:
-        """Read the counts; blocking."""
-        with self._context.catalogue.session():
-            return models.stats(self._context, self._statistics.stats(time.time()), self._search.captions())
+    def counts(self) -> StatsAnswer:
+        """Return the counts; blocking."""
+        context = self._context
+        with context.catalogue.session():
+            now, captions = self._statistics.stats(time.time()), self._statistics.captions()
+            return models.stats_answer(now, captions, context.captions_line(), context.scrub)
 
-    def _row(self, number: int) -> dict[str, Any]:
+    def _row(self, number: int) -> ImageRow:
         row = self._search.image(number)
         if row is None:
             raise no_image(number)
         return row
 
-    def _detail(self, number: int) -> dict[str, Any]:
+    def _detail(self, number: int) -> ImageDetail:
         with self._context.catalogue.session():
-            row = self._row(number)
-            return models.detail(self._context, row, self._search.raw_exif(number), self._statistics.history(number))
+            row, raw = self._row(number), self._search.raw_exif(number)
+            return models.image_detail(row, raw, self._history.of(number), self._context.scrub)
 
-    def _act(self, action: Any) -> None:
+    @contextmanager
+    def _conflicts(self) -> Iterator[None]:
+        """Turn Rejected, which says why an image is not one for this, into ApiError 409."""
         try:
-            action()
+            yield
         except Rejected as error:
             raise ApiError(409, self._context.scrub(str(error))) from error
 
@@ -127,11 +143,11 @@ def image_id(request: Request) -> int:
 
 
 def no_image(number: int) -> ApiError:
-    """Say that there is no such image."""
+    """Return the refusal where there is no such image."""
     return ApiError(404, f"there is no image {number}")
 
 
-def _wanted(query: Mapping[str, str]) -> ImageQuery:
+def _query(query: Mapping[str, str]) -> ImageQuery:
     status = query.get("status")
     if status is not None and status not in STATUSES:
         raise ApiError(400, f"status is one of {', '.join(STATUSES)}")
@@ -171,7 +187,7 @@ def _whole(text: str, largest: int) -> int | None:
 
 
 def _moment(query: Mapping[str, str], key: str, *, after: bool = False) -> str | None:
-    """Read a day or a local time; `after` gives what follows it, so that the day itself is included."""
+    """Return a day or a local time; with `after` what follows it, so that the day itself is included."""
     text = query.get(key)
     if text is None:
         return None
@@ -185,7 +201,7 @@ def _moment(query: Mapping[str, str], key: str, *, after: bool = False) -> str |
         raise ApiError(400, f"{key} is a day (2026-11-23) or a local time (2026-11-23T18:30:00)") from None
 
 
-async def _body(request: Request) -> dict[str, Any]:
+async def _caption_edit(request: Request) -> CaptionEdit:
     content = b""
     async for chunk in request.stream():
         content += chunk
@@ -201,24 +217,7 @@ async def _body(request: Request) -> dict[str, Any]:
         raise ApiError(400, "the body is not JSON") from None
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not a JSON object")
-    return body
-
-
-def _words(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Check a person's words: what is not mentioned stays as it is."""
-    unknown = set(body) - {"caption", "keywords"}
-    if unknown or not body:
-        raise ApiError(400, "the body names `caption`, `keywords` or both, and nothing else")
-    caption, keywords = body.get("caption", KEPT), body.get("keywords", KEPT)
-    if "caption" in body and caption is not None and not (isinstance(caption, str) and len(caption) <= MAX_CAPTION):
-        raise ApiError(400, f"caption is null or a text of at most {MAX_CAPTION} characters")
-    if "keywords" in body:
-        keywords = _keywords(keywords)
-    return {"caption": caption, "keywords": keywords}
-
-
-def _keywords(given: Any) -> Any:
-    valid = isinstance(given, list) and all(isinstance(word, str) and 0 < len(word) <= MAX_KEYWORD for word in given)
-    if not valid or len(given) > MAX_KEYWORDS:
-        raise ApiError(400, f"keywords is a list of at most {MAX_KEYWORDS} texts of 1 to {MAX_KEYWORD} characters")
-    return list(dict.fromkeys(given))
+    try:
+        return models.caption_edit(body)
+    except ValueError as error:
+        raise ApiError(400, str(error)) from error

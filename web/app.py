@@ -1,74 +1,78 @@
 """The routes as a table, the app made of them, and the server that runs it."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from daemon.errors import ConfigError
 from daemon.files.names import display
-from web import middleware
 from web.api import Api
+from web.authentication import TokenMiddleware
 from web.context import HANDLERS, AccessRules, Context
 from web.events import EventStream
 from web.files import Files
 from web.metrics import HealthCheck, Metrics
+from web.middleware import HostMiddleware, OriginMiddleware, allow_origins
 from web.openapi import Document
 from web.pages import Pages
 from web.uploads import UploadHandler
 
+# How long requests in progress may take to end once the server stops.
+_GRACE_SECONDS = 3
+_BACKLOG = 256
+
 Methods = dict[str, Callable[[Request], Awaitable[Response]]]
 
 
-@dataclass(frozen=True)
-class Handlers:
-    """The objects whose methods answer."""
+class App:
+    """The ASGI app. `stop` ends its event streams, and soon the uploads that are still arriving."""
 
-    api: Api
-    receiver: UploadHandler
-    files: Files
-    events: EventStream
-    checks: HealthCheck
-    metrics: Metrics
-    document: Document
-    pages: Pages
+    def __init__(self, context: Context, access: AccessRules) -> None:
+        api, files, pages = Api(context), Files(context), Pages(access)
+        self.events = EventStream(context, api.counts)
+        self.uploads = UploadHandler(context)
+        self.table: dict[str, Methods] = {
+            "/api/images": {"GET": api.list, "POST": self.uploads.post, "PUT": self.uploads.post},
+            # Not `{image_id:int}`: what is put may have any name, and Starlette fails at an id of 4,301 digits.
+            "/api/images/{image_id}": {"GET": api.image, "PATCH": api.edit, "PUT": self.uploads.put},
+            "/api/images/{image_id}/thumbnails/{size}": {"GET": files.thumbnail},
+            "/api/images/{image_id}/original": {"GET": files.original},
+            "/api/images/{image_id}/retry": {"POST": api.retry},
+            "/api/images/{image_id}/caption": {"POST": api.caption},
+            "/api/stats": {"GET": api.stats},
+            "/api/events": {"GET": self.events.stream},
+            "/healthz": {"GET": HealthCheck(context).healthz},
+            "/metrics": {"GET": Metrics(context).page},
+            "/openapi.json": {"GET": Document().serve},
+            "/docs": {"GET": pages.docs},
+            "/sign-in": {"GET": pages.sign_in_page, "POST": pages.sign_in},
+            "/static/{name}": {"GET": pages.asset},
+            "/": {"GET": pages.home},
+        }
+        routes = [_route(path, methods) for path, methods in self.table.items()]
+        self._layers = _guarded(Starlette(routes=routes, exception_handlers=HANDLERS), access)
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._layers(scope, receive, send)
 
-def table(to: Handlers) -> dict[str, Methods]:
-    """List every path with its methods and what answers them."""
-    return {
-        "/api/images": {"GET": to.api.list, "POST": to.receiver.post, "PUT": to.receiver.post},
-        # Not `{image_id:int}`: what is put may have any name, and Starlette fails at an id of 4,301 digits.
-        "/api/images/{image_id}": {"GET": to.api.image, "PATCH": to.api.edit, "PUT": to.receiver.put},
-        "/api/images/{image_id}/thumbnails/{size}": {"GET": to.files.thumbnail},
-        "/api/images/{image_id}/original": {"GET": to.files.original},
-        "/api/images/{image_id}/retry": {"POST": to.api.retry},
-        "/api/images/{image_id}/caption": {"POST": to.api.caption},
-        "/api/stats": {"GET": to.api.stats},
-        "/api/events": {"GET": to.events.stream},
-        "/healthz": {"GET": to.checks.healthz},
-        "/metrics": {"GET": to.metrics.page},
-        "/openapi.json": {"GET": to.document.serve},
-        "/docs": {"GET": to.pages.docs},
-        "/sign-in": {"GET": to.pages.sign_in_page, "POST": to.pages.sign_in},
-        "/static/{name}": {"GET": to.pages.asset},
-        "/": {"GET": to.pages.home},
-    }
+    def stop(self) -> None:
+        """End what would hold up the end of the server; on the event loop's thread."""
+        self.events.stop()
+        self.uploads.stop()
 
 
 def _route(path: str, methods: Methods) -> Route:
-    """Join the methods of a path in one route, so that a 405 names them all."""
+    """Return the methods of a path as one route, so that a 405 names them all."""
 
     async def dispatch(request: Request) -> Response:
         return await methods["GET" if request.method == "HEAD" else request.method](request)
@@ -76,41 +80,11 @@ def _route(path: str, methods: Methods) -> Route:
     return Route(path, dispatch, methods=list(methods))
 
 
-class App:
-    """The ASGI app. `stop` ends its event streams, and soon the uploads that are still arriving."""
-
-    def __init__(self, context: Context, access: AccessRules) -> None:
-        api = Api(context)
-        self._handlers = Handlers(
-            api=api,
-            receiver=UploadHandler(context),
-            files=Files(context),
-            events=EventStream(context, api.counts),
-            checks=HealthCheck(context),
-            metrics=Metrics(context),
-            document=Document(),
-            pages=Pages(access),
-        )
-        self.table = table(self._handlers)
-        routes = [_route(path, methods) for path, methods in self.table.items()]
-        app = Starlette(routes=routes, exception_handlers=HANDLERS)
-        self._asgi = middleware.wrap(app, access, CORSMiddleware)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        await self._asgi(scope, receive, send)
-
-    def stop(self) -> None:
-        """End what would hold up the end of the server; on the event loop's thread."""
-        self._handlers.events.stop()
-        self._handlers.receiver.stop()
-
-
-_log = logging.getLogger(__name__)
-
-# How long requests in progress may take to end once the server is told to stop.
-_GRACE_SECONDS = 3
-_BACKLOG = 256
+def _guarded(app: ASGIApp, access: AccessRules) -> ASGIApp:
+    """Return an app behind its checks: a request passes Host, CORS, Origin and token, in this order."""
+    if access.token is not None:
+        app = TokenMiddleware(app, access.token)
+    return HostMiddleware(allow_origins(OriginMiddleware(app, access), access), access)
 
 
 def bind(access: AccessRules, port: int) -> socket.socket:
@@ -122,7 +96,8 @@ def bind(access: AccessRules, port: int) -> socket.socket:
         )
     family, address = _addresses(access.host, port)[0]
     try:
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # With the protocol named, or asyncio leaves Nagle's algorithm on: each answer then waits 40 ms for an ACK.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise ConfigError(f"[web] host {display(access.host)}: {error.strerror}") from error
     try:
@@ -139,13 +114,13 @@ def bind(access: AccessRules, port: int) -> socket.socket:
 
 
 def url(listener: socket.socket) -> str:
-    """Give the address to open in a browser."""
+    """Return the address to open in a browser."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def _is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address; of a name, every address must be such a one."""
+    """Return whether only this machine can reach an address; of a name, every address must be such a one."""
     found = [str(address[0]) for _, address in _addresses(host, None)]
     return all(address.startswith("127.") or address == "::1" for address in found)
 
@@ -200,17 +175,27 @@ class Server:
 
 
 class _Server(uvicorn.Server):
+    """uvicorn's server, with two of its methods replaced: neither has a setting."""
+
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.woken = asyncio.Event()
 
     async def main_loop(self) -> None:
-        """Come round once a second, for the Date header: uvicorn's ten times cost an idle machine 0.3 % of a core."""
+        """Come round once a second, for the Date header, and at once when `woken`.
+
+        uvicorn's own ten times a second cost 0.3 % of a core while nothing happens, on a machine that idles all day
+        (`python -m tests.benchmarks.filing` measures it).
+        """
         while not await self.on_tick(0):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.woken.wait(), 1.0)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone: uvicorn would raise them again at the end, and the process would die of them."""
+        """Leave signals alone: `run` handles them for all parts.
+
+        uvicorn would take SIGINT and SIGTERM for itself, and raise them again at its end: the process would die of
+        them before the other parts have stopped.
+        """
         yield

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -16,47 +18,44 @@ from starlette.responses import JSONResponse, Response
 from daemon.catalogue import Catalogue, Place, Queue
 from daemon.catalogue.captions import Captions
 from daemon.errors import EnvironmentFault
-from daemon.filing.thumbnail_store import Thumbnails
+from daemon.filing.thumbnail_store import ThumbnailStore
+from daemon.health import PartHealth
+from web.models import ErrorAnswer, ErrorBody, Success
+
+_log = logging.getLogger(__name__)
 
 # What looks like an absolute path once the known folders are replaced: a mount point, a device.
 _ABSOLUTE = re.compile(r"(?<![\w./])/[^\s:,;'\"()]+")
 
 
 @dataclass(frozen=True)
-class Health:
-    """How one part is: `detail` says in what way, for people."""
-
-    ok: bool
-    detail: str
-
-
-@dataclass(frozen=True)
 class Context:
     """The parts behind the web; sizes are in bytes.
 
-    `health` looks at the watcher, the consumer and the captioner. `retry` queues a failed image again and raises
-    Rejected where that can't be. `captions_line` says how far the captions are and when they will be done.
+    `health` returns how each part is, by its name, `captions_on` whether a model can be asked, `captions_line` how far
+    the captions are. `retry` queues a failed image again and raises Rejected where that can't be.
     """
 
     catalogue: Catalogue
     queue: Queue
     captions: Captions
-    thumbnails: Thumbnails
+    thumbnails: ThumbnailStore
     inbox: Path
     roots: Mapping[Place, Path]
     ignore: tuple[str, ...]
     upload_bytes: int
     min_free_bytes: int
-    health: Callable[[], Mapping[str, Health]]
-    retry: Callable[[int], None]
+    health: Callable[[], Mapping[str, PartHealth]]
+    captions_on: Callable[[], bool]
     captions_line: Callable[[], str]
+    retry: Callable[[int], None]
 
     def folders(self) -> dict[str, Path]:
-        """Give all folders that hold photos, by name."""
+        """Return all folders that hold photos, by name."""
         return {"inbox": self.inbox} | {str(name): path for name, path in self.roots.items()}
 
     def scrub(self, text: str) -> str:
-        """Take the paths of this machine's disk out of a message."""
+        """Return a message without the paths of this machine's disk."""
         for name, path in sorted(self.folders().items(), key=lambda item: -len(str(item[1]))):
             text = text.replace(str(path), name)
         return _ABSOLUTE.sub("…", text)
@@ -72,7 +71,39 @@ class AccessRules:
     token: str | None = None
 
 
-_log = logging.getLogger(__name__)
+class Json(JSONResponse):
+    """JSON in UTF-8 whatever the values hold: names and EXIF are other people's bytes."""
+
+    def render(self, content: Any) -> bytes:
+        """Return a model's or a document's bytes: `?` for what is no valid Unicode, null for NaN and infinity."""
+        if isinstance(content, BaseModel):
+            try:
+                # For a page of 500 images 2 ms; through Python's values it takes 11.
+                return content.model_dump_json().encode()
+            except PydanticSerializationError:  # half of a surrogate pair
+                content = content.model_dump()
+        try:
+            text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except ValueError:
+            text = json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
+
+
+def respond(answer: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON response that nobody caches."""
+    return Json(answer, status, headers={"Cache-Control": "no-store", **(headers or {})})
+
+
+def success(data: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return what was asked for, a model or several, in its envelope."""
+    return respond(Success(status="success", data=data, error=None), status, headers)
+
+
+def failure(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an error in its envelope."""
+    body = ErrorBody(code=code, message=message)
+    return respond(ErrorAnswer(status="error", data=None, error=body), status, headers)
+
 
 _CODES = {
     400: "bad_request",
@@ -100,57 +131,33 @@ class ApiError(Exception):
         self.headers: dict[str, str] = {}
 
 
-class Json(JSONResponse):
-    """JSON in UTF-8 whatever the values hold: names and EXIF are other people's bytes."""
-
-    def render(self, content: Any) -> bytes:
-        """Write text that is no valid Unicode with `?` in place of what is not, NaN and infinity as null."""
-        try:
-            text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        except ValueError:
-            text = json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace")
-
-
-def success(data: Any, status: int = 200, *, headers: Mapping[str, str] | None = None, **beside: Any) -> Response:
-    """Wrap an answer; `beside` stands beside `data`."""
-    content = {"status": "success", "data": data, "error": None, **beside}
-    return Json(content, status, headers={"Cache-Control": "no-store", **(headers or {})})
-
-
-def failure(status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> Response:
-    """Wrap an error."""
-    content = {"status": "error", "data": None, "error": {"code": code, "message": message}}
-    return Json(content, status, headers={"Cache-Control": "no-store", **(headers or {})})
-
-
 async def on_api_error(_request: Request, error: Exception) -> Response:
-    """Answer with a refusal."""
+    """Return a refusal."""
     assert isinstance(error, ApiError)  # noqa: S101
-    return failure(error.status, error.code, str(error), headers=error.headers)
+    return failure(error.status, error.code, str(error), error.headers)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """Answer what the routing refuses: no such path, no such method."""
+    """Return what the routing refuses: no such path, no such method."""
     assert isinstance(error, HTTPException)  # noqa: S101
     messages = {404: "there is nothing here; /docs lists all calls", 405: f"{request.method} is not possible here"}
     message = messages.get(error.status_code, str(error.detail))
-    return failure(error.status_code, _CODES.get(error.status_code, "error"), message, headers=error.headers)
+    return failure(error.status_code, _CODES.get(error.status_code, "error"), message, error.headers)
 
 
 async def on_environment_fault(_request: Request, error: Exception) -> Response:
-    """Answer when a disk or the database is at fault; the details, which name paths, go to the log."""
+    """Return that a disk or the database is at fault; the details, which name paths, go to the log."""
     _log.warning("%s", error)
     return failure(503, "unavailable", "the disk or the database is at fault; /healthz and the log tell more")
 
 
 async def on_disconnect(_request: Request, _error: Exception) -> Response:
-    """Answer nobody: the client has gone."""
+    """Return what nobody reads: the client has gone."""
     return failure(400, "disconnected", "the connection was closed before the request was complete")
 
 
 async def on_crash(_request: Request, _error: Exception) -> Response:
-    """Answer after an error of our own; Starlette raises it further, and the outermost layer logs it."""
+    """Return an error of our own; Starlette raises it further, and the outermost layer logs it."""
     return failure(500, "internal", "an error in Darkroom itself; the log has the details")
 
 

@@ -5,16 +5,18 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from daemon.catalogue.search import Search
+from daemon.catalogue import ImageEvent
+from daemon.catalogue.history import History
+from daemon.catalogue.schema import Status
 from daemon.errors import EnvironmentFault
-from web import models
 from web.context import ApiError, Context
+from web.models import EventMessage, StatsAnswer, event_message
 
 _log = logging.getLogger(__name__)
 
@@ -22,63 +24,69 @@ _LOOK_SECONDS = 0.5
 _KEEP_ALIVE_SECONDS = 15.0
 _BATCH = 500
 _MAX_LISTENERS = 100
+# What changes with the clock alone, and is no news.
+_OF_THE_CLOCK = {"rate", "seconds_left"}
 
 
 class EventStream:
     """The stream. `stop` ends it for all listeners, who would hold up the end of the server otherwise."""
 
-    def __init__(self, context: Context, counts: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, context: Context, counts: Callable[[], StatsAnswer]) -> None:
         self._context = context
-        self._search = Search(context.catalogue)
+        self._history = History(context.catalogue)
         self._counts = counts
-        self._listeners = 0
         self._stopping = asyncio.Event()
+        self.listeners = 0
 
     def stop(self) -> None:
         """End all streams; on the event loop's thread."""
         self._stopping.set()
 
     async def stream(self, request: Request) -> Response:
-        """Tell what happens from now on, or from the event that the client saw last."""
-        if self._listeners >= _MAX_LISTENERS:
+        """Serve what happens from now on, or from the event on that the client saw last."""
+        if self.listeners >= _MAX_LISTENERS:
             raise ApiError(503, f"{_MAX_LISTENERS} clients are listening already")
         last = request.headers.get("last-event-id", "")
         known = last.isascii() and last.isdecimal() and len(last) < 19
-        after = int(last) if known else await run_in_threadpool(self._search.last_event)
+        after = int(last) if known else await run_in_threadpool(self._history.last)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         if request.method == "HEAD":
             return Response(headers=headers, media_type="text/event-stream")
         return StreamingResponse(self._messages(after), media_type="text/event-stream", headers=headers)
 
     async def _messages(self, after: int) -> AsyncIterator[str]:
-        self._listeners += 1
-        told: dict[str, Any] | None = None
+        self.listeners += 1
+        sent: StatsAnswer | None = None
         sent_at = time.monotonic()
         try:
             while not self._stopping.is_set():
-                lines, counts = await run_in_threadpool(self._look, after)
-                messages = [_message("image", models.event(self._context, line), line["number"]) for line in lines]
-                if told is None or _differ(told, counts):
-                    told = counts
+                events, counts = await run_in_threadpool(self._look, after)
+                messages = [self._image_message(event, status) for event, status in events]
+                if sent is None or _differ(sent, counts):
+                    sent = counts
                     messages.append(_message("stats", counts))
-                if lines:
-                    after = lines[-1]["number"]
+                if events:
+                    after = events[-1][0].id
                 if not messages and time.monotonic() - sent_at > _KEEP_ALIVE_SECONDS:
                     messages = [":\n\n"]
                 if messages:
                     sent_at = time.monotonic()
                     yield "".join(messages)
-                if len(lines) < _BATCH:
+                if len(events) < _BATCH:
                     await self._pause()
         except EnvironmentFault as fault:
             # The client connects again by itself.
             _log.debug("the event stream ends: %s", fault)
         finally:
-            self._listeners -= 1
+            self.listeners -= 1
 
-    def _look(self, after: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def _look(self, after: int) -> tuple[list[tuple[ImageEvent, str | None]], StatsAnswer]:
         with self._context.catalogue.session():
-            return self._search.events(after, _BATCH), self._counts()
+            return self._history.after(after, _BATCH), self._counts()
+
+    def _image_message(self, event: ImageEvent, status: str | None) -> str:
+        data = event_message(event, cast("Status | None", status), self._context.scrub)
+        return f"id: {event.id}\n{_message('image', data)}"
 
     async def _pause(self) -> None:
         try:
@@ -87,12 +95,10 @@ class EventStream:
             return
 
 
-def _differ(told: dict[str, Any], counts: dict[str, Any]) -> bool:
-    """Tell whether counts are news: the rate alone, which changes with the clock, is none."""
-    return any(told[key] != counts[key] for key in counts if key not in {"rate", "seconds_left"})
+def _differ(sent: StatsAnswer, counts: StatsAnswer) -> bool:
+    return sent.model_dump(exclude=_OF_THE_CLOCK) != counts.model_dump(exclude=_OF_THE_CLOCK)
 
 
-def _message(kind: str, data: dict[str, Any], number: int | None = None) -> str:
-    head = "" if number is None else f"id: {number}\n"
+def _message(kind: str, data: EventMessage | StatsAnswer) -> str:
     # One line of ASCII: nothing in it can end the message.
-    return f"{head}event: {kind}\ndata: {json.dumps(data)}\n\n"
+    return f"event: {kind}\ndata: {json.dumps(data.model_dump())}\n\n"

@@ -1,17 +1,14 @@
-"""Who may call: the Host, the Origin, the token; and the headers that tell a browser what it may do."""
+"""Which requests are served at all: by Host and Origin; and the headers that tell a browser what it may do."""
 
-import hashlib
-import hmac
 import ipaddress
 import logging
 import re
-from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon.files.names import display
@@ -19,8 +16,6 @@ from web.context import AccessRules, failure
 
 _log = logging.getLogger(__name__)
 
-COOKIE = "darkroom"
-SIGN_IN = "/sign-in"
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
 _READS = ("GET", "HEAD", "OPTIONS")
@@ -39,7 +34,7 @@ _HEADERS = {
 
 
 class HostMiddleware:
-    """The outermost layer: refuses foreign hosts and odd paths, and puts its headers on every answer."""
+    """The outermost layer: refuses foreign hosts and odd paths, and puts the headers on every answer."""
 
     def __init__(self, app: ASGIApp, access: AccessRules) -> None:
         self._app = app
@@ -53,7 +48,7 @@ class HostMiddleware:
 
         answered = False
 
-        async def headed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal answered
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
@@ -65,14 +60,14 @@ class HostMiddleware:
             await send(message)
 
         try:
-            await (self._refuse(scope) or self._app)(scope, receive, headed)
+            await (self._refusal(scope) or self._app)(scope, receive, send_with_headers)
         except Exception:
             # Starlette has answered 500 by now. Raised further, the server would cut the connection behind that answer.
             if not answered:
                 raise
             _log.exception("%s %s: an error in darkroom itself", scope["method"], display(scope["path"]))
 
-    def _refuse(self, scope: Scope) -> Response | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         hosts = Headers(scope=scope).getlist("host")
         name = _hostname(hosts[0]) if len(hosts) == 1 else None
         if name is None:
@@ -96,8 +91,8 @@ class HostMiddleware:
         return any(_matches(name, pattern.lower()) for pattern in self._access.allowed_hosts)
 
 
-class AccessMiddleware:
-    """The inner layer: refuses writes from other pages, and calls without the token where there is one."""
+class OriginMiddleware:
+    """Refuses writes from other pages, which a browser would send with its cookies."""
 
     def __init__(self, app: ASGIApp, access: AccessRules) -> None:
         self._app = app
@@ -105,18 +100,13 @@ class AccessMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        refusal = self._refuse(Request(scope)) if scope["type"] == "http" else None
+        refusal = self._refusal(Request(scope)) if scope["type"] == "http" else None
         await (refusal or self._app)(scope, receive, send)
 
-    def _refuse(self, request: Request) -> Response | None:
-        if request.method not in _READS and self._is_foreign(request):
-            return failure(403, "foreign_origin", "writes from other origins are refused; see cors_origins")
-        if self._access.token is None or is_public(request.url.path) or self._has_token(request, self._access.token):
+    def _refusal(self, request: Request) -> Response | None:
+        if request.method in _READS or not self._is_foreign(request):
             return None
-        if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-            return RedirectResponse(SIGN_IN, 303, headers={"Cache-Control": "no-store"})
-        headers = {"WWW-Authenticate": "Bearer"}
-        return failure(401, "unauthorized", "the token is missing or wrong: Authorization: Bearer …", headers=headers)
+        return failure(403, "foreign_origin", "writes from other origins are refused; see cors_origins")
 
     def _is_foreign(self, request: Request) -> bool:
         origin = request.headers.get("origin")
@@ -133,44 +123,22 @@ class AccessMiddleware:
         ours = request.headers["host"].lower()
         return parts.netloc.lower().removesuffix(default) != ours.removesuffix(default) or not parts.netloc
 
-    def _has_token(self, request: Request, token: str) -> bool:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return matches_token(given.strip(), token)
-        return hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), cookie_value(token).encode())
 
-
-def is_public(path: str) -> bool:
-    """Tell whether a path is served without a token: it shows nothing of the photos."""
-    return path in {"/healthz", SIGN_IN} or path.startswith("/static/")
-
-
-def matches_token(given: str, token: str) -> bool:
-    """Compare in constant time."""
-    return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
-
-
-def cookie_value(token: str) -> str:
-    """Derive what the cookie holds: the token can't be read from it, and a new token ends all sessions."""
-    return hmac.new(token.encode(), b"darkroom sign-in", hashlib.sha256).hexdigest()
-
-
-def wrap(app: ASGIApp, access: AccessRules, cors: Callable[..., Any]) -> ASGIApp:
-    """Put the layers around an app."""
-    app = AccessMiddleware(app, access)
-    if access.cors_origins:
-        app = cors(
-            app,
-            allow_origins=access.cors_origins,
-            allow_methods=["GET", "POST", "PUT", "PATCH"],
-            allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
-            expose_headers=["Location", "Link"],
-        )
-    return HostMiddleware(app, access)
+def allow_origins(app: ASGIApp, access: AccessRules) -> ASGIApp:
+    """Return an app that lets the pages of the configured origins read its answers (CORS)."""
+    if not access.cors_origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=access.cors_origins,
+        allow_methods=["GET", "POST", "PUT", "PATCH"],
+        allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
+        expose_headers=["Location", "Link"],
+    )
 
 
 def _hostname(header: str) -> str | None:
-    """Take the port off a Host header, and the brackets off an IPv6 address."""
+    """Return a Host header without the port, and without the brackets of an IPv6 address; None where it is none."""
     try:
         return urlsplit(f"//{header}").hostname
     except ValueError:

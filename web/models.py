@@ -1,254 +1,385 @@
-"""The API's answers: the field names of the contract, times in UTC, nothing of this machine's disk."""
+"""The API's answers and the body that it takes, as pydantic models: both the JSON and the OpenAPI document follow.
 
-from collections.abc import Mapping
+Times are in UTC. `scrub` takes the paths of this machine's disk out of a text. The limits of answers are documented
+and not checked: their values are our own, and one odd row must not cost a whole page.
+"""
+
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from operator import not_
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+
+from daemon.catalogue import ImageEvent, ImageRow
+from daemon.catalogue.history import sentence
+from daemon.catalogue.schema import CaptionStatus, Status, Tags
 from daemon.catalogue.stats import Stats
 from daemon.files.names import display
-from web.context import Context
 
 READY = ("done", "duplicate")
-STATUSES = ("queued", "processing", "done", "duplicate", "failed")
 MAX_CAPTION, MAX_KEYWORDS, MAX_KEYWORD = 10_000, 200, 200
 
-
-def moment(seconds: float | None) -> str | None:
-    """Write seconds since 1970 as ISO 8601 in UTC."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def summary(context: Context, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Give an image as lists show it."""
-    filed = row["place"] == "library" and row["status"] == "done"
-    return {
-        "image_id": row["id"],
-        "original_name": row["original_name"],
-        "status": row["status"],
-        "error": _scrubbed(context, row["error"]),
-        "waiting": _scrubbed(context, row["waiting"]),
-        "source": row["source"],
-        "created_at": moment(row["created_at"]),
-        "processed_at": moment(row["processed_at"]),
-        "taken_at": row["taken_at"],
-        "caption": row["caption"],
-        "caption_status": row["caption_status"],
-        "title": row["title"],
-        "keywords": row["keywords"] or [],
-        "duplicate_of": row["duplicate_of"],
-        "library_path": display(row["destination"]) if filed and row["destination"] else None,
-        "thumbnails": _thumbnails(row),
-        "metadata": _metadata(row),
-    }
+Scrub = Callable[[str], str]
+_Data = TypeVar("_Data")
+_ImageId = Annotated[int, Field(json_schema_extra={"minimum": 1})]
+_Count = Annotated[int, Field(json_schema_extra={"minimum": 0})]
+_Moment = Annotated[str, Field(description="UTC", json_schema_extra={"format": "date-time"})]
 
 
-def detail(
-    context: Context, row: Mapping[str, Any], raw: Mapping[str, Any], history: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Give all of an image."""
-    shown = summary(context, row)
-    shown["metadata"]["exif"]["raw"] = raw
-    shown["warning"] = _scrubbed(context, row["warning"])
-    shown["visible_text"] = row["visible_text"]
-    shown["history"] = [
-        {"at": moment(line["at"]), "event": line["event"], "detail": context.scrub(line["detail"])} for line in history
-    ]
-    return shown
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def stats(context: Context, now: Stats, captions: Mapping[str, int]) -> dict[str, Any]:
-    """Give the counts; the rate is in images a second."""
-    return {
-        "total": now.total,
-        **{status: now.counts[status] for status in ("queued", "processing", "done", "duplicate", "failed")},
-        "avg_processing_time_ms": now.avg_processing_time_ms,
-        "rate": round(now.rate, 3),
-        "seconds_left": now.seconds_left,
-        "captions": captions,
-        "captions_progress": context.scrub(context.captions_line()),
-        "paused": _scrubbed(context, now.paused),
-        "paused_since": moment(now.paused_since),
-        "waiting": {context.scrub(reason): n for reason, n in now.waiting.items()},
-    }
+# -- the envelope
 
 
-def event(context: Context, line: Mapping[str, Any]) -> dict[str, Any]:
-    """Give one line of the event stream."""
-    return {
-        "image_id": line["image_id"],
-        "at": moment(line["at"]),
-        "event": line["event"],
-        "detail": context.scrub(line["detail"]),
-        "status": line["status"],
-    }
+class Success(_Answer, Generic[_Data]):
+    """The answer to a call that went well."""
+
+    status: Literal["success"]
+    data: _Data
+    error: None
 
 
-def _thumbnails(row: Mapping[str, Any]) -> dict[str, str | None]:
-    base = f"/api/images/{row['id']}/thumbnails"
-    ready = row["status"] in READY
-    return {size: f"{base}/{size}" if ready else None for size in ("small", "medium")}
+class ErrorBody(_Answer):
+    """What was refused or went wrong: `code` is for programs."""
+
+    code: str
+    message: str = Field(description="for people")
 
 
-def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
-    exif = {
-        key: row[key]
-        for key in (
-            *("camera_make", "camera_model", "datetime_original", "lens_model", "iso", "focal_length"),
-            *("exposure_time", "f_number", "orientation"),
-        )
-    }
-    place = None if row["lat"] is None or row["lon"] is None else {"lat": row["lat"], "lon": row["lon"]}
-    return {
-        "width": row["width"],
-        "height": row["height"],
-        "format": row["format"],
-        "size_bytes": row["size_bytes"],
-        "exif": {**exif, "gps": place},
-    }
+class ErrorAnswer(_Answer):
+    """The answer to a call that was refused or went wrong."""
+
+    status: Literal["error"]
+    data: None
+    error: ErrorBody
 
 
-def _scrubbed(context: Context, text: str | None) -> str | None:
-    return None if text is None else context.scrub(text)
+# -- images
 
 
-Schema = dict[str, Any]
+class GpsPosition(_Answer):
+    """Decimal degrees, north and east positive."""
+
+    lat: float
+    lon: float
 
 
-def ref(name: str) -> Schema:
-    """Point at a component."""
-    return {"$ref": f"#/components/schemas/{name}"}
+class ExifFields(_Answer):
+    """What a camera wrote into a photo."""
+
+    camera_make: str | None
+    camera_model: str | None
+    datetime_original: str | None = Field(description="ISO 8601, with the offset where EXIF has one")
+    lens_model: str | None
+    iso: int | None
+    focal_length: float | None = Field(description="millimetres")
+    exposure_time: str | None = Field(examples=["1/250"])
+    f_number: float | None
+    orientation: int | None = Field(json_schema_extra={"minimum": 1, "maximum": 8})
+    gps: GpsPosition | None
+    raw: Annotated[dict[str, Any] | None, WithJsonSchema({"type": "object"})] = Field(
+        default=None,
+        exclude_if=lambda raw: raw is None,
+        description="every tag; only in the answer for one image",
+    )
 
 
-def maybe(schema: Schema) -> Schema:
-    """Allow null: the value is not known, or not there (yet)."""
-    if "$ref" in schema:
-        return {"oneOf": [schema, {"type": "null"}]}
-    return {**schema, "type": [schema["type"], "null"]}
+class ImageMetadata(_Answer):
+    """What an image's file says of itself."""
+
+    width: _Count | None = Field(description="pixels, upright")
+    height: _Count | None = Field(description="pixels, upright")
+    format: str | None = Field(examples=["JPEG"])
+    size_bytes: _Count | None
+    exif: ExifFields
 
 
-def record(properties: dict[str, Schema], optional: tuple[str, ...] = (), **more: Any) -> Schema:
-    """Describe an object with these properties and no others; all are there but the optional ones."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [name for name in properties if name not in optional],
-        "additionalProperties": False,
-        **more,
-    }
+class ThumbnailLinks(_Answer):
+    """Where the thumbnails of an image are; null while there are none."""
+
+    small: str | None
+    medium: str | None
 
 
-def envelope(data: Schema, **beside: Schema) -> Schema:
-    """Put the envelope of a success around a shape."""
-    return record({"status": {"const": "success"}, "data": data, "error": {"type": "null"}, **beside})
+class ImageSummary(_Answer):
+    """One image, as lists show it."""
+
+    image_id: _ImageId
+    original_name: str
+    status: Status
+    error: str | None = Field(description="why it failed, or why the last attempt did")
+    waiting: str | None = Field(description="why a queued image is not worked on yet")
+    source: Literal["inbox", "upload"]
+    created_at: _Moment
+    processed_at: _Moment | None
+    taken_at: str | None = Field(description="local time, from EXIF, else the name, else the file")
+    caption: str | None
+    caption_status: CaptionStatus
+    title: str | None
+    keywords: tuple[str, ...]
+    duplicate_of: _ImageId | None
+    library_path: str | None = Field(description="relative to the library")
+    thumbnails: ThumbnailLinks
+    metadata: ImageMetadata
 
 
-_TEXT: Schema = {"type": "string"}
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-_NUMBER: Schema = {"type": "number"}
-_MOMENT: Schema = {"type": "string", "format": "date-time", "description": "UTC"}
-_ID: Schema = {"type": "integer", "minimum": 1}
-_STATUS: Schema = {"type": "string", "enum": list(STATUSES)}
-_ORIENTATION: Schema = {"type": "integer", "minimum": 1, "maximum": 8}
+class HistoryLine(_Answer):
+    """One thing that happened to an image; `detail` is for people."""
 
-_EXIF: dict[str, Schema] = {
-    "camera_make": maybe(_TEXT),
-    "camera_model": maybe(_TEXT),
-    "datetime_original": maybe({**_TEXT, "description": "ISO 8601, with the offset where EXIF has one"}),
-    "lens_model": maybe(_TEXT),
-    "iso": maybe({"type": "integer"}),
-    "focal_length": maybe({**_NUMBER, "description": "millimetres"}),
-    "exposure_time": maybe({**_TEXT, "examples": ["1/250"]}),
-    "f_number": maybe(_NUMBER),
-    "orientation": maybe(_ORIENTATION),
-    "gps": maybe(ref("Place")),
-    "raw": {"type": "object", "description": "every tag; only in the answer for one image"},
-}
-_METADATA: dict[str, Schema] = {
-    "width": maybe({**_COUNT, "description": "pixels, upright"}),
-    "height": maybe({**_COUNT, "description": "pixels, upright"}),
-    "format": maybe({**_TEXT, "examples": ["JPEG"]}),
-    "size_bytes": maybe(_COUNT),
-    "exif": record(_EXIF, optional=("raw",)),
-}
-_IMAGE: dict[str, Schema] = {
-    "image_id": _ID,
-    "original_name": _TEXT,
-    "status": _STATUS,
-    "error": maybe({**_TEXT, "description": "why it failed, or why the last attempt did"}),
-    "waiting": maybe({**_TEXT, "description": "why a queued image is not worked on yet"}),
-    "source": {"type": "string", "enum": ["inbox", "upload"]},
-    "created_at": _MOMENT,
-    "processed_at": maybe(_MOMENT),
-    "taken_at": maybe({**_TEXT, "description": "local time, from EXIF, else the name, else the file"}),
-    "caption": maybe(_TEXT),
-    "caption_status": {"type": "string", "enum": ["off", "pending", "done", "blocked", "failed", "private"]},
-    "title": maybe(_TEXT),
-    "keywords": {"type": "array", "items": _TEXT},
-    "duplicate_of": maybe(_ID),
-    "library_path": maybe({**_TEXT, "description": "relative to the library"}),
-    "thumbnails": record({"small": maybe(_TEXT), "medium": maybe(_TEXT)}),
-    "metadata": record(_METADATA),
-}
-_HISTORY: Schema = {"type": "array", "items": record({"at": _MOMENT, "event": _TEXT, "detail": _TEXT})}
+    at: _Moment
+    event: str
+    detail: str
 
-SCHEMAS: dict[str, Schema] = {
-    "Error": record(
-        {
-            "status": {"const": "error"},
-            "data": {"type": "null"},
-            "error": record({"code": _TEXT, "message": {**_TEXT, "description": "for people"}}),
-        }
-    ),
-    "Place": record({"lat": _NUMBER, "lon": _NUMBER}, description="decimal degrees, north and east positive"),
-    "Receipt": record(
-        {
-            "image_id": _ID,
-            "status": _STATUS,
-            "duplicate": {"const": True, "description": "these bytes are filed, or queued, already"},
+
+class ImageDetail(ImageSummary):
+    """Everything about one image."""
+
+    warning: str | None
+    visible_text: str | None
+    history: tuple[HistoryLine, ...]
+
+
+class ImagePage(_Answer):
+    """One page of a list, newest first; `next` is the cursor of the page that follows."""
+
+    status: Literal["success"]
+    data: tuple[ImageSummary, ...]
+    error: None
+    next: str | None
+
+
+class EventMessage(_Answer):
+    """One thing that happened, in the event stream; `status` is what the image has now, null where it is gone."""
+
+    image_id: _ImageId
+    at: _Moment
+    event: str
+    detail: str
+    status: Status | None
+
+
+# -- what is done with images
+
+
+class UploadReceipt(_Answer):
+    """An image that was taken into the queue."""
+
+    image_id: _ImageId
+    status: Status
+    duplicate: bool = Field(
+        default=False,
+        exclude_if=not_,
+        description="these bytes are filed, or queued, already",
+        json_schema_extra={"const": True},
+    )
+
+
+UploadReceipts = Annotated[tuple[UploadReceipt, ...], Field(json_schema_extra={"minItems": 2})]
+"""The answer to several files in one form."""
+
+
+class CaptionReceipt(_Answer):
+    """An image for which a model is asked for a caption."""
+
+    image_id: _ImageId
+    caption_status: CaptionStatus
+
+
+def _once_each(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(words))
+
+
+class CaptionEdit(BaseModel):
+    """A person's words; what is not mentioned stays as it is."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "minProperties": 1,
+            "examples": [{"caption": "Grandma's garden in May", "keywords": ["garden", "May"]}],
         },
-        optional=("duplicate",),
-    ),
-    "Image": record(_IMAGE),
-    "ImageDetail": record({**_IMAGE, "warning": maybe(_TEXT), "visible_text": maybe(_TEXT), "history": _HISTORY}),
-    "Words": record(
-        {
-            "caption": {"type": ["string", "null"], "maxLength": MAX_CAPTION},
-            "keywords": {
-                "type": "array",
-                "maxItems": MAX_KEYWORDS,
-                "items": {"type": "string", "minLength": 1, "maxLength": MAX_KEYWORD},
-            },
-        },
-        optional=("caption", "keywords"),
-        minProperties=1,
-        examples=[{"caption": "Grandma's garden in May", "keywords": ["garden", "May"]}],
-    ),
-    "Stats": record(
-        {
-            "total": _COUNT,
-            **dict.fromkeys(STATUSES, _COUNT),
-            "avg_processing_time_ms": maybe(_NUMBER),
-            "rate": {**_NUMBER, "description": "images a second, over the last minutes"},
-            "seconds_left": maybe({**_NUMBER, "description": "for the queue, at that rate"}),
-            "captions": {"type": "object", "additionalProperties": _COUNT, "description": "filed images by status"},
-            "captions_progress": {
-                **_TEXT,
-                "examples": ["captioned 180 of 200 today, 312 waiting, done in about 2 days"],
-            },
-            "paused": maybe({**_TEXT, "description": "why the queue is paused"}),
-            "paused_since": maybe(_MOMENT),
-            "waiting": {"type": "object", "additionalProperties": _COUNT, "description": "reasons and how many wait"},
-        }
-    ),
-    "Health": record(
-        {
-            "healthy": {"type": "boolean"},
-            "parts": {
-                "type": "object",
-                "additionalProperties": record({"ok": {"type": "boolean"}, "detail": _TEXT}),
-            },
-        }
-    ),
-}
+    )
+
+    caption: Annotated[str, Field(max_length=MAX_CAPTION)] | None = Field(
+        default=None, description=f"null or a text of at most {MAX_CAPTION} characters"
+    )
+    keywords: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=MAX_KEYWORD)], ...], AfterValidator(_once_each)
+    ] = Field(
+        default=(),
+        max_length=MAX_KEYWORDS,
+        strict=False,  # JSON has lists and no tuples
+        description=f"a list of at most {MAX_KEYWORDS} texts of 1 to {MAX_KEYWORD} characters",
+    )
+
+    @model_validator(mode="after")
+    def _mentions_something(self) -> "CaptionEdit":
+        if not self.model_fields_set:
+            raise ValueError("nothing is mentioned")
+        return self
+
+
+def caption_edit(body: object) -> CaptionEdit:
+    """Return what a JSON body asks for. Raises ValueError saying, for people, what is wrong."""
+    try:
+        return CaptionEdit.model_validate(body)
+    except ValidationError as error:
+        fields = CaptionEdit.model_fields
+        wrong = [str(fault["loc"][0]) if fault["loc"] else "" for fault in error.errors(include_url=False)]
+        if set(wrong) <= set(fields):
+            raise ValueError(f"{wrong[0]} is {fields[wrong[0]].description}") from None
+        raise ValueError("the body names `caption`, `keywords` or both, and nothing else") from None
+
+
+# -- the whole
+
+
+class StatsAnswer(_Answer):
+    """The counts, how fast it goes, and what is paused."""
+
+    total: _Count
+    queued: _Count
+    processing: _Count
+    done: _Count
+    duplicate: _Count
+    failed: _Count
+    avg_processing_time_ms: float | None
+    rate: float = Field(description="images a second, over the last minutes")
+    seconds_left: float | None = Field(description="for the queue, at that rate")
+    captions: dict[str, _Count] = Field(description="filed images by status")
+    captions_progress: str = Field(examples=["captioned 180 of 200 today, 312 waiting, done in about 2 days"])
+    paused: str | None = Field(description="why the queue is paused")
+    paused_since: _Moment | None
+    waiting: dict[str, _Count] = Field(description="reasons and how many wait")
+
+
+class PartAnswer(_Answer):
+    """Whether one part of the program is well; `detail` is for people."""
+
+    ok: bool
+    detail: str
+
+
+class HealthAnswer(_Answer):
+    """Whether every part of the program is well."""
+
+    healthy: bool
+    parts: dict[str, PartAnswer]
+
+
+class UnhealthyAnswer(_Answer):
+    """The answer of the health check where a part is not well."""
+
+    status: Literal["error"]
+    data: HealthAnswer
+    error: ErrorBody
+
+
+# -- made of what the catalogue has
+
+
+def moment(seconds: float) -> str:
+    """Return seconds since 1970 as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def image_summary(row: ImageRow, scrub: Scrub) -> ImageSummary:
+    """Return an image as lists show it."""
+    return ImageSummary(**_fields(row, scrub, None))
+
+
+def image_detail(row: ImageRow, raw: Tags, history: list[ImageEvent], scrub: Scrub) -> ImageDetail:
+    """Return everything about an image."""
+    return ImageDetail(
+        **_fields(row, scrub, dict(raw)),
+        warning=_scrubbed(row.warning, scrub),
+        visible_text=row.visible_text,
+        history=tuple(
+            HistoryLine(at=moment(event.at), event=event.kind.value, detail=scrub(sentence(event))) for event in history
+        ),
+    )
+
+
+def event_message(event: ImageEvent, status: Status | None, scrub: Scrub) -> EventMessage:
+    """Return an event as the stream sends it."""
+    return EventMessage(
+        image_id=event.image_id,
+        at=moment(event.at),
+        event=event.kind.value,
+        detail=scrub(sentence(event)),
+        status=status,
+    )
+
+
+def stats_answer(stats: Stats, captions: Mapping[str, int], captions_progress: str, scrub: Scrub) -> StatsAnswer:
+    """Return the counts; `captions` are those of the filed images, by status."""
+    return StatsAnswer(
+        total=stats.total,
+        **stats.counts,
+        avg_processing_time_ms=stats.avg_processing_time_ms,
+        rate=round(stats.rate, 3),
+        seconds_left=stats.seconds_left,
+        captions=dict(captions),
+        captions_progress=scrub(captions_progress),
+        paused=_scrubbed(stats.paused, scrub),
+        paused_since=None if stats.paused_since is None else moment(stats.paused_since),
+        waiting={scrub(reason): n for reason, n in stats.waiting.items()},
+    )
+
+
+def _fields(row: ImageRow, scrub: Scrub, raw: dict[str, object] | None) -> dict[str, Any]:
+    filed = row.place == "library" and row.status == "done"
+    links = f"/api/images/{row.id}/thumbnails" if row.status in READY else None
+    return {
+        "image_id": row.id,
+        "original_name": row.original_name,
+        "status": row.status,
+        "error": _scrubbed(row.error, scrub),
+        "waiting": _scrubbed(row.waiting_text, scrub),
+        "source": row.source,
+        "created_at": moment(row.created_at),
+        "processed_at": None if row.processed_at is None else moment(row.processed_at),
+        "taken_at": row.taken_at,
+        "caption": row.caption,
+        "caption_status": row.caption_status,
+        "title": row.title,
+        "keywords": row.keywords or (),
+        "duplicate_of": row.duplicate_of,
+        "library_path": display(row.destination) if filed and row.destination else None,
+        "thumbnails": ThumbnailLinks(
+            small=links and f"{links}/small",
+            medium=links and f"{links}/medium",
+        ),
+        "metadata": _metadata(row, raw),
+    }
+
+
+def _metadata(row: ImageRow, raw: dict[str, object] | None) -> ImageMetadata:
+    return ImageMetadata(
+        width=row.width,
+        height=row.height,
+        format=row.format,
+        size_bytes=row.size_bytes,
+        exif=ExifFields(
+            camera_make=row.camera_make,
+            camera_model=row.camera_model,
+            datetime_original=row.datetime_original,
+            lens_model=row.lens_model,
+            iso=row.iso,
+            focal_length=row.focal_length,
+            exposure_time=row.exposure_time,
+            f_number=row.f_number,
+            orientation=row.orientation,
+            gps=None if row.lat is None or row.lon is None else GpsPosition(lat=row.lat, lon=row.lon),
+            raw=raw,
+        ),
+    )
+
+
+def _scrubbed(text: str | None, scrub: Scrub) -> str | None:
+    return None if text is None else scrub(text)

@@ -66,7 +66,7 @@ class Multipart:
             raise ApiError(400, f"malformed multipart body: {error}") from error
 
     def feed(self, chunk: bytes) -> list[Begin | Data | End]:
-        """Take the next chunk and return what it brought."""
+        """Return what the next chunk brings."""
         if self.complete:
             return []  # an epilogue, which RFC 2046 has readers ignore
         try:
@@ -111,7 +111,7 @@ class Multipart:
 
 
 def _text(value: bytes) -> str:
-    """Decode a form's name: UTF-8 as browsers send it, else what no byte is refused by."""
+    """Return a form's name: UTF-8 as browsers send it, else in the encoding that takes any byte."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:

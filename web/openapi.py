@@ -1,16 +1,38 @@
-"""The OpenAPI 3.1 document; a test holds it to the routes, and another the answers to it."""
+"""The OpenAPI 3.1 document: the operations stand here, what they answer in models.py.
+
+A test holds the document to the routes, and another the answers to it.
+"""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
+from daemon.catalogue.schema import STATUSES
 from daemon.filing.thumbnail_store import SIZES
 from web.api import MAX_PAGE, MAX_QUERY, PAGE
 from web.context import Json
-from web.models import SCHEMAS, STATUSES, Schema, envelope, record, ref
+from web.models import (
+    CaptionEdit,
+    CaptionReceipt,
+    ErrorAnswer,
+    HealthAnswer,
+    ImageDetail,
+    ImagePage,
+    StatsAnswer,
+    Success,
+    UnhealthyAnswer,
+    UploadReceipt,
+    UploadReceipts,
+)
+
+Schema = dict[str, Any]
+"""A part of the document, which is JSON."""
 
 _ANYWHERE = {
     400: "malformed: the message says what",
@@ -22,6 +44,36 @@ _UPLOAD_EXAMPLE = {"status": "success", "data": {"image_id": 42, "status": "queu
 _ON_WRITES = {403: "the Origin is another page's", 413: "the body is too large"}
 
 
+class _PlainSchemas(GenerateJsonSchema):
+    """Leaves out what a reader has no use for: titles that repeat the names, and defaults of what may be absent."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        return False
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        made = super().model_schema(schema)
+        made.pop("title", None)
+        return made
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+
+def inline(model: type[BaseModel], mode: Literal["serialization", "validation"] = "serialization") -> Schema:
+    """Return a model's schema; those that it refers to are in `$defs`, from where `build` takes them."""
+    return model.model_json_schema(
+        mode=mode, ref_template="#/components/schemas/{model}", schema_generator=_PlainSchemas
+    )
+
+
+def ref(model: type[BaseModel], mode: Literal["serialization", "validation"] = "serialization") -> Schema:
+    """Return a reference to a model's schema, with the schema in `$defs`."""
+    schema = inline(model, mode)
+    others = schema.pop("$defs", {})
+    name = model.__name__
+    return {"$ref": f"#/components/schemas/{name}", "$defs": {**others, name: schema}}
+
+
 def call(
     summary: str,
     answers: dict[int, Any],
@@ -31,16 +83,16 @@ def call(
     body: Schema | None = None,
     security: bool = True,
 ) -> Schema:
-    """Describe one operation: what it answers, and how it may refuse.
+    """Return one operation: what it answers, and how it may refuse.
 
     One without `security` is open to all, and has to cope with a missing body, too.
     """
-    error = {"application/json": {"schema": ref("Error")}}
+    error = {"application/json": {"schema": ref(ErrorAnswer)}}
     writes = _ON_WRITES if 202 in answers or body else {}
     refused = {code: content(text, error) for code, text in {**_ANYWHERE, **writes, **(refusals or {})}.items()}
     operation: Schema = {
         "summary": summary,
-        "responses": {str(code): told for code, told in sorted({**refused, **answers}.items())},
+        "responses": {str(code): response for code, response in sorted({**refused, **answers}.items())},
     }
     if parameters:
         operation["parameters"] = parameters
@@ -52,26 +104,23 @@ def call(
 
 
 def parameter(where: str, name: str, schema: Schema, description: str) -> Schema:
-    """Describe one parameter; those of the path are required."""
+    """Return one parameter; those of the path are required."""
     return {"in": where, "name": name, "required": where == "path", "schema": schema, "description": description}
 
 
 def content(description: str, types: Schema) -> Schema:
-    """Describe an answer by its content types."""
+    """Return an answer by its content types."""
     return {"description": description, "content": types}
 
 
-def answer(data: Schema, status: int = 200) -> dict[int, Any]:
-    """Describe a JSON answer in its envelope."""
-    return {status: content("done", {"application/json": {"schema": envelope(data)}})}
+def answer(model: type[BaseModel], status: int = 200) -> dict[int, Any]:
+    """Return a JSON answer by its status."""
+    return {status: content("done", {"application/json": {"schema": inline(model)}})}
 
 
-def uploaded(*, several: bool = False) -> dict[int, Any]:
-    """Describe what an upload answers; of `several` files it is a list."""
-    receipts: Schema = ref("Receipt")
-    if several:
-        receipts = {"oneOf": [ref("Receipt"), {"type": "array", "minItems": 2, "items": ref("Receipt")}]}
-    types = {"application/json": {"schema": envelope(receipts), "example": _UPLOAD_EXAMPLE}}
+def uploaded(model: type[BaseModel]) -> dict[int, Any]:
+    """Return what an upload answers."""
+    types = {"application/json": {"schema": inline(model), "example": _UPLOAD_EXAMPLE}}
     where = {"Location": {"schema": {"type": "string"}, "description": "the image, where it is one"}}
     return {
         200: {**content("all bytes are in the library already", types), "headers": where},
@@ -80,7 +129,7 @@ def uploaded(*, several: bool = False) -> dict[int, Any]:
 
 
 def form() -> Schema:
-    """Describe the body of an upload: a form, or raw."""
+    """Return the body of an upload: a form, or raw."""
     parts = {
         "type": "object",
         "properties": {"file": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}},
@@ -90,7 +139,7 @@ def form() -> Schema:
 
 
 def raw() -> Schema:
-    """Describe the body of an upload that is the file itself."""
+    """Return the body of an upload that is the file itself."""
     return {
         "image/*": {"schema": {"type": "string", "format": "binary"}},
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
@@ -119,8 +168,10 @@ class Document:
 
 
 @cache
-def build() -> dict[str, Any]:
-    """Put the document together."""
+def build() -> Schema:
+    """Return the document."""
+    paths, schemas = _paths(), dict[str, Schema]()
+    _collect(paths, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -130,14 +181,22 @@ def build() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "security": [{}, {"token": []}],
-        "paths": _paths(),
+        "paths": paths,
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": dict(sorted(schemas.items())),
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "DARKROOM_TOKEN, where one is set"}
             },
         },
     }
+
+
+def _collect(node: Any, schemas: dict[str, Schema]) -> None:
+    """Move what stands in `$defs` anywhere below a node into one place."""
+    if isinstance(node, dict):
+        schemas.update(node.pop("$defs", {}))
+        for value in node.values():
+            _collect(value, schemas)
 
 
 def _version() -> str:
@@ -147,27 +206,31 @@ def _version() -> str:
         return "0"
 
 
-def _paths() -> dict[str, Any]:
+def _paths() -> Schema:
     number = parameter("path", "image_id", {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}, "an image's id")
     name = parameter("query", "name", _NAME, "the file's name, for a raw body")
     return {
         "/api/images": {
             "get": call("List images, newest first", _page(), {}, _filters()),
-            "post": call("Upload", uploaded(several=True), _REFUSED_UPLOADS, [name], body=form()),
-            "put": call("Upload with `curl -T`", uploaded(), _REFUSED_UPLOADS, [name], body=raw()),
+            "post": call(
+                "Upload", uploaded(Success[UploadReceipt | UploadReceipts]), _REFUSED_UPLOADS, [name], body=form()
+            ),
+            "put": call(
+                "Upload with `curl -T`", uploaded(Success[UploadReceipt]), _REFUSED_UPLOADS, [name], body=raw()
+            ),
         },
         "/api/images/{image_id}": {
-            "get": call("Everything about an image", answer(ref("ImageDetail")), _NOT_FOUND, [number]),
+            "get": call("Everything about an image", answer(Success[ImageDetail]), _NOT_FOUND, [number]),
             "patch": call(
                 "Write caption and keywords: kept for good, no model overwrites them",
-                answer(ref("ImageDetail")),
+                answer(Success[ImageDetail]),
                 _NOT_FOUND | {409: "not possible for this image"},
                 [number],
-                body={"application/json": {"schema": ref("Words")}},
+                body={"application/json": {"schema": ref(CaptionEdit, "validation")}},
             ),
             "put": call(
                 "Upload with `curl -T FILE …/api/images/`, which puts the file's name here",
-                uploaded(),
+                uploaded(Success[UploadReceipt]),
                 _REFUSED_UPLOADS | {404: "the name has a slash", 405: "the name is missing"},
                 [parameter("path", "image_id", {"type": "string", "minLength": 1}, "the file's name")],
                 body=raw(),
@@ -199,7 +262,7 @@ def _paths() -> dict[str, Any]:
         "/api/images/{image_id}/retry": {
             "post": call(
                 "Queue a failed image again",
-                answer(ref("Receipt"), 202),
+                answer(Success[UploadReceipt], 202),
                 _NOT_FOUND | {409: "it has not failed, or its file is gone"},
                 [number],
             )
@@ -207,12 +270,12 @@ def _paths() -> dict[str, Any]:
         "/api/images/{image_id}/caption": {
             "post": call(
                 "Ask a model for a caption again",
-                answer(record({"image_id": {"type": "integer"}, "caption_status": {"type": "string"}}), 202),
+                answer(Success[CaptionReceipt], 202),
                 _NOT_FOUND | {409: "captions are off, or its words are a person's"},
                 [number],
             )
         },
-        "/api/stats": {"get": call("Counts, rate, time left", answer(ref("Stats")))},
+        "/api/stats": {"get": call("Counts, rate, time left", answer(Success[StatsAnswer]))},
         "/api/events": {
             "get": call(
                 "Server-sent events: `image` (one line of an image's history) and `stats` (as /api/stats)",
@@ -231,23 +294,8 @@ def _paths() -> dict[str, Any]:
         "/healthz": {
             "get": call(
                 "Is every part well?",
-                answer(ref("Health"))
-                | {
-                    503: content(
-                        "a part is not well",
-                        {
-                            "application/json": {
-                                "schema": record(
-                                    {
-                                        "status": {"const": "error"},
-                                        "data": ref("Health"),
-                                        "error": SCHEMAS["Error"]["properties"]["error"],
-                                    }
-                                )
-                            }
-                        },
-                    )
-                },
+                answer(Success[HealthAnswer])
+                | {503: content("a part is not well", {"application/json": {"schema": inline(UnhealthyAnswer)}})},
                 security=False,
             )
         },
@@ -285,14 +333,9 @@ def _paths() -> dict[str, Any]:
 
 
 def _page() -> dict[int, Any]:
-    schema = envelope({"type": "array", "items": ref("Image")}, next={"type": ["string", "null"]})
     link = {"Link": {"schema": {"type": "string"}, "description": 'the next page, rel="next"'}}
-    return {
-        200: {
-            **content("a page; `next` is the cursor of the next", {"application/json": {"schema": schema}}),
-            "headers": link,
-        }
-    }
+    schema = {"application/json": {"schema": inline(ImagePage)}}
+    return {200: {**content("a page; `next` is the cursor of the next", schema), "headers": link}}
 
 
 def _filters() -> list[Schema]:
@@ -305,8 +348,6 @@ def _filters() -> list[Schema]:
         parameter("query", "from", day, "taken on this day or later; local time"),
         parameter("query", "to", day, "taken on this day or earlier; local time"),
         parameter("query", "has_gps", {"type": "boolean"}, "with a place, or without"),
-        parameter(
-            "query", "limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE}, "images a page"
-        ),
+        parameter("query", "limit", _LIMIT, "images a page"),
         parameter("query", "cursor", {"type": "string", "pattern": "^[0-9]{1,18}$"}, "`next` of the page before"),
     ]

@@ -3,13 +3,12 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from web.authentication import form_has_token, set_cookie
 from web.context import AccessRules, ApiError
-from web.middleware import COOKIE, cookie_value, matches_token
 
 _STATIC = Path(__file__).parent / "static"
 # Not the mimetypes module: what that says of .js depends on the machine's tables.
@@ -21,8 +20,6 @@ _TYPES = {
     ".png": "image/png",
     ".webmanifest": "application/manifest+json",
 }
-_MAX_FORM = 16 * 1024
-_MONTH_SECONDS = 30 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -51,34 +48,21 @@ class Pages:
         return RedirectResponse("/docs", 303)
 
     async def docs(self, request: Request) -> Response:
-        """Show the documentation, to read and to try."""
+        """Serve the documentation, to read and to try."""
         return self._page(request, "docs.html")
 
     async def sign_in_page(self, request: Request) -> Response:
-        """Ask for the token."""
+        """Serve the page that asks for the token."""
         return RedirectResponse("/", 303) if self._token is None else self._page(request, "sign-in.html")
 
     async def sign_in(self, request: Request) -> Response:
         """Set the cookie of a browser that knows the token."""
         if self._token is None:
             return RedirectResponse("/", 303)
-        form = b""
-        async for chunk in request.stream():
-            form += chunk
-            if len(form) > _MAX_FORM:
-                raise ApiError(413, "the form is too large")
-        given = parse_qs(form.decode("utf-8", "replace")).get("token", [""])[0]
-        if not matches_token(given.strip(), self._token):
+        if not await form_has_token(request, self._token):
             return Response(self._assets["sign-in-again.html"].content, 401, media_type="text/html")
         answer = RedirectResponse("/", 303)
-        answer.set_cookie(
-            COOKIE,
-            cookie_value(self._token),
-            max_age=_MONTH_SECONDS,
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
+        set_cookie(answer, self._token, secure=request.url.scheme == "https")
         return answer
 
     def _page(self, request: Request, name: str) -> Response:

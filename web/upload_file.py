@@ -1,11 +1,10 @@
 """One upload on its way into the inbox: a hidden temporary there, then a visible name and a row.
 
-The bytes are judged, hashed and counted as they arrive. The temporary is made only once the first bytes are
-those of an image, and whatever goes wrong before the acknowledgement removes it. These are blocking calls: they
-belong into a thread.
+The bytes are looked at, hashed and counted as they arrive. The temporary is made only once the first bytes are
+those of an image, and whatever goes wrong before the acknowledgement removes it. All calls block: they belong into a
+thread.
 """
 
-import errno
 import hashlib
 import os
 import random
@@ -14,30 +13,19 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from daemon.catalogue.queue import Upload, Uploads
+from daemon.catalogue.queue import Upload
 from daemon.decoding import formats
-from daemon.errors import EnvironmentFault, NameRefused
+from daemon.errors import DiskFull, NameRefused
 from daemon.files import atomic, names
 from daemon.files.walk import is_junk
 from daemon.filing.recovery import UPLOAD_PREFIX
 from web.context import ApiError, Context
+from web.models import UploadReceipt
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_SQLITE_FULL = "database or disk is full"
 _MAX_NAME = 1000
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What became of an upload."""
-
-    image_id: int
-    status: str
-    duplicate: bool
 
 
 class UploadedFile:
@@ -58,22 +46,22 @@ class UploadedFile:
         self.size = 0
 
     def write(self, block: bytes) -> None:
-        """Take the next bytes. Raises ApiError: 415, 507, 503."""
+        """Write the next bytes. Raises ApiError: 415, 507, 503."""
         self.size += len(block)
         if self._format is None:
             self._head += block
             if len(self._head) < formats.HEAD_BYTES:
                 return
-            self._judge()
+            self._open()
         else:
-            self._store(block)
+            self._append(block)
 
     def close(self) -> None:
         """Make the bytes durable. Raises ApiError: 400 for an empty file, 415, 507, 503."""
         if self.size == 0:
             raise ApiError(400, f"{self.shown} is empty", "empty")
         if self._format is None:
-            self._judge()
+            self._open()
         assert self._file is not None  # noqa: S101
         try:
             self._file.flush()
@@ -83,27 +71,24 @@ class UploadedFile:
         except OSError as error:
             raise self._refusal(error) from error
 
-    def known(self) -> Receipt | None:
-        """Find that the bytes are filed or queued already."""
+    def known(self) -> UploadReceipt | None:
+        """Return the image that has these bytes already, filed or queued; None where none has."""
         sha256 = self._digest.hexdigest()
         return self._filed(sha256) or self._queued(sha256)
 
-    def submit(self) -> Receipt:
+    def submit(self) -> UploadReceipt:
         """Queue the file; what this returns may be acknowledged. Raises ApiError: 507, 503."""
         assert self._stat is not None  # noqa: S101
         upload = Upload(names.display(self.name), self.size, self._stat.st_mtime_ns, self._digest.hexdigest())
-        uploads = Uploads(self._context.catalogue, self._context.queue)
         try:
-            image_id = uploads.submit(upload, self._names(), self._publish, time.time())
+            image_id = self._context.queue.upload(upload, self._names(), self._publish, time.time())
             atomic.fsync_folder(self._context.inbox)
         except OSError as error:
             raise self._refusal(error) from error
-        except EnvironmentFault as fault:
-            if _SQLITE_FULL in str(fault):
-                raise no_room() from fault
-            raise
+        except DiskFull as error:
+            raise no_room() from error
         self._visible = None
-        return Receipt(image_id, "queued", duplicate=False)
+        return UploadReceipt(image_id=image_id, status="queued")
 
     def discard(self) -> None:
         """Remove what was not acknowledged."""
@@ -119,10 +104,10 @@ class UploadedFile:
 
     @property
     def shown(self) -> str:
-        """Give the name as a message shows it."""
+        """The name as a message shows it."""
         return names.display(self.name)
 
-    def _judge(self) -> None:
+    def _open(self) -> None:
         self._format = formats.sniff(self._head)
         if self._format is None:
             raise ApiError(415, f"{self.shown} is not an image that Darkroom can read, by its first bytes")
@@ -130,10 +115,10 @@ class UploadedFile:
             self._file = self._temporary.open("xb")
         except OSError as error:
             raise self._refusal(error) from error
-        self._store(self._head)
+        self._append(self._head)
         self._head = b""
 
-    def _store(self, block: bytes) -> None:
+    def _append(self, block: bytes) -> None:
         assert self._file is not None  # noqa: S101
         self._digest.update(block)
         try:
@@ -144,19 +129,19 @@ class UploadedFile:
         except OSError as error:
             raise self._refusal(error) from error
 
-    def _filed(self, sha256: str) -> Receipt | None:
+    def _filed(self, sha256: str) -> UploadReceipt | None:
         found = self._context.queue.filed(sha256)
         if found is None or atomic.size_of(self._context.roots["library"] / found[1]) != self.size:
             return None
-        return Receipt(found[0], "done", duplicate=True)
+        return UploadReceipt(image_id=found[0], status="done", duplicate=True)
 
-    def _queued(self, sha256: str) -> Receipt | None:
-        """Find the same upload still waiting: a phone that got no answer sends it again."""
-        for image_id, path in Uploads(self._context.catalogue, self._context.queue).waiting(sha256):
+    def _queued(self, sha256: str) -> UploadReceipt | None:
+        """Return the same upload where it still waits: a phone that got no answer sends it again."""
+        for image_id, path in self._context.queue.waiting_uploads(sha256):
             # The file may have been changed in the inbox since: only its bytes count.
             with suppress(OSError):
                 if atomic.sha256(self._context.inbox / path) == sha256:
-                    return Receipt(image_id, "queued", duplicate=True)
+                    return UploadReceipt(image_id=image_id, status="queued", duplicate=True)
         return None
 
     def _names(self) -> Iterator[str]:
@@ -186,11 +171,11 @@ class UploadedFile:
         self._visible = visible
 
     def _refusal(self, error: OSError) -> ApiError:
-        if error.errno in _NO_ROOM:
+        if error.errno in atomic.NO_ROOM:
             return no_room()
         return ApiError(503, f"the inbox can't be written: {os.strerror(error.errno or 0)}")
 
 
 def no_room() -> ApiError:
-    """Say that the disk is full."""
+    """Return the refusal for a disk that is full."""
     return ApiError(507, "there is no room for this file on the disk of the inbox (min_free_mb counts, too)")

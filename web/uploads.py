@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -12,16 +11,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from web.context import ApiError, Context, success
+from web.models import UploadReceipt
 from web.multipart import Begin, Data, Multipart
-from web.upload_file import Receipt, UploadedFile
+from web.upload_file import UploadedFile
 
 _log = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
 _BLOCK = 1 << 20
 # What a form adds to its files: boundaries and the headers of the parts.
 _FRAMING = 1 << 20
-_PATIENCE_SECONDS = 60.0
+_SILENCE_SECONDS = 60.0
 _STOP_SECONDS = 1.5
 # A refused body is read on for a while: a connection closed in the middle of it may lose the answer.
 _DRAIN_BYTES, _DRAIN_SECONDS = 32 << 20, 5.0
@@ -50,11 +49,11 @@ class UploadHandler:
             scope.cancel()
 
     async def post(self, request: Request) -> Response:
-        """Take a form with `file` parts, or a raw body with its name in `?name=`."""
+        """Queue the `file` parts of a form, or a raw body with its name in `?name=`."""
         return await self._receive(request, request.query_params.get("name", ""))
 
     async def put(self, request: Request) -> Response:
-        """Take a raw body under the name in the path, as `curl -T` sends it."""
+        """Queue a raw body under the name in the path, as `curl -T` sends it."""
         return await self._receive(request, str(request.path_params["image_id"]))
 
     async def _receive(self, request: Request, name: str) -> Response:
@@ -67,7 +66,7 @@ class UploadHandler:
                     await self._form(request, chunks, uploads)
                 else:
                     await self._raw(chunks, name, uploads)
-            receipts = [await self._settle(upload) for upload in uploads]
+            receipts = [await self._queue(upload) for upload in uploads]
         except ApiError as error:
             if error.status in {408, 503} or not await _drain(request, chunks):
                 # What is left of the body is not the next request.
@@ -75,7 +74,7 @@ class UploadHandler:
             raise
         finally:
             for upload in uploads:
-                await self._in_thread(self._writing, upload.discard)
+                await to_thread.run_sync(upload.discard, limiter=self._writing)
         for upload, receipt in zip(uploads, receipts, strict=True):
             _log.debug("image %d: uploaded %s", receipt.image_id, upload.shown)
         return _answer(receipts)
@@ -101,13 +100,13 @@ class UploadHandler:
     async def _form(self, request: Request, chunks: AsyncIterator[bytes], uploads: list[UploadedFile]) -> None:
         parser = Multipart(request.headers["content-type"])
         left = self._limit
-        current: _Inflow | None = None
-        async for chunk in _patiently(chunks):
+        current: _BlockWriter | None = None
+        async for chunk in _until_silent(chunks):
             for event in parser.feed(chunk):
                 if isinstance(event, Begin):
                     current = None
                     if event.field == "file":
-                        current = self._inflow(event.filename or "", uploads)
+                        current = self._writer(event.filename or "", uploads)
                 elif isinstance(event, Data):
                     left -= len(event.block)
                     if left < 0:
@@ -124,82 +123,72 @@ class UploadHandler:
 
     async def _raw(self, chunks: AsyncIterator[bytes], name: str, uploads: list[UploadedFile]) -> None:
         left = self._limit
-        inflow = self._inflow(name, uploads)
-        async for chunk in _patiently(chunks):
+        writer = self._writer(name, uploads)
+        async for chunk in _until_silent(chunks):
             left -= len(chunk)
             if left < 0:
                 raise self._too_large()
-            await inflow.write(chunk)
-        await inflow.close()
+            await writer.write(chunk)
+        await writer.close()
 
-    async def _settle(self, upload: UploadedFile) -> Receipt:
+    async def _queue(self, upload: UploadedFile) -> UploadReceipt:
         # Looking for the same bytes may read a large file: that must not hold up the commits of others.
-        known = await self._in_thread(self._writing, upload.known)
-        return known if known is not None else await self._in_thread(self._committing, upload.submit)
+        known = await to_thread.run_sync(upload.known, limiter=self._writing)
+        return known if known is not None else await to_thread.run_sync(upload.submit, limiter=self._committing)
 
-    def _inflow(self, name: str, uploads: list[UploadedFile]) -> "_Inflow":
+    def _writer(self, name: str, uploads: list[UploadedFile]) -> "_BlockWriter":
         upload = UploadedFile(self._context, name)
         uploads.append(upload)
-        return _Inflow(upload, self)
-
-    async def in_writer(self, call: Callable[[], _T]) -> _T:
-        """Run a blocking call in one of the threads that write."""
-        return await self._in_thread(self._writing, call)
-
-    async def _in_thread(self, limiter: CapacityLimiter, call: Callable[[], _T]) -> _T:
-        return await to_thread.run_sync(call, limiter=limiter)
+        return _BlockWriter(upload, self._writing)
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"larger than {self._limit // 1_000_000} MB, the limit of an upload (upload_mb, file_mb)")
 
 
-class _Inflow:
+class _BlockWriter:
     """Gathers a file's chunks into blocks that are worth a thread."""
 
-    def __init__(self, upload: UploadedFile, receiver: UploadHandler) -> None:
-        self._landing = upload
-        self._receiver = receiver
-        self._blocks: list[bytes] = []
+    def __init__(self, upload: UploadedFile, limiter: CapacityLimiter) -> None:
+        self._upload = upload
+        self._limiter = limiter
+        self._chunks: list[bytes] = []
         self._size = 0
 
     async def write(self, chunk: bytes) -> None:
-        self._blocks.append(chunk)
+        self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size >= _BLOCK:
-            block = self._take()
-            await self._receiver.in_writer(lambda: self._landing.write(block))
+            await to_thread.run_sync(self._upload.write, self._take(), limiter=self._limiter)
 
     async def close(self) -> None:
-        block = self._take()
+        await to_thread.run_sync(self._finish, self._take(), limiter=self._limiter)
 
-        def finish() -> None:
-            self._landing.write(block)
-            self._landing.close()
-
-        await self._receiver.in_writer(finish)
+    def _finish(self, block: bytes) -> None:
+        self._upload.write(block)
+        self._upload.close()
 
     def _take(self) -> bytes:
-        block = b"".join(self._blocks)
-        self._blocks, self._size = [], 0
+        block = b"".join(self._chunks)
+        self._chunks, self._size = [], 0
         return block
 
 
-async def _patiently(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield a body's chunks; give up on a client that sends nothing for a minute."""
+async def _until_silent(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a body's chunks. Raises ApiError 408 for a client that sends nothing for a minute."""
     while True:
         try:
-            with anyio.fail_after(_PATIENCE_SECONDS):
+            with anyio.fail_after(_SILENCE_SECONDS):
                 chunk = await anext(chunks)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise ApiError(408, f"nothing came for {_PATIENCE_SECONDS:.0f} seconds") from None
+            raise ApiError(408, f"nothing came for {_SILENCE_SECONDS:.0f} seconds") from None
         if chunk:
             yield chunk
 
 
 async def _drain(request: Request, chunks: AsyncIterator[bytes]) -> bool:
-    """Read on what a refused client is still sending, within bounds; False where that is not all of it."""
+    """Read on what a refused client is still sending, within bounds; return whether that was all of it."""
     if request.headers.get("expect", "").lower() == "100-continue":
         return False  # it asks first, and has sent nothing yet
     left = _DRAIN_BYTES
@@ -215,17 +204,8 @@ async def _drain(request: Request, chunks: AsyncIterator[bytes]) -> bool:
     return False
 
 
-def _answer(receipts: list[Receipt]) -> Response:
-    data = [
-        {
-            "image_id": receipt.image_id,
-            "status": receipt.status,
-            **({"duplicate": True} if receipt.duplicate else {}),
-        }
-        for receipt in receipts
-    ]
-    filed = all(receipt.status == "done" for receipt in receipts)
-    status = 200 if filed else 202
+def _answer(receipts: list[UploadReceipt]) -> Response:
+    status = 200 if all(receipt.status == "done" for receipt in receipts) else 202
     if len(receipts) > 1:
-        return success(data, status)
-    return success(data[0], status, headers={"Location": f"/api/images/{receipts[0].image_id}"})
+        return success(receipts, status)
+    return success(receipts[0], status, {"Location": f"/api/images/{receipts[0].image_id}"})

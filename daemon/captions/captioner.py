@@ -6,19 +6,18 @@ Nothing here touches the queue: an image is `done` before it comes here, and sta
 import hashlib
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from enum import StrEnum
 from functools import partial
 
 from daemon.captions import gemini, prompt
 from daemon.captions.limits import CaptionPauses, Quota, day_ends, progress
 from daemon.captions.settings import CaptionSettings
-from daemon.catalogue.captions import CaptionJob, Captions, CaptionStatus, Origin, Words
+from daemon.catalogue.captions import CaptionJob, CaptionOrigin, Captions, Words
 from daemon.catalogue.settings import Settings
 from daemon.errors import EnvironmentFault
-from daemon.filing.thumbnail_store import Thumbnails
 from daemon.loop import Loop, LoopFault, Strikes
 from daemon.sidecar.sidecars import Sidecars
 
@@ -38,7 +37,7 @@ _STRANGE = 3
 
 
 class FailurePolicy:
-    """Judges failures, with a memory for those that come in a row."""
+    """Decides what failures mean, also of those that come in a row."""
 
     def __init__(self, captions: Captions, pauses: CaptionPauses) -> None:
         self._captions = captions
@@ -96,7 +95,7 @@ class FailurePolicy:
         wait = min(last, first * 2.0 ** min(self._troubles, 10))
         self._troubles += 1
         if isinstance(error, gemini.Unavailable):
-            # Perhaps it is this image that the service stumbles over: others go first.
+            # Perhaps it is this image that the service fails at: others go first.
             self._again(job, str(error), _FAILURES, now)
         self._pauses.begin(type(error).__name__, str(error), now + wait, settings.fingerprint, now)
         return wait
@@ -127,6 +126,14 @@ _REQUEST_SECONDS = 45.0
 _TOKENS = 2048
 
 
+class CaptionerState(StrEnum):
+    """What the captioner does."""
+
+    ON = "on"
+    OFF = "off"
+    ENDED = "has ended"
+
+
 class Captioner:
     """Asks for captions from `start` to `stop`; `drain` does so in the caller's thread until nothing is due."""
 
@@ -134,7 +141,7 @@ class Captioner:
         self,
         captions: Captions,
         stored: Settings,
-        thumbnails: Thumbnails,
+        read_thumbnail: Callable[[str], bytes],
         sidecars: Sidecars,
         settings: Callable[[], CaptionSettings],
         *,
@@ -143,14 +150,13 @@ class Captioner:
         report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
         self.captions = captions
-        self._thumbnails = thumbnails
+        self._read_thumbnail = read_thumbnail
         self._sidecars = sidecars
         self._settings = settings
         self._seconds = request_seconds
         self._stored = stored
         self._pauses = CaptionPauses(stored)
         self._failures = FailurePolicy(captions, self._pauses)
-        self._stopping = threading.Event()
         self.loop = Loop("captioner", self._step, wake=captions.changed, within=session, report=report)
         self._strikes = Strikes()
         self._client: tuple[str, gemini.Client] | None = None
@@ -159,15 +165,15 @@ class Captioner:
 
     @property
     def settings(self) -> CaptionSettings:
-        """Give the settings as they are now."""
+        """Return the settings as they are now."""
         return self._settings()
 
-    def status_for(self, folder: str) -> CaptionStatus:
-        """Tell with which caption status a photo of a subfolder of the inbox is filed."""
-        settings = self._settings()
-        if settings.is_private(folder):
-            return "private"
-        return "pending" if settings.key else "off"
+    @property
+    def state(self) -> CaptionerState:
+        """What the captioner does at the moment."""
+        if not self.loop.alive:
+            return CaptionerState.ENDED
+        return CaptionerState.ON if self._settings().key else CaptionerState.OFF
 
     def start(self) -> None:
         """Begin; says once whether captions are on."""
@@ -175,7 +181,6 @@ class Captioner:
 
     def stop(self) -> None:
         """End within seconds; an answer that is still awaited is given up, and asked for again another time."""
-        self._stopping.set()
         self.loop.stop(_STOP_SECONDS)
 
     def drain(self, turned: Callable[[], object] = lambda: None) -> float | None:
@@ -195,7 +200,7 @@ class Captioner:
 
     def _left(self) -> float | None:
         """Return after how many seconds `drain` could do more: 0 to go on, None where nothing is left."""
-        if self._stopping.is_set() or not self._settings().key or self.captions.count("pending") == 0:
+        if self.loop.stopping or not self._settings().key or self.captions.count("pending") == 0:
             return None
         if self._wait > _LIMIT_SECONDS:
             return self._wait
@@ -233,7 +238,7 @@ class Captioner:
 
     def _turn(self, now: float) -> float:
         settings = self._settings()
-        self._tell(settings, now)
+        self._log_state(settings, now)
         if settings.key is None:
             return _IDLE_SECONDS
         left = self._pauses.left(settings.fingerprint, now)
@@ -251,7 +256,7 @@ class Captioner:
             self.captions.conclude(job.id, "private", "its folder is private", now)
             return 0.0
         try:
-            image = self._thumbnails.path(job.sha256, "medium").read_bytes()
+            image = self._read_thumbnail(job.sha256)
         except OSError as error:
             self.captions.conclude(job.id, "failed", f"its thumbnail can't be read: {error.strerror}", now)
             return 0.0
@@ -282,10 +287,10 @@ class Captioner:
         self._keep(job, words, origin, thumb_sha, time.time())
         return 0.0
 
-    def _ask(self, job: CaptionJob, image: bytes, model: str, settings: CaptionSettings) -> tuple[Words, Origin]:
+    def _ask(self, job: CaptionJob, image: bytes, model: str, settings: CaptionSettings) -> tuple[Words, CaptionOrigin]:
         if self._client is None or self._client[0] != settings.fingerprint:
             self._close()
-            fresh = gemini.Client(settings.key or "", settings.base_url, self._stopping, self._seconds)
+            fresh = gemini.Client(settings.key or "", settings.base_url, self.loop.stop_requested, self._seconds)
             self._client = settings.fingerprint, fresh
         text = prompt.compose(settings.prompt, settings.language, _facts(job) if settings.facts else ())
         # Cut off once, it may think longer the next time.
@@ -294,22 +299,22 @@ class Captioner:
         answer = prompt.check(reply.text)
         words = Words(answer.caption, answer.keywords, None, answer.visible_text)
         version = prompt.version(settings.prompt, settings.language)
-        return words, Origin(model, version, reply.tokens_in, reply.tokens_out)
+        return words, CaptionOrigin(model, version, reply.tokens_in, reply.tokens_out)
 
-    def _keep(self, job: CaptionJob, words: Words, origin: Origin, thumb_sha: str, now: float) -> None:
-        if not self._stopping.is_set() and self.captions.store(job.id, words, origin, thumb_sha, now):
+    def _keep(self, job: CaptionJob, words: Words, origin: CaptionOrigin, thumb_sha: str, now: float) -> None:
+        if not self.loop.stopping and self.captions.store(job.id, words, origin, thumb_sha, now):
             _log.info("image %d: captioned", job.id)
             self._sidecars.write(job.id)
 
-    def _tell(self, settings: CaptionSettings, now: float) -> None:
-        """Say once whether captions are on, and again when that changes."""
+    def _log_state(self, settings: CaptionSettings, now: float) -> None:
+        """Log once whether captions are on, and again when that changes."""
         is_on = settings.key is not None
         if is_on is self._was_on:
             return
         self._was_on = is_on
         if is_on:
-            told = progress(self.captions, self._stored, settings, now).line()
-            _log.info("captions are on (%s): %s", settings.model, told)
+            how_far = progress(self.captions, self._stored, settings, now).line()
+            _log.info("captions are on (%s): %s", settings.model, how_far)
         else:
             _log.info("captions are off: there is no GEMINI_API_KEY in the environment or in .env")
 
@@ -320,13 +325,13 @@ class Captioner:
 
 
 def _facts(job: CaptionJob) -> tuple[str, ...]:
-    """List what is known of a photo, for the prompt."""
-    told = []
+    """Return what is known of a photo, for the prompt."""
+    facts = []
     if job.taken_at and job.taken_from != "mtime":
-        told.append(f"taken on {job.taken_at[:10]}")
+        facts.append(f"taken on {job.taken_at[:10]}")
     if job.folder:
-        told.append(f"from a folder named {job.folder}")
+        facts.append(f"from a folder named {job.folder}")
     camera = " ".join(part for part in (job.camera_make, job.camera_model) if part)
     if camera:
-        told.append(f"camera {camera}")
-    return tuple(told)
+        facts.append(f"camera {camera}")
+    return tuple(facts)

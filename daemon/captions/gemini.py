@@ -53,7 +53,7 @@ class BadRequest(CaptionError):
 class Limited(CaptionError):
     """Raised on 429.
 
-    `seconds` is the wait that the service asks for, None where it doesn't say; `per_day` tells which quota is used up.
+    `seconds` is the wait that the service asks for, None where it doesn't say; `per_day` says which quota is used up.
     """
 
     def __init__(self, message: str, seconds: float | None, *, per_day: bool) -> None:
@@ -136,7 +136,7 @@ class Client:
         self._translated(lambda: self._client.models.get(model=model), model)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._client.close()
 
     def _translated(self, call: Callable[[], _T], model: str) -> _T:
@@ -215,7 +215,7 @@ def _name(value: Any) -> str:
 
 
 def _meaning(error: Any, model: str) -> CaptionError:
-    """Say what an error of the service means."""
+    """Return what an error of the service means."""
     body = error.details if isinstance(error.details, dict) else {}
     inner = body.get("error")
     listed = inner.get("details") if isinstance(inner, dict) else None
@@ -226,7 +226,7 @@ def _meaning(error: Any, model: str) -> CaptionError:
         return _limit(said, details)
     if error.code == 404:
         return NoModel(f"there is no model {model} (any more); name another in config.toml ({said})")
-    if error.code in {401, 403} or "API_KEY_INVALID" in reasons or "api key" in said.lower():
+    if error.code in {401, 403} or "API_KEY_INVALID" in reasons:
         return Misconfigured(f"Gemini refuses the key: {said}")
     if error.code == 400 and error.status == "FAILED_PRECONDITION":
         return Misconfigured(f"Gemini refuses all requests: {said}")

@@ -7,7 +7,6 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from math import ceil
-from typing import Protocol, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from daemon.captions.settings import CaptionSettings
@@ -17,43 +16,33 @@ from daemon.catalogue.settings import Settings
 _MINUTE = 60.0
 
 
-class Ledger(Protocol):
-    """Where requests are written down (the catalogue)."""
-
-    def request(self, model: str, now: float) -> None:
-        """Write down a request that is about to be sent."""
-
-    def requests(self, model: str, since: float) -> list[float]:
-        """List when requests were made, oldest first."""
-
-
 class Quota:
     """A model's quota; 0 stands for no limit."""
 
-    def __init__(self, ledger: Ledger, model: str, per_minute: int, per_day: int) -> None:
-        self._ledger = ledger
+    def __init__(self, captions: Captions, model: str, per_minute: int, per_day: int) -> None:
+        self._captions = captions
         self._model = model
         self.per_minute = per_minute
         self.per_day = per_day
 
     def free_at(self, now: float) -> float:
-        """Tell when the next request may be made: `now`, or a later time."""
-        today = self._ledger.requests(self._model, day_began(now))
+        """Return when the next request may be made: `now`, or a later time."""
+        today = self._captions.requests(self._model, day_began(now))
         if self.per_day and len(today) >= self.per_day:
             return day_ends(now)
-        # From the ledger of both days: a minute may lie around midnight.
-        recent = self._ledger.requests(self._model, now - _MINUTE)
+        # From the requests of both days: a minute may lie around midnight.
+        recent = self._captions.requests(self._model, now - _MINUTE)
         if self.per_minute and len(recent) >= self.per_minute:
             return recent[-self.per_minute] + _MINUTE
         return now
 
     def spend(self, now: float) -> None:
         """Count a request; call it before the request is sent."""
-        self._ledger.request(self._model, now)
+        self._captions.request(self._model, now)
 
     def used_today(self, now: float) -> int:
         """Count the requests since midnight Pacific."""
-        return len(self._ledger.requests(self._model, day_began(now)))
+        return len(self._captions.requests(self._model, day_began(now)))
 
     def seconds_for(self, requests: int, now: float) -> float:
         """Estimate how long so many requests take, in seconds; what is left of today's quota is counted."""
@@ -69,13 +58,13 @@ class Quota:
 
 
 def day_began(now: float) -> float:
-    """Tell when the quota's day began: midnight Pacific, where Google's quotas are reset."""
+    """Return when the quota's day began: midnight Pacific, where Google's quotas are reset."""
     local = datetime.fromtimestamp(now, UTC).astimezone(_pacific())
     return local.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
 
 
 def day_ends(now: float) -> float:
-    """Tell when the quota's day ends."""
+    """Return when the quota's day ends."""
     local = datetime.fromtimestamp(now, UTC).astimezone(_pacific())
     # Of the calendar, not 24 h: two days of the year are longer or shorter.
     return datetime.combine(local.date() + timedelta(days=1), datetime.min.time(), local.tzinfo).timestamp()
@@ -90,7 +79,7 @@ def _pacific() -> tzinfo:
 
 _log = logging.getLogger(__name__)
 
-PAUSE_KEY = "captions paused"
+_PAUSE = "captions paused"
 _AGAIN_SECONDS = 3600.0
 
 
@@ -105,9 +94,14 @@ class CaptionPause:
 
 
 def stored_pause(stored: Settings) -> CaptionPause | None:
-    """Give the pause that this or another process has noted."""
-    noted = cast("dict[str, object] | None", stored.get(PAUSE_KEY))
-    return CaptionPause(**noted) if noted else None  # type: ignore[arg-type]
+    """Return the pause that this or another process has noted."""
+    noted = stored.get(_PAUSE)
+    return CaptionPause(**noted) if isinstance(noted, dict) else None
+
+
+def forget_pause(stored: Settings) -> None:
+    """Have captions tried again, whatever paused them."""
+    stored.set(_PAUSE, None)
 
 
 class CaptionPauses:
@@ -120,7 +114,7 @@ class CaptionPauses:
         self._loud = False
 
     def left(self, fingerprint: str, now: float) -> float | None:
-        """Tell how many seconds the pause lasts, None for no pause; one whose cause may be gone ends here.
+        """Return how many seconds the pause lasts, None for no pause; one whose cause may be gone ends here.
 
         Infinity stands for "until the configuration changes".
         """
@@ -145,7 +139,7 @@ class CaptionPauses:
         """Pause; one of the same kind as an hour's last is not said again."""
         since = self._current.since if self._current is not None else now
         self._current = CaptionPause(reason, since, until, fingerprint)
-        self._stored.set(PAUSE_KEY, vars(self._current))
+        self._stored.set(_PAUSE, vars(self._current))
         loud = now - self._said.get(kind, float("-inf")) > _AGAIN_SECONDS
         if loud:
             self._said[kind] = now
@@ -159,7 +153,7 @@ class CaptionPauses:
             return
         _log.log(logging.INFO if self._loud else logging.DEBUG, "captions go on: %s", why)
         self._current, self._loud = None, False
-        self._stored.set(PAUSE_KEY, None)
+        forget_pause(self._stored)
 
 
 def _until(until: float | None) -> str:
@@ -185,7 +179,7 @@ class CaptionProgress:
     seconds_left: float | None
 
     def line(self) -> str:
-        """Say it in one line: "captioned 180 of 200 today, 312 waiting, done in about 2 days"."""
+        """Return it in one line: "captioned 180 of 200 today, 312 waiting, done in about 2 days"."""
         if not self.on and not self.waiting:
             return "captions are off"
         of = f" of {self.per_day:,}" if self.per_day else ""
@@ -230,7 +224,7 @@ def progress(captions: Captions, stored: Settings, settings: CaptionSettings, no
 
 
 def roughly(seconds: float) -> str:
-    """Say a time span as people do: "40 s", "12 min", "5 h", "2 days"."""
+    """Return a time span as people do: "40 s", "12 min", "5 h", "2 days"."""
     if seconds < 90:
         return f"{max(1, ceil(seconds))} s"
     if seconds < 90 * 60:

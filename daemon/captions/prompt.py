@@ -46,7 +46,7 @@ class Answer:
     """A checked answer; `visible_text` is None where there is none."""
 
     caption: str
-    keywords: list[str]
+    keywords: tuple[str, ...]
     visible_text: str | None
 
 
@@ -59,7 +59,7 @@ def compose(instructions: str, language: str, facts: tuple[str, ...] = ()) -> st
 
 
 def version(instructions: str, language: str) -> str:
-    """Name a prompt by its words, so that captions of one prompt can be told from those of another."""
+    """Return the name of a prompt, made of its words: captions of one prompt are known by it."""
     return hashlib.sha256(compose(instructions, language).encode()).hexdigest()[:8]
 
 
@@ -80,7 +80,7 @@ def check(text: str) -> Answer:
 
 
 def _table(text: str) -> dict[str, object]:
-    """Find the JSON object in an answer, which may stand in a code fence or behind some words."""
+    """Return the JSON object in an answer, which may stand in a code fence or behind some words."""
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         raise Unusable("the answer was not in the form that was asked for")
@@ -99,13 +99,13 @@ def _without_opening(caption: str) -> str:
     return bare[:1].upper() + bare[1:] if bare != caption else caption
 
 
-def _keywords(values: Sequence[object]) -> list[str]:
+def _keywords(values: Sequence[object]) -> tuple[str, ...]:
     kept: dict[str, str] = {}
     for value in values:
         word = _clean(value).strip(" #.,;\"'")
         if word and len(word) <= _MAX_KEYWORD:
             kept.setdefault(word.casefold(), word)
-    return list(kept.values())[:_MAX_KEYWORDS]
+    return tuple(kept.values())[:_MAX_KEYWORDS]
 
 
 def _clean(value: object, *, lines: bool = False) -> str:

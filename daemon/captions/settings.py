@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon import config as configuration
+from daemon.catalogue.schema import CaptionStatus
 from daemon.config import Config
 from daemon.errors import ConfigError
 
@@ -41,8 +42,8 @@ class CaptionSettings:
     @property
     def fingerprint(self) -> str:
         """Return a hash of what a refused request depends on, which doesn't show the key."""
-        told = "\0".join([self.key or "", self.base_url or "", self.model, self.prompt, self.language])
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        what = "\0".join([self.key or "", self.base_url or "", self.model, self.prompt, self.language])
+        return hashlib.sha256(what.encode()).hexdigest()[:16]
 
     def is_private(self, folder: str) -> bool:
         """Return whether photos of a subfolder of the inbox never leave the machine.
@@ -89,6 +90,13 @@ class LiveSettings:
         self._used = self._decided = self._seen = self._look()
         self._since = time.monotonic()
         self._is_gone = False
+
+    def status_for(self, folder: str) -> CaptionStatus:
+        """Return the caption status with which a photo of a subfolder of the inbox is filed."""
+        settings = self()
+        if settings.is_private(folder):
+            return "private"
+        return "pending" if settings.key else "off"
 
     def __call__(self) -> CaptionSettings:
         """Return the settings; files that can't be used, or a config.toml that is gone, leave them as they were."""

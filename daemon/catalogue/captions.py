@@ -13,86 +13,23 @@ from typing import Any, Literal
 from peewee import SQL, fn
 
 from daemon.catalogue.database import Catalogue
-from daemon.catalogue.schema import CaptionRequest, Image, record
+from daemon.catalogue.schema import CaptionRequest, CaptionStatus, Event, EventKind, Image
 from daemon.errors import Rejected
-
-CaptionStatus = Literal["off", "pending", "done", "blocked", "failed", "private"]
 
 # As a literal: SQLite uses a partial index only where the query repeats its condition, and a parameter does not.
 # The plus keeps it from taking the index of `status` instead, under which all filed images lie.
-PENDING: Any = SQL("(caption_status = 'pending' AND +status = 'done')")
+_PENDING: Any = SQL("(caption_status = 'pending' AND +status = 'done')")
+_SIDECAR_DUE = SQL("(sidecar_due > 0 AND +status = 'done')")
 _REQUESTS_KEPT_SECONDS = 3 * 24 * 3600
 _BATCH = 500
-
-
-class CaptionCounts:
-    """The counts of one catalogue, and the ledger of its requests; any thread may call it."""
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
-
-    def request(self, model: str, now: float) -> None:
-        """Count a request; before it is sent, so that a crash can't forget one."""
-        with self._catalogue.writing():
-            CaptionRequest.insert(model=model, at=now).execute()
-            CaptionRequest.delete().where(CaptionRequest.at < now - _REQUESTS_KEPT_SECONDS).execute()
-
-    def requests(self, model: str, since: float) -> list[float]:
-        """List when requests to a model were made, oldest first."""
-        made = (CaptionRequest.model == model) & (CaptionRequest.at > since)
-        with self._catalogue.reading():
-            rows = CaptionRequest.select(CaptionRequest.at).where(made).order_by(CaptionRequest.at)
-            return [row.at for row in rows]
-
-    def count(self, status: CaptionStatus) -> int:
-        """Count the filed images with a caption status."""
-        these = PENDING if status == "pending" else (Image.caption_status == status) & (Image.status == "done")
-        with self._catalogue.reading():
-            return int(Image.select(fn.COUNT(Image.id)).where(these).scalar())
-
-    def missing(self) -> list[int]:
-        """List the filed images without a caption that none is waited for; not the private and the blocked ones."""
-        without = (Image.status == "done") & Image.caption_status.in_(["off", "failed"])
-        with self._catalogue.reading():
-            return [row.id for row in Image.select(Image.id).where(without).order_by(Image.id)]
-
-    def waiting(self) -> list[int]:
-        """List the filed images whose caption is waited for."""
-        with self._catalogue.reading():
-            return [row.id for row in Image.select(Image.id).where(PENDING).order_by(Image.id)]
-
-    def pending_among(self, image_ids: Sequence[int]) -> int:
-        """Count those of some images whose caption is waited for."""
-        return sum(self._count(batch, PENDING) for batch in _batched(image_ids))
-
-    def without(self, image_ids: Sequence[int]) -> int:
-        """Count those of some images for which the wait has ended without a caption."""
-        return sum(n for _, n in self.reasons(image_ids))
-
-    def reasons(self, image_ids: Sequence[int]) -> list[tuple[str, int]]:
-        """Say why some images have no caption, with the number of each reason."""
-        ended = Image.caption_status.in_(["blocked", "failed", "private"])
-        found: dict[str, int] = {}
-        for batch in _batched(image_ids):
-            with self._catalogue.reading():
-                for row in Image.select(Image.caption_error).where(Image.id.in_(batch) & ended):
-                    reason = row.caption_error or "no reason is known"
-                    found[reason] = found.get(reason, 0) + 1
-        return sorted(found.items(), key=lambda item: -item[1])
-
-    def _count(self, image_ids: Sequence[int], condition: Any) -> int:
-        with self._catalogue.reading():
-            return int(Image.select(fn.COUNT(Image.id)).where(Image.id.in_(image_ids) & condition).scalar())
-
-
-def _batched(image_ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (image_ids[start : start + _BATCH] for start in range(0, len(image_ids), _BATCH))
-
-
-# The plus: see `PENDING`.
-_SIDECAR_DUE = SQL("(sidecar_due > 0 AND +status = 'done')")
-
-__all__ = ["KEPT", "CaptionJob", "CaptionStatus", "Captions", "Origin", "Words"]
+# How the wait for a caption can end without one.
+Ended = Literal["blocked", "failed", "private", "off"]
+_ENDED: dict[Ended, EventKind] = {
+    "blocked": EventKind.CAPTION_BLOCKED,
+    "failed": EventKind.CAPTION_FAILED,
+    "private": EventKind.CAPTION_PRIVATE,
+    "off": EventKind.CAPTION_OFF,
+}
 
 
 class _Kept(Enum):
@@ -107,13 +44,13 @@ class Words:
     """What is said of a photo; None is unknown."""
 
     caption: str | None = None
-    keywords: list[str] | None = None
+    keywords: tuple[str, ...] | None = None
     title: str | None = None
     visible_text: str | None = None
 
 
 @dataclass(frozen=True)
-class Origin:
+class CaptionOrigin:
     """How a caption came about: the model, the prompt's version, and what it cost."""
 
     model: str
@@ -138,11 +75,11 @@ class CaptionJob:
     camera_model: str | None
 
 
-class Captions(CaptionCounts):
+class Captions:
     """The captions of one catalogue; any thread may call it. `changed` is set whenever there is work for the loop."""
 
     def __init__(self, catalogue: Catalogue) -> None:
-        super().__init__(catalogue)
+        self._catalogue = catalogue
         self.changed = threading.Event()
 
     def edit(
@@ -165,14 +102,13 @@ class Captions(CaptionCounts):
             if row is None:
                 raise Rejected(f"there is no image {image_id}")
             changes = {**words, "sidecar_due": Image.sidecar_due + 1}
-            if "keywords" in words and words["keywords"] is not None:
-                changes["keywords"] = list(words["keywords"])
             if words.keys() & {"caption", "keywords"}:
                 changes |= {"edited": together(row.edited, words), "edited_at": now}
             if "caption" in words:
                 changes |= {"caption_status": "done", "caption_error": None, "caption_wanted": None}
             Image.update(changes).where(Image.id == image_id).execute()
-            record(image_id, now, "edited", f"{', '.join(words)} by a person")
+            text = ", ".join(words)
+            Event.insert(image_id=image_id, at=now, kind=EventKind.EDITED, text=text).execute()
         self.changed.set()
 
     def ask_again(self, image_id: int, now: float, model: str | None = None) -> None:
@@ -191,7 +127,7 @@ class Captions(CaptionCounts):
                 "caption_error": None,
             }
             Image.update(changes).where(Image.id == image_id).execute()
-            record(image_id, now, "caption asked", f"of {model}" if model else "")
+            Event.insert(image_id=image_id, at=now, kind=EventKind.CAPTION_ASKED, text=model).execute()
         self.changed.set()
 
     def check(self, image_id: int) -> None:
@@ -212,8 +148,8 @@ class Captions(CaptionCounts):
         self.changed.set()
 
     def next(self, now: float) -> CaptionJob | None:
-        """Give the image whose caption has been due for longest; None when none is."""
-        due = Image.select().where(PENDING & (Image.caption_not_before <= now))
+        """Return the image whose caption has been due for longest; None when none is."""
+        due = Image.select().where(_PENDING & (Image.caption_not_before <= now))
         with self._catalogue.reading():
             row = due.order_by(Image.caption_not_before, Image.id).first()
         if row is None:
@@ -232,15 +168,15 @@ class Captions(CaptionCounts):
         )
 
     def next_due(self) -> float | None:
-        """Tell when the next caption is due; None when none is waited for."""
+        """Return when the next caption is due; None when none is waited for."""
         with self._catalogue.reading():
-            due: float | None = Image.select(fn.MIN(Image.caption_not_before)).where(PENDING).scalar()
+            due: float | None = Image.select(fn.MIN(Image.caption_not_before)).where(_PENDING).scalar()
         return due
 
-    def store(self, image_id: int, words: Words, origin: Origin, thumb_sha: str, now: float) -> bool:
+    def store(self, image_id: int, words: Words, origin: CaptionOrigin, thumb_sha: str, now: float) -> bool:
         """Keep a model's answer, except where a person has written meanwhile; False where it is not wanted any more."""
         with self._catalogue.writing():
-            row = Image.get_or_none((Image.id == image_id) & PENDING)
+            row = Image.get_or_none((Image.id == image_id) & _PENDING)
             if row is None:
                 return False
             edited = row.edited or ""
@@ -260,25 +196,25 @@ class Captions(CaptionCounts):
                 "sidecar_due": Image.sidecar_due + 1,
             }
             Image.update(changes).where(Image.id == image_id).execute()
-            record(image_id, now, "captioned", f"by {origin.model}")
+            Event.insert(image_id=image_id, at=now, kind=EventKind.CAPTIONED, text=origin.model).execute()
         return True
 
-    def twin(self, thumb_sha: str, image_id: int) -> tuple[Words, Origin] | None:
-        """Find the answer that a model has given for the very same thumbnail."""
+    def twin(self, thumb_sha: str, image_id: int) -> tuple[Words, CaptionOrigin] | None:
+        """Return the answer that a model has given for the very same thumbnail."""
         same = (Image.thumb_sha == thumb_sha) & (Image.caption_status == "done") & (Image.id != image_id)
         with self._catalogue.reading():
             row = Image.get_or_none(same & Image.edited.is_null() & Image.caption_model.is_null(False))
         if row is None:
             return None
         words = Words(row.caption, row.keywords, None, row.visible_text)
-        return words, Origin(str(row.caption_model), row.caption_prompt or "", 0, 0)
+        return words, CaptionOrigin(str(row.caption_model), row.caption_prompt or "", 0, 0)
 
-    def conclude(self, image_id: int, status: CaptionStatus, reason: str, now: float) -> None:
+    def conclude(self, image_id: int, status: Ended, reason: str, now: float) -> None:
         """End the wait for a caption without one: blocked, failed, private or off."""
         with self._catalogue.writing():
             changes = {"caption_status": status, "caption_error": reason, "caption_wanted": None}
-            if Image.update(changes).where((Image.id == image_id) & PENDING).execute():
-                record(image_id, now, f"caption {status}", reason)
+            if Image.update(changes).where((Image.id == image_id) & _PENDING).execute():
+                Event.insert(image_id=image_id, at=now, kind=_ENDED[status], text=reason).execute()
 
     def later(self, image_id: int, until: float, reason: str, *, spent: bool = True) -> None:
         """Ask for a caption again later; `spent` counts the attempt."""
@@ -288,14 +224,73 @@ class Captions(CaptionCounts):
             "caption_error": reason,
         }
         with self._catalogue.writing():
-            Image.update(changes).where((Image.id == image_id) & PENDING).execute()
+            Image.update(changes).where((Image.id == image_id) & _PENDING).execute()
 
     def sidecars_due(self, limit: int = 100) -> list[int]:
-        """List filed images whose sidecar is older than the row."""
+        """Return the filed images whose sidecar is older than the row."""
         with self._catalogue.reading():
             return [row.id for row in Image.select(Image.id).where(_SIDECAR_DUE).order_by(Image.id).limit(limit)]
+
+    # -- counts, and the requests that were made
+
+    def request(self, model: str, now: float) -> None:
+        """Count a request; before it is sent, so that a crash can't forget one."""
+        with self._catalogue.writing():
+            CaptionRequest.insert(model=model, at=now).execute()
+            CaptionRequest.delete().where(CaptionRequest.at < now - _REQUESTS_KEPT_SECONDS).execute()
+
+    def requests(self, model: str, since: float) -> list[float]:
+        """Return when requests to a model were made, oldest first."""
+        made = (CaptionRequest.model == model) & (CaptionRequest.at > since)
+        with self._catalogue.reading():
+            rows = CaptionRequest.select(CaptionRequest.at).where(made).order_by(CaptionRequest.at)
+            return [row.at for row in rows]
+
+    def count(self, status: CaptionStatus) -> int:
+        """Count the filed images with a caption status, without scanning the table."""
+        with self._catalogue.reading():
+            row = next(iter(Image.raw("SELECT n FROM caption_tally WHERE status = ?", status).tuples()), (0,))
+        return int(row[0])
+
+    def missing(self) -> list[int]:
+        """Return the filed images without a caption that none is waited for; not the private and the blocked ones."""
+        without = (Image.status == "done") & Image.caption_status.in_(["off", "failed"])
+        with self._catalogue.reading():
+            return [row.id for row in Image.select(Image.id).where(without).order_by(Image.id)]
+
+    def waiting(self) -> list[int]:
+        """Return the filed images whose caption is waited for."""
+        with self._catalogue.reading():
+            return [row.id for row in Image.select(Image.id).where(_PENDING).order_by(Image.id)]
+
+    def pending_among(self, image_ids: Sequence[int]) -> int:
+        """Count those of some images whose caption is waited for."""
+        return sum(self._count(batch, _PENDING) for batch in _batched(image_ids))
+
+    def without(self, image_ids: Sequence[int]) -> int:
+        """Count those of some images for which the wait has ended without a caption."""
+        return sum(n for _, n in self.reasons(image_ids))
+
+    def reasons(self, image_ids: Sequence[int]) -> list[tuple[str, int]]:
+        """Return why some images have no caption, with the number of each reason."""
+        ended = Image.caption_status.in_(["blocked", "failed", "private"])
+        found: dict[str, int] = {}
+        for batch in _batched(image_ids):
+            with self._catalogue.reading():
+                for row in Image.select(Image.caption_error).where(Image.id.in_(batch) & ended):
+                    reason = row.caption_error or "no reason is known"
+                    found[reason] = found.get(reason, 0) + 1
+        return sorted(found.items(), key=lambda item: -item[1])
+
+    def _count(self, image_ids: Sequence[int], condition: Any) -> int:
+        with self._catalogue.reading():
+            return int(Image.select(fn.COUNT(Image.id)).where(Image.id.in_(image_ids) & condition).scalar())
 
 
 def together(edited: str | None, more: Iterable[str]) -> str:
     """Add to the names of the columns that a person wrote; a title is always a person's and needs no note."""
     return " ".join(sorted({*(edited or "").split(), *more} - {"title"}))
+
+
+def _batched(image_ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (image_ids[start : start + _BATCH] for start in range(0, len(image_ids), _BATCH))

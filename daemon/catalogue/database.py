@@ -1,35 +1,129 @@
-"""Opens the SQLite file, brings its schema up to date and hands out transactions."""
+"""Opens the SQLite file, makes its tables, hands out transactions, and says how names and codes are kept in it."""
 
 import fcntl
-import logging
+import json
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import peewee
-from playhouse import migrations
 
-from daemon.catalogue.schema import MODELS
-from daemon.errors import EnvironmentFault, InternalError
+from daemon.errors import ConfigError, DiskFull, EnvironmentFault, InternalError
 
-_log = logging.getLogger(__name__)
-
+# Of schema.sql, kept in the file as SQLite's user_version.
+VERSION = 1
+_SCHEMA = Path(__file__).with_name("schema.sql")
 _BUSY_SECONDS = 30
 # What SQLite says of disks, locks and damaged files. The others are mistakes of ours: a row that breaks a rule of the
 # schema (IntegrityError), a statement or a value that it doesn't take (ProgrammingError, InterfaceError, DataError).
 _ENVIRONMENT = {"OperationalError", "DatabaseError"}
 
 
+class _Current(peewee.DatabaseProxy):
+    """The database of the catalogue that this thread is in a session of.
+
+    Models are bound to this and to no database, so that any number of catalogues can be open in one process.
+    """
+
+    __slots__ = ()
+    _of_thread = threading.local()
+
+    def __init__(self) -> None:
+        # Not peewee's own, which sets `obj`.
+        object.__setattr__(self, "_callbacks", [])
+
+    @property
+    def obj(self) -> peewee.SqliteDatabase | None:
+        return getattr(self._of_thread, "database", None)
+
+    @contextmanager
+    def of(self, database: peewee.SqliteDatabase) -> Iterator[None]:
+        before = self.obj
+        self._of_thread.database = database
+        try:
+            yield
+        finally:
+            self._of_thread.database = before
+
+
+CURRENT = _Current()
+
+
+class FilenameField(peewee.Field):
+    """A file's name: text where it is valid UTF-8, else the raw bytes, which SQLite keeps apart from any text."""
+
+    field_type = "TEXT"
+
+    def db_value(self, value: str | None) -> str | bytes | None:
+        """Return bytes for names that are no UTF-8 (an old camera's, an unpacked archive's)."""
+        if value is None:
+            return None
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            return os.fsencode(value)
+        return value
+
+    def python_value(self, value: Any) -> str | None:
+        """Return the name as the file system calls take it."""
+        return os.fsdecode(value) if isinstance(value, bytes) else value
+
+
+class CodeField(peewee.TextField):
+    """One of an enumeration's values."""
+
+    def __init__(self, codes: type[StrEnum], **options: Any) -> None:
+        super().__init__(**options)
+        self._codes = codes
+
+    def python_value(self, value: str | None) -> StrEnum | None:
+        """Return the member of the enumeration."""
+        return None if value is None else self._codes(value)
+
+
+class JsonField(peewee.Field):
+    """A JSON value. peewee's own field asks the database that its model is bound to, and ours are bound to none."""
+
+    field_type = "TEXT"
+
+    def db_value(self, value: Any) -> str | None:
+        """Return the text of a value."""
+        return None if value is None else json.dumps(value)
+
+    def python_value(self, value: str | None) -> Any:
+        """Return the value of a text."""
+        return None if value is None else json.loads(value)
+
+
+class WordsField(JsonField):
+    """Some words, which leave the catalogue as a tuple."""
+
+    def db_value(self, value: Any) -> str | None:
+        """Return the text of some words, with letters as they are: the search index reads it."""
+        return None if value is None else json.dumps(value, ensure_ascii=False)
+
+    def python_value(self, value: str | None) -> tuple[str, ...] | None:
+        """Return the words."""
+        return None if value is None else tuple(json.loads(value))
+
+
 class Catalogue:
-    """One open database. Models are bound to it: a process has one at a time.
+    """One open database.
 
     Connections belong to threads. A loop holds one for its lifetime with `session()`; within that, `reading()`
     and `writing()` cost nothing extra, and elsewhere they open one for the moment.
     """
 
     def __init__(self, file: Path) -> None:
+        """Open a file, and make its tables where it is new.
+
+        Raises ConfigError for a file of another version, EnvironmentFault where SQLite can't use it.
+        """
         self._file = file
         # FULL: what was committed survives a power cut, for about 1 ms an image.
         self._db = peewee.SqliteDatabase(
@@ -38,22 +132,35 @@ class Catalogue:
             lock_type="IMMEDIATE",
             pragmas={"journal_mode": "wal", "synchronous": "full", "cache_size": -8192},
         )
-        self._db.bind(MODELS)
         with _one_at_a_time(file.parent), self.session():
-            self._migrate()
+            self._check_version()
 
-    def _migrate(self) -> None:
-        runner = migrations.Runner(self._db, str(Path(__file__).parent / "migrations"))
-        if all(step.applied for step in runner.status()):
+    def _check_version(self) -> None:
+        found = self._user_version()
+        if found == VERSION:
             return
-        # Two commands started together both come here: the first migrates, the other waits and finds it done.
         with self.writing():
-            _log.debug("database %s: applied %s", self._file, ", ".join(runner.up()))
+            # Two commands started together both come here: the first makes the tables, the other finds them made.
+            found = self._user_version()
+            if found == 0 and not self._db.get_tables():
+                for statement in _statements(_SCHEMA.read_text(encoding="utf-8")):
+                    self._db.execute_sql(statement)
+                self._db.execute_sql(f"PRAGMA user_version = {VERSION}")
+            elif found != VERSION:
+                kind = f"of version {found}" if found else "of an unknown version"
+                raise ConfigError(
+                    f"the catalogue {self._file} is {kind}, and this darkroom knows version {VERSION} alone: use the"
+                    f" darkroom that made it, or move it away (and {self._file.name}-wal, {self._file.name}-shm) and"
+                    " run darkroom rebuild"
+                )
+
+    def _user_version(self) -> int:
+        return int(self._db.execute_sql("PRAGMA user_version").fetchone()[0])
 
     @contextmanager
     def session(self) -> Iterator[None]:
         """Hold this thread's connection open; nests."""
-        with self._translated():
+        with CURRENT.of(self._db), self._translated():
             opened = self._db.connect(reuse_if_open=True)
             try:
                 yield
@@ -70,15 +177,7 @@ class Catalogue:
             first: BaseException = error
             while isinstance(first.__context__, peewee.DatabaseError | sqlite3.DatabaseError):
                 first = first.__context__
-            # By name, since peewee wraps sqlite3's errors in its own and statements of ours raise them bare.
-            ours = type(first).__name__ not in _ENVIRONMENT
-            kind = InternalError if ours else EnvironmentFault
-            raise kind(f"the database {self._file}: {first}") from error
-
-    def hold(self) -> None:
-        """Open this thread's connection for as long as the thread lives, where it is not open yet."""
-        with self._translated():
-            self._db.connect(reuse_if_open=True)
+            raise _meaning(first)(f"the database {self._file}: {first}") from error
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -105,7 +204,7 @@ class Catalogue:
                 self._db.execute_sql("PRAGMA synchronous = FULL")
 
     def check(self) -> str:
-        """Run SQLite's own integrity check; "ok" when nothing is wrong."""
+        """Run SQLite's own integrity check; return "ok" when nothing is wrong."""
         with self.session():
             return str(self._db.execute_sql("PRAGMA integrity_check").fetchone()[0])
 
@@ -113,6 +212,25 @@ class Catalogue:
         """Close this thread's connection."""
         if not self._db.is_closed():
             self._db.close()
+
+
+def _meaning(error: BaseException) -> type[EnvironmentFault | InternalError]:
+    """Return what an error of SQLite or peewee is for the program."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return DiskFull
+    # By name, since peewee wraps sqlite3's errors in its own and statements of ours raise them bare.
+    return EnvironmentFault if type(error).__name__ in _ENVIRONMENT else InternalError
+
+
+def _statements(script: str) -> list[str]:
+    """Split a script at the semicolons that end statements; those inside a trigger's body end none."""
+    found, current = [], ""
+    for line in script.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            found.append(current)
+            current = ""
+    return found
 
 
 @contextmanager

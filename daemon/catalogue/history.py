@@ -1,50 +1,103 @@
-"""The histories of all images as one feed, for those who act on each outcome once and remember how far they got."""
+"""What happened to images: the histories, one by one and as one feed, and the sentences made of their codes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 from peewee import fn
 
 from daemon.catalogue.database import Catalogue
-from daemon.catalogue.schema import Event, Final, Image
+from daemon.catalogue.schema import Cause, Event, EventKind, Final, Image, ImageEvent, ImageRow
+from daemon.errors import WaitingReason
+from daemon.files.names import display
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One image that became final: the number of the event in the feed, and the image's row as it is now.
+    """One image that became final: the event, and the image's row as it is now, None where it is gone since."""
 
-    `row` is None where the image is no longer in the catalogue.
-    """
-
-    number: int
-    image_id: int
-    at: float
-    kind: str
-    detail: str
-    row: dict[str, Any] | None
+    event: ImageEvent
+    row: ImageRow | None
 
 
-class EventFeed:
-    """The events in the order in which they were written; numbers only grow."""
+class History:
+    """The events in the order in which they were written; numbers only grow. Reads only; any thread may call it."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
+    def of(self, image_id: int) -> list[ImageEvent]:
+        """Return what happened to an image, oldest first."""
+        with self._catalogue.reading():
+            return [
+                ImageEvent(**row.__data__)
+                for row in Event.select().where(Event.image_id == image_id).order_by(Event.id)
+            ]
+
     def last(self) -> int:
-        """Give the number of the newest event, 0 where there is none."""
+        """Return the number of the newest event, 0 where there is none."""
         with self._catalogue.reading():
             return int(Event.select(fn.MAX(Event.id)).scalar() or 0)
 
-    def after(self, number: int, kinds: Sequence[Final], limit: int) -> list[Outcome]:
-        """List the next outcomes of some kinds, oldest first."""
+    def after(self, number: int, limit: int) -> list[tuple[ImageEvent, str | None]]:
+        """Return the events that follow a number, oldest first, each with the status that its image has now."""
         with self._catalogue.reading():
-            wanted = (Event.id > number) & Event.kind.in_(list(kinds))
-            events = list(Event.select().where(wanted).order_by(Event.id).limit(limit))
-            ids = [event.image_id for event in events]
-            found = cast("list[dict[str, Any]]", list(Image.select().where(Image.id.in_(ids)).dicts()))
-            rows = {row["id"]: row for row in found}
-        return [
-            Outcome(event.id, event.image_id, event.at, event.kind, event.detail, rows.get(event.image_id))
-            for event in events
-        ]
+            events = [
+                ImageEvent(**row.__data__)
+                for row in Event.select().where(Event.id > number).order_by(Event.id).limit(limit)
+            ]
+            ids = {event.image_id for event in events}
+            status = {row.id: row.status for row in Image.select(Image.id, Image.status).where(Image.id.in_(ids))}
+        return [(event, status.get(event.image_id)) for event in events]
+
+    def outcomes(self, number: int, kinds: Sequence[Final], limit: int) -> list[Outcome]:
+        """Return the next outcomes of some kinds, oldest first."""
+        wanted = (Event.id > number) & Event.kind.in_(list(kinds))
+        with self._catalogue.reading():
+            events = [
+                ImageEvent(**row.__data__) for row in Event.select().where(wanted).order_by(Event.id).limit(limit)
+            ]
+            ids = {event.image_id for event in events}
+            rows = {row.id: ImageRow(**row.__data__) for row in Image.select().where(Image.id.in_(ids))}
+        return [Outcome(event, rows.get(event.image_id)) for event in events]
+
+
+def sentence(event: ImageEvent) -> str:
+    """Return an event in words, for people."""
+    path, text = display(event.path or ""), event.text or ""
+    filed = f"{event.place}/{path}"
+    match event.kind:
+        case EventKind.QUEUED:
+            return {
+                Cause.FOUND: f"found in the inbox as {path}",
+                Cause.UPLOADED: f"uploaded as {path}",
+                Cause.CHANGED: "the file has changed",
+            }.get(Cause(event.cause or Cause.ASKED), "asked to try again")
+        case EventKind.POSTPONED:
+            return WaitingReason(event.cause or WaitingReason.FAULT).sentence(text)
+        case EventKind.WITHDRAWN:
+            return f"{path} is no longer in the inbox"
+        case EventKind.DUPLICATE if event.cause == Cause.DELETED:
+            return f"the same bytes as image {event.other_id}; deleted"
+        case EventKind.DONE | EventKind.DUPLICATE:
+            return filed
+        case EventKind.FAILED:
+            return f"{text} (now {filed})" if event.path else text
+        case EventKind.LOST:
+            return f"no longer at {filed}; its bytes came again and were filed anew"
+        case EventKind.COMPANION if event.cause == Cause.CAME_WITH:
+            return f"{text} came with it: {filed}"
+        case EventKind.COMPANION:
+            return f"filed beside image {event.other_id}: {filed}"
+        case EventKind.EDITED if event.cause == Cause.SIDECAR:
+            return "words of a person, out of an XMP file"
+        case EventKind.EDITED:
+            return f"{text} by a person"
+        case EventKind.CAPTION_ASKED:
+            return f"of {text}" if text else ""
+        case EventKind.CAPTIONED:
+            return "as its sidecar has it" if event.cause == Cause.SIDECAR else f"by {text}"
+        case EventKind.UNDONE:
+            return f"moved out to {path}"
+        case EventKind.ORIGINAL_GONE:
+            return f"its original, image {event.other_id}, was moved out again"
+    return text

@@ -6,30 +6,106 @@ what turns out not to be the image's fault gives the attempt back. `not_before` 
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any, cast
 
 from peewee import SQL, Case, ModelSelect, fn
 
-from daemon.catalogue.database import Catalogue
+from daemon.catalogue.database import CURRENT, Catalogue, FilenameField
 from daemon.catalogue.schema import (
-    JOB_COLUMNS,
+    FINAL,
+    CaptionStatus,
+    Cause,
     Companion,
     Event,
-    FilenameField,
+    EventKind,
     Final,
     Image,
-    Job,
-    Look,
+    ImageRow,
     Place,
     RawExif,
-    Seen,
-    new_row,
-    record,
-    to_job,
+    Tags,
 )
-from daemon.errors import EnvironmentFault, NameRefused, Withdrawn
+from daemon.errors import EnvironmentFault, NameRefused, Postponed, WaitingReason, Withdrawn
 from daemon.files.names import display
+from daemon.files.opening import Snapshot
+from daemon.files.walk import Found
+
+
+@dataclass(frozen=True)
+class Job:
+    """A claimed row; its values are those of the claim.
+
+    `path` is relative to the inbox, `folder` that of it, "" for the inbox itself.
+    """
+
+    id: int
+    path: str
+    folder: str
+    original_name: str
+    source: str
+    created_at: float
+    attempts: int
+    size: int | None
+    mtime_ns: int | None
+    quiet_since: float | None
+    claimed_at: float
+    place: Place | None = None
+    destination: str | None = None
+    sha256: str | None = None
+    error: str | None = None
+    companion_of: int | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a row learns when its file is filed; None is not known, and leaves the column as it is, but for `error`."""
+
+    sha256: str | None = None
+    size_bytes: int | None = None
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+    warning: str | None = None
+    taken_at: str | None = None
+    taken_from: str | None = None
+    camera_make: str | None = None
+    camera_model: str | None = None
+    lens_model: str | None = None
+    datetime_original: str | None = None
+    iso: int | None = None
+    focal_length: float | None = None
+    exposure_time: str | None = None
+    f_number: float | None = None
+    orientation: int | None = None
+    lat: float | None = None
+    lon: float | None = None
+    error: str | None = None
+    duplicate_of: int | None = None
+    companion_of: int | None = None
+    caption_status: CaptionStatus | None = None
+    raw: Tags | None = None
+
+    def fill(self, row: ImageRow) -> ImageRow:
+        """Return a row with those facts that it does not have yet."""
+        missing = {name: value for name, value in self._columns().items() if getattr(row, name) is None}
+        return replace(row, **missing)
+
+    def _columns(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if value is not None and key != "raw"} | {
+            "error": self.error
+        }
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that has arrived whole; `size` is in bytes, `mtime_ns` nanoseconds since 1970."""
+
+    original_name: str
+    size: int
+    mtime_ns: int
+    sha256: str
 
 
 class Queue:
@@ -39,15 +115,30 @@ class Queue:
         self._catalogue = catalogue
         self.changed = threading.Event()
 
-    def enqueue(self, files: Sequence[Seen], now: float) -> list[str]:
-        """Make a row for each file that has none; returns the paths that are new or have changed."""
+    # -- files come in
+
+    def enqueue(self, files: Sequence[Found], now: float) -> list[str]:
+        """Make a row for each file that has none; returns the paths that are new or have changed.
+
+        A queued file that has changed is due at once, with all its attempts: it is another file now.
+        """
         if not files:
             return []
         with self._catalogue.writing():
-            told = take_in(files, now)
-        if told:
+            known = _known(files)
+            changed, fresh = [], {}
+            for file in files:
+                row = known.get(file.path)
+                if row is None:
+                    fresh[file.path] = file
+                elif row[1:3] != (file.size, file.mtime_ns):
+                    _touch(row, file, now)
+                    changed.append(file.path)
+            if fresh:
+                _insert(list(fresh.values()), now)
+        if changed or fresh:
             self.changed.set()
-        return told
+        return changed + list(fresh)
 
     def rename(self, old: str, new: str) -> None:
         """Follow a queued file that was renamed inside the inbox; nothing where the new name has a row."""
@@ -55,25 +146,58 @@ class Queue:
             if not Image.select().where(Image.path == new).exists():
                 Image.update(path=new).where((Image.path == old) & (Image.status == "queued")).execute()
 
+    def upload(self, upload: Upload, names: Iterable[str], publish: Callable[[str], None], now: float) -> int:
+        """Queue an upload under the first name that is free, in the inbox and in the queue; return its id.
+
+        `publish` gives the file that inbox name and raises FileExistsError where the name is taken. It is called
+        inside the transaction: the watcher, which sees the name at once, can't make a row before this one is there.
+        Killed before the commit, the file is one that somebody put into the inbox.
+        """
+        with self._catalogue.writing():
+            path = _publish(names, publish)
+            image_id = Image.insert(
+                path=path,
+                original_name=upload.original_name,
+                source="upload",
+                created_at=now,
+                not_before=now,
+                size_bytes=upload.size,
+                mtime_ns=upload.mtime_ns,
+                quiet_since=now,
+                sha256=upload.sha256,
+            ).execute()
+            Event.insert(image_id=image_id, at=now, kind=EventKind.QUEUED, cause=Cause.UPLOADED, path=path).execute()
+        self.changed.set()
+        return int(image_id)
+
+    def waiting_uploads(self, sha256: str) -> list[tuple[int, str]]:
+        """Return the ids and inbox names of the queued uploads with these bytes."""
+        with self._catalogue.reading():
+            rows = Image.select(Image.id, Image.path).where((Image.sha256 == sha256) & (Image.status == "queued"))
+            return [(row.id, row.path) for row in rows if row.path is not None]
+
+    # -- and are worked on
+
     def claim(self, now: float) -> Job | None:
         """Take the oldest row that is due, counting the attempt; None when nothing is."""
+        claimed = (
+            Image.update(status="processing", claimed_at=now, attempts=Image.attempts + 1)
+            .where(Image.id == _oldest(now, Image.id))
+            .returning(*_JOB_COLUMNS)
+        )
         with self._catalogue.noting():
-            rows = list(
-                Image.update(status="processing", claimed_at=now, attempts=Image.attempts + 1)
-                .where(Image.id == _oldest(now, Image.id))
-                .returning(*JOB_COLUMNS)
-                .execute()
-            )
-        return to_job(rows[0]) if rows else None
+            rows = list(claimed.execute())
+        return _job(rows[0]) if rows else None
 
     def following(self, now: float) -> Job | None:
         """Look at the row that `claim` would take next, and leave it as it is; None when nothing is due."""
+        oldest = _oldest(now, *_JOB_COLUMNS)
         with self._catalogue.reading():
-            row = _oldest(now, *JOB_COLUMNS).first()
-        return None if row is None else to_job(row)
+            row = oldest.first()
+        return None if row is None else _job(row)
 
     def next_due(self, now: float | None = None) -> float | None:
-        """Tell when the next queued row is due; None when none waits.
+        """Return when the next queued row is due; None when none waits.
 
         Given `now`, rows that have been seen or claimed later than that are due: the clock was set back.
         """
@@ -89,32 +213,37 @@ class Queue:
             Image.update(not_before=now).where(rows).execute()
         return now
 
-    def postpone(self, job: Job, reason: str, until: float, now: float, seen: Look | None = None) -> None:
-        """Put a row back without spending the attempt; `seen` is what the file looks like now."""
+    def postpone(self, job: Job, later: Postponed, now: float, snapshot: Snapshot | None = None) -> None:
+        """Put a row back without spending the attempt; `snapshot` is what the file looks like now."""
         changes: dict[str, Any] = {"attempts": job.attempts - 1}
-        if seen is not None:
-            changes |= {"size_bytes": seen.size, "mtime_ns": seen.mtime_ns, "quiet_since": seen.since}
-        self._back(job, reason, until, now, "postponed", changes)
+        if snapshot is not None:
+            changes |= {"size_bytes": snapshot.size, "mtime_ns": snapshot.mtime_ns, "quiet_since": snapshot.since}
+        self._back(job, later.reason, later.detail, now + later.seconds, now, changes)
 
-    def retry_later(self, job: Job, reason: str, until: float, now: float) -> None:
+    def retry_later(self, job: Job, error: str, until: float, now: float) -> None:
         """Put a row back after a failed attempt."""
-        self._back(job, reason, until, now, "retry", {"error": reason})
+        self._back(job, WaitingReason.ATTEMPT, error, until, now, {"error": error})
 
-    def release(self, job: Job, reason: str, until: float, now: float, *, spent: bool) -> None:
+    def release(self, job: Job, reason: WaitingReason, until: float, now: float, *, spent: bool) -> None:
         """Put a row back after a crash (the attempt is spent) or a fault of the environment (it is not)."""
-        self._back(job, reason, until, now, "postponed", {} if spent else {"attempts": job.attempts - 1})
+        self._back(job, reason, "", until, now, {} if spent else {"attempts": job.attempts - 1})
 
-    def _back(self, job: Job, reason: str, until: float, now: float, kind: str, changes: Mapping[str, Any]) -> None:
+    def _back(
+        self, job: Job, reason: WaitingReason, detail: str, until: float, now: float, changes: Mapping[str, Any]
+    ) -> None:
         with self._catalogue.writing():
             row = Image.get_by_id(job.id)
             # An event that came while the row was claimed has changed what the file looks like: look at once.
             touched = (row.size_bytes, row.mtime_ns) != (job.size, job.mtime_ns)
-            if row.waiting != reason:
-                record(job.id, now, kind, reason)
+            if (row.waiting, row.waiting_detail or "") != (reason, detail):
+                failed = reason is WaitingReason.ATTEMPT
+                kind, cause = (EventKind.RETRY, None) if failed else (EventKind.POSTPONED, reason)
+                Event.insert(image_id=job.id, at=now, kind=kind, cause=cause, text=detail or None).execute()
             merged = {
                 "status": "queued",
                 "not_before": now if touched else until,
                 "waiting": reason,
+                "waiting_detail": detail or None,
                 "place": None,
                 "destination": None,
                 "companion_of": None,
@@ -127,99 +256,115 @@ class Queue:
         with self._catalogue.writing():
             Image.delete().where(Image.id == job.id).execute()
             RawExif.delete().where(RawExif.image_id == job.id).execute()
-            record(job.id, now, "withdrawn", f"{display(job.path)} is no longer in the inbox")
+            Event.insert(image_id=job.id, at=now, kind=EventKind.WITHDRAWN, path=job.path).execute()
 
-    def plan(
-        self,
-        job: Job,
-        place: Place,
-        destination: str,
-        values: Mapping[str, Any],
-        raw: Mapping[str, Any] | None,
-    ) -> bool:
+    # -- and become final
+
+    def plan(self, job: Job, place: Place, destination: str, facts: Facts) -> bool:
         """Write down what was learned and where the file is about to go; False when that name is another row's."""
+        changes = {**facts._columns(), "place": place, "destination": destination}
+        if facts.caption_status is not None:
+            kept = (_CAPTION_IS_WRITTEN, Image.caption_status)
+            changes["caption_status"] = Case(None, [kept], facts.caption_status)
+        update = Image.update(changes).where((Image.id == job.id) & (Image.status == "processing"))
+        image, companion = _owners(job, place, destination, facts.companion_of)
         with self._catalogue.writing():
-            if _owned(job, place, destination, values.get("companion_of")):
+            if image.exists() or companion.exists():
                 return False
-            changes = {**values, "place": place, "destination": destination}
-            if "caption_status" in values:
-                kept = (_CAPTION_IS_WRITTEN, Image.caption_status)
-                changes["caption_status"] = Case(None, [kept], values["caption_status"])
-            if not Image.update(changes).where((Image.id == job.id) & (Image.status == "processing")).execute():
+            if not update.execute():
                 raise Withdrawn(f"image {job.id} was taken out of the queue while it was being filed")
-            if raw:
-                RawExif.replace(image_id=job.id, tags=raw).execute()
+            if facts.raw:
+                RawExif.replace(image_id=job.id, tags=facts.raw).execute()
         return True
 
     def owned(self, job: Job, place: Place, destination: str, companion_of: int | None = None) -> bool:
         """Return whether a name in one of the folders is another row's."""
+        image, companion = _owners(job, place, destination, companion_of)
         with self._catalogue.reading():
-            return _owned(job, place, destination, companion_of)
+            return bool(image.exists() or companion.exists())
 
-    def finish(self, job: Job, status: Final, detail: str, now: float, values: Mapping[str, Any] | None = None) -> None:
-        """Make a row final. Its `path` stays until `left` says that the inbox name is gone."""
-        changes = {
-            "status": status,
-            "processed_at": now,
-            "processing_ms": max(0, round((now - job.claimed_at) * 1000)),
-            "waiting": None,
-            **(values or {}),
-        }
+    def finish(self, job: Job, now: float) -> None:
+        """Make a row final whose file is at its destination; `path` stays until `left` says that the name is gone."""
+        place = cast("Place", job.place)
+        event = {"place": place, "path": job.destination, "text": job.error if place == "failed" else None}
+        self._finish(job, FINAL[place], now, {}, event)
+
+    def finish_deleted(self, job: Job, original: int, facts: Facts, now: float) -> None:
+        """Make a row final whose file is about to be deleted, since an original has the same bytes."""
+        changes = {**facts._columns(), "duplicate_of": original}
+        self._finish(job, "duplicate", now, changes, {"cause": Cause.DELETED, "other_id": original})
+
+    def fail_in_place(self, job: Job, error: str, now: float) -> None:
+        """Fail a row whose file stays in the inbox."""
+        changes = {"error": error, "place": None, "destination": None}
+        self._finish(job, "failed", now, changes, {"text": error})
+
+    def _finish(
+        self, job: Job, status: Final, now: float, changes: Mapping[str, Any], event: Mapping[str, Any]
+    ) -> None:
+        spent = max(0, round((now - job.claimed_at) * 1000))
+        final = {"status": status, "processed_at": now, "processing_ms": spent, "waiting": None, "waiting_detail": None}
+        update = Image.update({**final, **changes}).where(Image.id == job.id)
         with self._catalogue.writing():
-            Image.update(changes).where(Image.id == job.id).execute()
-            record(job.id, now, status, detail)
-
-    def filed(self, sha256: str) -> tuple[int, str] | None:
-        """Find the image that was filed with these bytes: its id and its place in the library."""
-        with self._catalogue.reading():
-            # The status as a literal: that it is the one of the partial index must be plain to SQLite.
-            filed = (Image.sha256 == sha256) & SQL("status = 'done'")
-            row = Image.select(Image.id, Image.destination).where(filed).first()
-        return None if row is None else (row.id, row.destination)
-
-    def lost(self, image_id: int, reason: str, now: float) -> None:
-        """Note that a filed original is no longer where it was filed, so that its bytes may be filed anew."""
-        with self._catalogue.writing():
-            Image.update(status="failed", error=reason, place=None, destination=None).where(
-                Image.id == image_id
-            ).execute()
-            record(image_id, now, "lost", reason)
-
-    def unfinished(self) -> list[Job]:
-        """List the rows that a crash left in the middle of the work."""
-        with self._catalogue.reading():
-            return [to_job(row) for row in Image.select().where(Image.status == "processing").order_by(Image.id)]
-
-    def leaving(self) -> list[Job]:
-        """List the final rows whose file may still be in the inbox; those that failed there stay there."""
-        with self._catalogue.reading():
-            rows = Image.select().where(
-                Image.path.is_null(False)
-                & Image.status.not_in(["queued", "processing"])
-                & ~((Image.status == "failed") & Image.destination.is_null())
-            )
-            return [to_job(row) for row in rows]
+            update.execute()
+            Event.insert(image_id=job.id, at=now, kind=EventKind(status), **event).execute()
 
     def left(self, image_id: int) -> None:
         """Note that a final row's file has left the inbox."""
         with self._catalogue.noting():
             Image.update(path=None).where(Image.id == image_id).execute()
 
+    def filed(self, sha256: str) -> tuple[int, str] | None:
+        """Return the image that was filed with these bytes, its id and its place in the library; None for none."""
+        # The status as a literal: that it is the one of the partial index must be plain to SQLite.
+        filed = Image.select(Image.id, Image.destination).where((Image.sha256 == sha256) & SQL("status = 'done'"))
+        with self._catalogue.reading():
+            row = filed.first()
+        return None if row is None else (row.id, row.destination)
+
+    def lost(self, image_id: int, destination: str, now: float) -> None:
+        """Note that a filed original is no longer where it was filed, so that its bytes may be filed anew."""
+        error = f"no longer at library/{display(destination)}; its bytes came again and were filed anew"
+        changes = {"status": "failed", "error": error, "place": None, "destination": None}
+        with self._catalogue.writing():
+            Image.update(changes).where(Image.id == image_id).execute()
+            event = {"image_id": image_id, "at": now, "place": "library", "path": destination}
+            Event.insert(kind=EventKind.LOST, **event).execute()
+
+    # -- what a crash has left
+
+    def unfinished(self) -> list[Job]:
+        """Return the rows that a crash left in the middle of the work."""
+        with self._catalogue.reading():
+            return [_job(row) for row in Image.select().where(Image.status == "processing").order_by(Image.id)]
+
+    def leaving(self) -> list[Job]:
+        """Return the final rows whose file may still be in the inbox; those that failed there stay there."""
+        with self._catalogue.reading():
+            rows = Image.select().where(
+                Image.path.is_null(False)
+                & Image.status.not_in(["queued", "processing"])
+                & ~((Image.status == "failed") & Image.destination.is_null())
+            )
+            return [_job(row) for row in rows]
+
     def came_from(self, folder: str) -> bool:
-        """Tell whether any file came from this subfolder of the inbox."""
+        """Return whether any file came from this subfolder of the inbox."""
         with self._catalogue.reading():
             return bool(Image.select().where((Image.folder == display(folder)) & (Image.folder != "")).exists())
 
+    # -- failed images are tried again
+
     def failed(self, image_id: int) -> Job | None:
-        """Give a failed row; None where it is not one."""
+        """Return a failed row; None where it is not one."""
         with self._catalogue.reading():
-            row = Image.get_or_none((Image.id == image_id) & (Image.status == "failed"))
-        return None if row is None else to_job(row)
+            row = Image.get_or_none((Image.id == image_id) & _FAILED)
+        return None if row is None else _job(row)
 
     def failures(self) -> list[int]:
-        """List the ids of all failed rows."""
+        """Return the ids of all failed rows."""
         with self._catalogue.reading():
-            return [row.id for row in Image.select(Image.id).where(Image.status == "failed").order_by(Image.id)]
+            return [row.id for row in Image.select(Image.id).where(_FAILED).order_by(Image.id)]
 
     def again(self, image_id: int, path: str, now: float, *, returning: bool) -> bool:
         """Queue a failed row under an inbox name; False when that name is another row's.
@@ -227,13 +372,8 @@ class Queue:
         While it is `returning` it keeps its place in `failed/` too, and is not claimed before `returned`. False also
         where the row is neither failed nor returning any more.
         """
-        changes = {
-            "status": "queued",
-            "path": path,
-            "not_before": now,
-            "attempts": 0,
-            "waiting": None,
-        }
+        changes: dict[str, Any] = {"status": "queued", "path": path, "not_before": now, "attempts": 0}
+        changes |= {"waiting": None, "waiting_detail": None}
         if not returning:
             changes |= {"error": None, "place": None, "destination": None}
         with self._catalogue.writing():
@@ -241,14 +381,14 @@ class Queue:
                 return False
             if not Image.update(changes).where((Image.id == image_id) & (_FAILED | _RETURNING)).execute():
                 return False
-            record(image_id, now, "queued", "asked to try again")
+            Event.insert(image_id=image_id, at=now, kind=EventKind.QUEUED, cause=Cause.ASKED, path=path).execute()
         self.changed.set()
         return True
 
     def returning(self) -> list[Job]:
-        """List the rows whose file is on its way from `failed/` into the inbox."""
+        """Return the rows whose file is on its way from `failed/` into the inbox."""
         with self._catalogue.reading():
-            return [to_job(row) for row in Image.select().where(_RETURNING)]
+            return [_job(row) for row in Image.select().where(_RETURNING)]
 
     def returned(self, image_id: int, now: float) -> None:
         """Note that a returning row's file is in the inbox, and only there."""
@@ -263,7 +403,7 @@ class Queue:
         changes = {"status": "failed", "path": None}
         with self._catalogue.writing():
             if Image.update(changes).where((Image.id == image_id) & _RETURNING).execute():
-                record(image_id, now, "failed", reason)
+                Event.insert(image_id=image_id, at=now, kind=EventKind.FAILED, text=reason).execute()
 
 
 _FAILED = Image.status == "failed"
@@ -271,14 +411,48 @@ _FAILED = Image.status == "failed"
 _RETURNING = (Image.status == "queued") & Image.destination.is_null(False)
 # A person's words, written while the file waited: no model is asked for others.
 _CAPTION_IS_WRITTEN = fn.INSTR(fn.COALESCE(Image.edited, ""), "caption") > 0
+# Naming them counts: peewee takes 2 ms to write out all sixty of a row.
+_JOB_COLUMNS: tuple[Any, ...] = tuple(
+    getattr(Image, name)
+    for name in (
+        "id path original_name source created_at attempts size_bytes mtime_ns quiet_since claimed_at place destination"
+        " sha256 error companion_of"
+    ).split()
+)
+_filename = FilenameField()
+# path, id, size_bytes, mtime_ns, status, and whether the file has a place outside the inbox. Plain SQL, here and for
+# the new rows: a burst of 50,000 files is an ordinary day, and peewee's query builder takes most of its time.
+_KNOWN = "SELECT path, id, size_bytes, mtime_ns, status, destination IS NOT NULL FROM image WHERE path IN (%s)"
 
 
-def _owned(job: Job, place: Place, destination: str, companion_of: int | None) -> bool:
-    """Return whether a name is another row's; within a connection of the caller's."""
+def _job(row: Image) -> Job:
+    path = row.path or ""
+    return Job(
+        id=row.id,
+        path=path,
+        folder=path.rpartition("/")[0],
+        original_name=row.original_name,
+        source=row.source,
+        created_at=row.created_at,
+        attempts=row.attempts,
+        size=row.size_bytes,
+        mtime_ns=row.mtime_ns,
+        quiet_since=row.quiet_since,
+        claimed_at=row.claimed_at or row.created_at,
+        place=cast("Place | None", row.place),
+        destination=row.destination,
+        sha256=row.sha256,
+        error=row.error,
+        companion_of=row.companion_of,
+    )
+
+
+def _owners(job: Job, place: Place, destination: str, companion_of: int | None) -> tuple[Any, Any]:
+    """Return the queries for the other rows, of an image and of a companion, that have a name."""
     other = (Image.place == place) & (Image.destination == destination) & (Image.id != job.id)
     beside = (Companion.place == place) & (Companion.destination == destination)
     another = Companion.image_id != (companion_of or 0)
-    return bool(Image.select().where(other).exists() or Companion.select().where(beside & another).exists())
+    return Image.select().where(other), Companion.select().where(beside & another)
 
 
 def _oldest(now: float, *columns: Any) -> "ModelSelect[Image]":
@@ -286,56 +460,44 @@ def _oldest(now: float, *columns: Any) -> "ModelSelect[Image]":
     return Image.select(*columns).where(due).order_by(Image.id).limit(1)
 
 
-_path = FilenameField()
-# path, id, size_bytes, mtime_ns, status, and whether the file has a place outside the inbox.
-_KNOWN = "SELECT path, id, size_bytes, mtime_ns, status, destination IS NOT NULL FROM image WHERE path IN (%s)"
+def _known(files: Sequence[Found]) -> dict[str | None, tuple[Any, ...]]:
+    names = [_filename.db_value(file.path) for file in files]
+    rows = CURRENT.execute_sql(_KNOWN % ", ".join("?" * len(names)), names)
+    return {_filename.python_value(path): tuple(rest) for path, *rest in rows}
 
 
-def take_in(files: Sequence[Seen], now: float) -> list[str]:
-    """Make a row for each file that has none; returns the paths that are new or have changed.
-
-    A queued file that has changed is due at once, with all its attempts: it is another file now.
-    """
-    known = _known(files)
-    changed, fresh = [], {}
-    for file in files:
-        row = known.get(file.path)
-        if row is None:
-            fresh[file.path] = file
-        elif row[1:3] != (file.size, file.mtime_ns):
-            _touch(row, file, now)
-            changed.append(file.path)
-    if fresh:
-        _insert(list(fresh.values()), now)
-    return changed + list(fresh)
-
-
-def _known(files: Sequence[Seen]) -> dict[str | None, tuple[Any, ...]]:
-    database = Image._meta.database
-    names = [_path.db_value(file.path) for file in files]
-    rows = database.execute_sql(_KNOWN % ", ".join("?" * len(names)), names)
-    return {_path.python_value(path): tuple(rest) for path, *rest in rows}
-
-
-def _insert(files: list[Seen], now: float) -> None:
-    database = Image._meta.database
-    values = [{**new_row(file, now), "path": _path.db_value(file.path)} for file in files]
+def _insert(files: list[Found], now: float) -> None:
+    values = [_new_row(file, now) for file in files]
     columns = list(values[0])
     into = f"INSERT INTO image ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
-    cursor = database.cursor()
+    cursor = CURRENT.cursor()
     cursor.executemany(into, [list(row.values()) for row in values])
     # AUTOINCREMENT: the rows of one transaction have consecutive ids that end here.
     last = cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = 'image'").fetchone()[0]
     cursor.executemany(
-        "INSERT INTO event (image_id, at, kind, detail) VALUES (?, ?, 'queued', ?)",
-        [
-            (image_id, now, f"found in the inbox as {display(file.path)}")
-            for image_id, file in enumerate(files, last - len(files) + 1)
-        ],
+        "INSERT INTO event (image_id, at, kind, cause, path) VALUES (?, ?, 'queued', 'found', ?)",
+        [(image_id, now, row["path"]) for image_id, row in enumerate(values, last - len(files) + 1)],
     )
 
 
-def _touch(row: tuple[Any, ...], file: Seen, now: float) -> None:
+def _new_row(file: Found, now: float) -> dict[str, Any]:
+    path = PurePosixPath(file.path)
+    return {
+        "path": _filename.db_value(file.path),
+        "original_name": display(path.name),
+        "folder": "" if str(path.parent) == "." else display(str(path.parent)),
+        "source": "inbox",
+        "status": "queued",
+        "attempts": 0,
+        "created_at": now,
+        "not_before": now,
+        "size_bytes": file.size,
+        "mtime_ns": file.mtime_ns,
+        "quiet_since": now,
+    }
+
+
+def _touch(row: tuple[Any, ...], file: Found, now: float) -> None:
     """Note that a known file has changed: while it waits, while it is worked on, or stuck as failed."""
     image_id, _, _, status, has_left = row
     changes: dict[str, Any] = {"size_bytes": file.size, "mtime_ns": file.mtime_ns, "quiet_since": now}
@@ -343,67 +505,18 @@ def _touch(row: tuple[Any, ...], file: Seen, now: float) -> None:
         changes |= {"not_before": now, "attempts": 0}
     elif status == "failed" and not has_left:
         changes |= {"status": "queued", "not_before": now, "attempts": 0, "error": None}
-        Event.insert(image_id=image_id, at=now, kind="queued", detail="the file has changed").execute()
+        event = {"image_id": image_id, "at": now, "path": file.path}
+        Event.insert(kind=EventKind.QUEUED, cause=Cause.CHANGED, **event).execute()
     Image.update(changes).where(Image.id == image_id).execute()
 
 
-@dataclass(frozen=True)
-class Upload:
-    """A file that has arrived whole; `size` is in bytes, `mtime_ns` nanoseconds since 1970."""
-
-    original_name: str
-    size: int
-    mtime_ns: int
-    sha256: str
-
-
-class Uploads:
-    """Inserts uploaded files into the queue."""
-
-    def __init__(self, catalogue: Catalogue, queue: Queue) -> None:
-        self._catalogue = catalogue
-        self._queue = queue
-
-    def submit(self, upload: Upload, names: Iterable[str], publish: Callable[[str], None], now: float) -> int:
-        """Queue an upload under the first name that is free, in the inbox and in the queue; returns its id.
-
-        `publish` gives the file that inbox name and raises FileExistsError where the name is taken. It is called
-        inside the transaction: the watcher, which sees the name at once, can't make a row before this one is there.
-        Killed before the commit, the file is one that somebody put into the inbox.
-        """
-        with self._catalogue.writing():
-            image_id = self._insert(upload, self._publish(names, publish), now)
-        self._queue.changed.set()
-        return image_id
-
-    def waiting(self, sha256: str) -> list[tuple[int, str]]:
-        """List the queued uploads with these bytes: ids and inbox names."""
-        with self._catalogue.reading():
-            rows = Image.select(Image.id, Image.path).where((Image.sha256 == sha256) & (Image.status == "queued"))
-            return [(row.id, row.path) for row in rows if row.path is not None]
-
-    def _publish(self, names: Iterable[str], publish: Callable[[str], None]) -> str:
-        for name in names:
-            if Image.select().where(Image.path == name).exists():
-                continue
-            try:
-                publish(name)
-            except (FileExistsError, NameRefused):
-                continue
-            return name
-        raise EnvironmentFault("the inbox is full of files of that name")
-
-    def _insert(self, upload: Upload, path: str, now: float) -> int:
-        image_id = Image.insert(
-            path=path,
-            original_name=upload.original_name,
-            source="upload",
-            created_at=now,
-            not_before=now,
-            size_bytes=upload.size,
-            mtime_ns=upload.mtime_ns,
-            quiet_since=now,
-            sha256=upload.sha256,
-        ).execute()
-        record(image_id, now, "queued", f"uploaded as {path}")
-        return int(image_id)
+def _publish(names: Iterable[str], publish: Callable[[str], None]) -> str:
+    for name in names:
+        if Image.select().where(Image.path == name).exists():
+            continue
+        try:
+            publish(name)
+        except (FileExistsError, NameRefused):
+            continue
+        return name
+    raise EnvironmentFault("the inbox is full of files of that name")

@@ -1,43 +1,161 @@
-"""The tables as peewee sees them, and the typed rows in which their values leave the catalogue."""
+"""The tables as peewee sees them (schema.sql makes them), and the typed rows in which their values leave."""
 
-import json
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import PurePosixPath
-from typing import Any, Literal, Protocol, cast
+from enum import StrEnum
+from typing import Literal
 
-from peewee import AutoField, Field, FloatField, IntegerField, JSONField, Model, TextField
+from peewee import AutoField, FloatField, IntegerField, Model, TextField
 
-from daemon.files.names import display
+from daemon.catalogue.database import CURRENT, CodeField, FilenameField, JsonField, WordsField
+from daemon.errors import WaitingReason
 
+Status = Literal["queued", "processing", "done", "duplicate", "failed"]
+Final = Literal["done", "duplicate", "failed"]
+Place = Literal["library", "duplicates", "failed"]
+CaptionStatus = Literal["off", "pending", "done", "blocked", "failed", "private"]
+Tags = Mapping[str, object]
+"""Every EXIF tag of an image, as JSON values."""
 
-class FilenameField(Field):
-    """A file's name: text where it is valid UTF-8, else the raw bytes, which SQLite keeps apart from any text."""
-
-    field_type = "TEXT"
-
-    def db_value(self, value: str | None) -> str | bytes | None:
-        """Store bytes for names that are no UTF-8 (an old camera's, an unpacked archive's)."""
-        if value is None:
-            return None
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            return os.fsencode(value)
-        return value
-
-    def python_value(self, value: Any) -> str | None:
-        """Give the name as the file system calls take it."""
-        return os.fsdecode(value) if isinstance(value, bytes) else value
+STATUSES: tuple[Status, ...] = ("queued", "processing", "done", "duplicate", "failed")
+FINAL: dict[Place, Final] = {"library": "done", "duplicates": "duplicate", "failed": "failed"}
 
 
-class Image(Model):
+class EventKind(StrEnum):
+    """What can happen to an image."""
+
+    QUEUED = "queued"
+    POSTPONED = "postponed"
+    RETRY = "retry"
+    WITHDRAWN = "withdrawn"
+    DONE = "done"
+    DUPLICATE = "duplicate"
+    FAILED = "failed"
+    LOST = "lost"
+    COMPANION = "companion"
+    EDITED = "edited"
+    CAPTION_ASKED = "caption asked"
+    CAPTIONED = "captioned"
+    CAPTION_BLOCKED = "caption blocked"
+    CAPTION_FAILED = "caption failed"
+    CAPTION_PRIVATE = "caption private"
+    CAPTION_OFF = "caption off"
+    SIDECAR = "sidecar"
+    UNDONE = "undone"
+    ORIGINAL_GONE = "original gone"
+
+
+class Cause(StrEnum):
+    """How it came about, where a kind of event has several ways; a postponed one has its WaitingReason instead."""
+
+    FOUND = "found"
+    UPLOADED = "uploaded"
+    CHANGED = "changed"
+    ASKED = "asked"
+    DELETED = "deleted"
+    BESIDE = "beside"
+    CAME_WITH = "came with"
+    SIDECAR = "sidecar"
+
+
+@dataclass(frozen=True)
+class ImageEvent:
+    """One line of an image's history (times in seconds since 1970); `history.sentence` says it in words.
+
+    `id` grows over all images, and is 0 before it is written. `path` is relative to the inbox or to
+    `place`, `other_id` another image that has to do with it, `text` an error, a name, a model.
+    """
+
+    at: float
+    kind: EventKind
+    cause: str | None = None
+    place: Place | None = None
+    path: str | None = None
+    other_id: int | None = None
+    text: str | None = None
+    image_id: int = 0
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image: the columns of schema.sql, which says what each is. `ImageRow(**row.__data__)` makes it of a row."""
+
+    id: int = 0
+    status: Status = "queued"
+    path: str | None = None
+    original_name: str = ""
+    folder: str = ""
+    source: str = "inbox"
+    created_at: float = 0.0
+    not_before: float = 0.0
+    attempts: int = 0
+    size_bytes: int | None = None
+    mtime_ns: int | None = None
+    quiet_since: float | None = None
+    waiting: WaitingReason | None = None
+    waiting_detail: str | None = None
+    claimed_at: float | None = None
+    processed_at: float | None = None
+    processing_ms: int | None = None
+    error: str | None = None
+    warning: str | None = None
+    place: Place | None = None
+    destination: str | None = None
+    duplicate_of: int | None = None
+    sha256: str | None = None
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+    taken_at: str | None = None
+    taken_from: str | None = None
+    camera_make: str | None = None
+    camera_model: str | None = None
+    lens_model: str | None = None
+    datetime_original: str | None = None
+    iso: int | None = None
+    focal_length: float | None = None
+    exposure_time: str | None = None
+    f_number: float | None = None
+    orientation: int | None = None
+    lat: float | None = None
+    lon: float | None = None
+    caption: str | None = None
+    caption_status: CaptionStatus = "off"
+    title: str | None = None
+    keywords: tuple[str, ...] | None = None
+    visible_text: str | None = None
+    caption_model: str | None = None
+    caption_prompt: str | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    captioned_at: float | None = None
+    caption_not_before: float = 0.0
+    caption_attempts: int = 0
+    caption_error: str | None = None
+    caption_wanted: str | None = None
+    edited: str | None = None
+    edited_at: float | None = None
+    thumb_sha: str | None = None
+    sidecar_due: int = 0
+    companion_of: int | None = None
+
+    @property
+    def waiting_text(self) -> str | None:
+        """The reason why a queued image is not worked on yet, for people."""
+        return None if self.waiting is None else self.waiting.sentence(self.waiting_detail or "")
+
+
+class _Base(Model):
+    class Meta:
+        database = CURRENT
+
+
+class Image(_Base):
     """One photo. Times are seconds since 1970, sizes bytes."""
 
     id = AutoField()
     status = TextField(default="queued")
-    # In the inbox, relative to it; None once the file has left.
     path = FilenameField(null=True)
     original_name = TextField()
     folder = TextField(default="")
@@ -48,14 +166,14 @@ class Image(Model):
     size_bytes = IntegerField(null=True)
     mtime_ns = IntegerField(null=True)
     quiet_since = FloatField(null=True)
-    waiting = TextField(null=True)
+    waiting = CodeField(WaitingReason, null=True)
+    waiting_detail = TextField(null=True)
     claimed_at = FloatField(null=True)
     processed_at = FloatField(null=True)
     processing_ms = IntegerField(null=True)
     error = TextField(null=True)
     warning = TextField(null=True)
 
-    # Where the file goes or went: written before the move, so that start-up can finish or undo it.
     place = TextField(null=True)
     destination = FilenameField(null=True)
     duplicate_of = IntegerField(null=True)
@@ -81,8 +199,7 @@ class Image(Model):
     caption = TextField(null=True)
     caption_status = TextField(default="off")
     title = TextField(null=True)
-    # Letters as they are, not as \u escapes: the search index reads this text.
-    keywords: JSONField = JSONField(null=True, dumps=partial(json.dumps, ensure_ascii=False))
+    keywords = WordsField(null=True)
     visible_text = TextField(null=True)
     caption_model = TextField(null=True)
     caption_prompt = TextField(null=True)
@@ -92,46 +209,46 @@ class Image(Model):
     caption_not_before = FloatField(default=0)
     caption_attempts = IntegerField(default=0)
     caption_error = TextField(null=True)
-    # A model that a person asked for, "" for the configured one; None where nobody has asked.
     caption_wanted = TextField(null=True)
-    # Which words a person wrote ("caption", "keywords", "caption keywords"), and when: no model ever changes those.
     edited = TextField(null=True)
     edited_at = FloatField(null=True)
     thumb_sha = TextField(null=True)
-    # How many changes of this row the sidecar on disk does not show yet.
     sidecar_due = IntegerField(default=0)
-    # The image beside which this row's file is being filed; the row goes when the file is there.
     companion_of = IntegerField(null=True)
 
     class Meta:
         table_name = "image"
 
 
-class RawExif(Model):
+class RawExif(_Base):
     """Every tag of one image; apart from its row, so that pages of rows stay small."""
 
     image_id = IntegerField(primary_key=True)
-    tags = JSONField()
+    tags = JsonField()
 
     class Meta:
         table_name = "raw_exif"
 
 
-class Event(Model):
+class Event(_Base):
     """One line of an image's history; never changed, and kept when a withdrawn image's row goes."""
 
     id = AutoField()
     image_id = IntegerField()
     at = FloatField()
-    kind = TextField()
-    detail = TextField(default="")
+    kind = CodeField(EventKind)
+    cause = TextField(null=True)
+    place = TextField(null=True)
+    path = FilenameField(null=True)
+    other_id = IntegerField(null=True)
+    text = TextField(null=True)
 
     class Meta:
         table_name = "event"
 
 
-class Tally(Model):
-    """How many images have each status, and the time they took; triggers keep it, so counting scans nothing."""
+class Tally(_Base):
+    """How many images have each status, and the time they took."""
 
     status = TextField(primary_key=True)
     n = IntegerField()
@@ -141,17 +258,17 @@ class Tally(Model):
         table_name = "tally"
 
 
-class Setting(Model):
+class Setting(_Base):
     """What the program remembers of itself: why it is paused, on which mount a folder was."""
 
     key = TextField(primary_key=True)
-    value = JSONField()
+    value = JsonField()
 
     class Meta:
         table_name = "setting"
 
 
-class Companion(Model):
+class Companion(_Base):
     """A file that was filed beside an image, under its stem."""
 
     id = AutoField()
@@ -168,7 +285,7 @@ class Companion(Model):
         table_name = "companion"
 
 
-class CaptionRequest(Model):
+class CaptionRequest(_Base):
     """One request to a model, written before it is sent; the quota counts them."""
 
     id = AutoField()
@@ -180,114 +297,3 @@ class CaptionRequest(Model):
 
 
 MODELS: tuple[type[Model], ...] = (Image, RawExif, Event, Tally, Setting, Companion, CaptionRequest)
-
-
-Place = Literal["library", "duplicates", "failed"]
-Final = Literal["done", "duplicate", "failed"]
-
-
-class Seen(Protocol):
-    """A file of the inbox as a look at the directory tells it."""
-
-    @property
-    def path(self) -> str:
-        """Relative to the inbox."""
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-
-    @property
-    def mtime_ns(self) -> int:
-        """Nanoseconds since 1970."""
-
-
-class Look(Protocol):
-    """What a file looked like, and since when (seconds since 1970)."""
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-
-    @property
-    def mtime_ns(self) -> int:
-        """Nanoseconds since 1970."""
-
-    @property
-    def since(self) -> float:
-        """Seconds since 1970."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A claimed row; its values are those of the claim."""
-
-    id: int
-    path: str
-    original_name: str
-    source: str
-    created_at: float
-    attempts: int
-    size: int | None
-    mtime_ns: int | None
-    quiet_since: float | None
-    claimed_at: float
-    place: Place | None = None
-    destination: str | None = None
-    sha256: str | None = None
-    error: str | None = None
-    companion_of: int | None = None
-
-
-def new_row(file: Seen, now: float) -> dict[str, Any]:
-    """Give the values of a file of the inbox that is seen for the first time."""
-    path = PurePosixPath(file.path)
-    return {
-        "path": file.path,
-        "original_name": display(path.name),
-        "folder": "" if str(path.parent) == "." else display(str(path.parent)),
-        "source": "inbox",
-        "status": "queued",
-        "attempts": 0,
-        "created_at": now,
-        "not_before": now,
-        "size_bytes": file.size,
-        "mtime_ns": file.mtime_ns,
-        "quiet_since": now,
-    }
-
-
-def record(image_id: int, now: float, kind: str, detail: str) -> None:
-    """Append a line to an image's history; within the transaction that makes it true."""
-    Event.insert(image_id=image_id, at=now, kind=kind, detail=detail).execute()
-
-
-# The columns of a job. Naming them counts: peewee takes 2 ms to write out all sixty of a row.
-JOB_COLUMNS: tuple[Any, ...] = tuple(
-    getattr(Image, name)
-    for name in (
-        "id path original_name source created_at attempts size_bytes mtime_ns quiet_since claimed_at place destination"
-        " sha256 error companion_of"
-    ).split()
-)
-
-
-def to_job(row: Image) -> Job:
-    """Give a row's values as the consumer sees them."""
-    return Job(
-        id=row.id,
-        path=row.path or "",
-        original_name=row.original_name,
-        source=row.source,
-        created_at=row.created_at,
-        attempts=row.attempts,
-        size=row.size_bytes,
-        mtime_ns=row.mtime_ns,
-        quiet_since=row.quiet_since,
-        claimed_at=row.claimed_at or row.created_at,
-        place=cast("Place | None", row.place),
-        destination=row.destination,
-        sha256=row.sha256,
-        error=row.error,
-        companion_of=row.companion_of,
-    )

@@ -1,29 +1,28 @@
-"""What the program remembers of itself across restarts, and tells other processes: mounts, the pause."""
-
-from typing import Any
+"""What the program remembers of itself across restarts, and shows other processes: mounts, the pause, faults."""
 
 from daemon.catalogue.database import Catalogue
-from daemon.catalogue.schema import Image, Setting
+from daemon.catalogue.schema import FINAL, Image, Place, Setting
 from daemon.loop import LoopFault
 
 # Behind it the name of the loop.
-FAULT_PREFIX = "fault of "
+_FAULT = "fault of "
+_PLACES: dict[str, Place] = {place: place for place in FINAL}
 
 
 class Settings:
-    """Small JSON values by name."""
+    """Small JSON values by name; any thread may call it."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
-    def get(self, key: str) -> Any:
-        """Give the value that was remembered; None where none was."""
+    def get(self, key: str) -> object:
+        """Return the value that was set; None where none was."""
         with self._catalogue.reading():
             row = Setting.get_or_none(Setting.key == key)
         return None if row is None else row.value
 
     def set(self, key: str, value: object) -> None:
-        """Keep a value; None forgets."""
+        """Keep a value; None forgets it."""
         with self._catalogue.writing():
             if value is None:
                 Setting.delete().where(Setting.key == key).execute()
@@ -33,18 +32,30 @@ class Settings:
     def faults(self) -> dict[str, LoopFault]:
         """Return why which loops' last steps failed, by their names."""
         with self._catalogue.reading():
-            rows = list(Setting.select().where(Setting.key.startswith(FAULT_PREFIX)).order_by(Setting.key))
-        return {row.key.removeprefix(FAULT_PREFIX): LoopFault(**row.value) for row in rows}
+            rows = list(Setting.select().where(Setting.key.startswith(_FAULT)).order_by(Setting.key))
+        return {row.key.removeprefix(_FAULT): LoopFault(**row.value) for row in rows}
+
+    def set_fault(self, loop: str, fault: LoopFault | None) -> None:
+        """Keep why a loop's last step failed; None where it went well."""
+        self.set(_FAULT + loop, None if fault is None else vars(fault))
+
+    def pause(self) -> tuple[str, float] | None:
+        """Return why the queue is paused and since when (seconds since 1970); None where it is not."""
+        stored = self.get("paused")
+        return (str(stored["reason"]), float(stored["since"])) if isinstance(stored, dict) else None
+
+    def set_pause(self, reason: str | None, since: float = 0.0) -> None:
+        """Keep why the queue is paused; None where it goes on."""
+        self.set("paused", None if reason is None else {"reason": reason, "since": since})
 
     def expected(self, folder: str) -> str | None:
-        """Name a file, relative to a folder, that should lie there if it is the right one; None if none should."""
+        """Return the name of a file, relative to a folder, that should lie there if it is the right one, if any."""
         newest = Image.select().order_by(Image.id.desc()).limit(1)
         with self._catalogue.reading():
             if folder == "inbox":
                 row = newest.where((Image.status == "queued") & Image.path.is_null(False)).first()
                 return None if row is None else str(row.path)
-            statuses = {"library": "done", "duplicates": "duplicate", "failed": "failed"}
-            if folder not in statuses:
+            if folder not in _PLACES:
                 return None
-            row = newest.where((Image.status == statuses[folder]) & (Image.place == folder)).first()
+            row = newest.where((Image.status == FINAL[_PLACES[folder]]) & (Image.place == folder)).first()
             return None if row is None else str(row.destination)

@@ -1,26 +1,29 @@
-"""Ask for captions again, or for those that are missing, after saying how many requests that makes."""
+"""Asks for captions again, or for those that are missing, after saying how many requests that makes.
+
+A running darkroom makes them, and the command shows how far it is; without one the command makes them itself. Sidecars
+follow; a caption that a person wrote is never replaced.
+"""
 
 import argparse
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from daemon.app import open_catalogue
-from daemon.captions.captioner import Captioner
-from daemon.captions.limits import PAUSE_KEY, Quota, progress, roughly, stored_pause
-from daemon.captions.settings import LiveSettings, caption_settings
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from daemon.app import build, open_catalogue
+from daemon.captions.limits import CaptionProgress, Quota, forget_pause, progress, roughly, stored_pause
+from daemon.captions.settings import CaptionSettings, caption_settings
 from daemon.catalogue import Catalogue
 from daemon.catalogue.captions import Captions
-from daemon.catalogue.companions import SidecarRows
 from daemon.catalogue.settings import Settings
 from daemon.config import MODEL, Config
 from daemon.errors import ConfigError, Rejected
 from daemon.files import lock
-from daemon.filing.thumbnail_store import Thumbnails
-from daemon.sidecar.sidecars import Sidecars
 
-_LOOK_SECONDS = 0.3
+_SHOW_SECONDS = 0.3
 # Nothing is due for so long: another model's quota, or answers that were none. Nobody wants to watch that.
 _REST_SECONDS = 90.0
 
@@ -33,107 +36,116 @@ def main(config: Config, args: argparse.Namespace) -> int:
     if settings.key is None:
         raise ConfigError("captions need a key: put GEMINI_API_KEY=… into .env beside config.toml")
     catalogue = open_catalogue(config)
-    captions, stored = Captions(catalogue), Settings(catalogue)
-    refused = 0
-    if args.missing:
-        wanted = [*captions.missing(), *captions.waiting()]
-    else:
-        wanted = list(dict.fromkeys(args.ids))
-        refused = _refuse(captions, wanted)
+    captions = Captions(catalogue)
+    asked = [*captions.missing(), *captions.waiting()] if args.missing else list(dict.fromkeys(args.ids))
+    wanted = asked if args.missing else _accepted(captions, asked)
+    refused = len(asked) - len(wanted)
     if not wanted:
         print("no captions are missing" if args.missing else "nothing to ask for")
         return 1 if refused else 0
     now = time.time()
-    model = args.model or settings.model
-    quota = Quota(captions, model, settings.requests_per_minute, settings.requests_per_day)
-    used = f", {quota.used_today(now):,} of {quota.per_day:,} of today's are used" if quota.per_day else ""
-    print(
-        f"this makes at most {len(wanted):,} requests to {model}{used};"
-        f" done in about {roughly(quota.seconds_for(len(wanted), now))}",
-        flush=True,
-    )
-    # Somebody is there and wants it: what was refused before may be mended on Google's side.
+    print(_announcement(captions, settings, args.model or settings.model, len(wanted), now), flush=True)
+    # Somebody is there and wants it: what was refused before may be fixed on Google's side.
+    stored = Settings(catalogue)
     if (pause := stored_pause(stored)) is not None and pause.until is None:
-        stored.set(PAUSE_KEY, None)
+        forget_pause(stored)
     if args.missing and args.model is None:
         captions.fill_in(wanted)
     else:
         for image_id in wanted:
             captions.ask_again(image_id, now, args.model)
-    left = _follow(config, catalogue, captions, stored, wanted)
+    left = _Following(config, catalogue, wanted).run()
     return 1 if refused or left or captions.without(wanted) else 0
 
 
-def _refuse(captions: Captions, wanted: list[int]) -> int:
-    """Say which images can't be asked for, and leave them out."""
-    refused = 0
-    for image_id in list(wanted):
+def _accepted(captions: Captions, image_ids: Sequence[int]) -> list[int]:
+    """Return the images that can be asked for; for the others print why not."""
+    accepted = []
+    for image_id in image_ids:
         try:
             captions.check(image_id)
         except Rejected as reason:
             print(reason, file=sys.stderr)
-            wanted.remove(image_id)
-            refused += 1
-    return refused
+        else:
+            accepted.append(image_id)
+    return accepted
 
 
-def _follow(config: Config, catalogue: Catalogue, captions: Captions, stored: Settings, wanted: list[int]) -> int:
-    """Show the progress until all is done that can be done now; returns how many are left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}")
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("captions", total=len(wanted), speed="")
-
-        def show() -> int:
-            left = captions.pending_among(wanted)
-            now = progress(captions, stored, caption_settings(config), time.time())
-            speed = f"paused: {now.paused}" if now.paused else ""
-            bar.update(task, completed=len(wanted) - left, speed=speed)
-            return left
-
-        try:
-            left = None
-            if lock.running(config.folders.state) is not None:
-                left = _by_daemon(show, config, captions, stored)
-            if left is None:
-                left = _by_ourselves(show, config, catalogue, captions, stored)
-        except KeyboardInterrupt:
-            left = show()
-    made = len(wanted) - left - captions.without(wanted)
-    print(f"{made:,} captioned", end="")
-    print(f", {left:,} wait and are made by darkroom run" if left else "")
-    for reason, n in captions.reasons(wanted):
-        print(f"{n:,} not: {reason}", file=sys.stderr)
-    return left
+def _announcement(captions: Captions, settings: CaptionSettings, model: str, requests: int, now: float) -> str:
+    quota = Quota(captions, model, settings.requests_per_minute, settings.requests_per_day)
+    used = f", {quota.used_today(now):,} of {quota.per_day:,} of today's are used" if quota.per_day else ""
+    seconds = roughly(quota.seconds_for(requests, now))
+    return f"this makes at most {requests:,} requests to {model}{used}; done in about {seconds}"
 
 
-def _by_daemon(show: Callable[[], int], config: Config, captions: Captions, stored: Settings) -> int | None:
-    """Watch the running darkroom make the captions; None where it has ended meanwhile."""
-    while (left := show()) > 0:
-        if lock.running(config.folders.state) is None:
-            return None
-        now = progress(captions, stored, caption_settings(config), time.time())
-        rests = (captions.next_due() or 0) > time.time() + _REST_SECONDS
-        if now.paused or rests or now.requests_today >= now.per_day > 0:
-            print(now.line(), file=sys.stderr)
-            return left
-        time.sleep(_LOOK_SECONDS)
-    return left
+class _Following:
+    """Shows how far the captions of some images are, until all is done that can be done now."""
 
+    def __init__(self, config: Config, catalogue: Catalogue, wanted: Sequence[int]) -> None:
+        self._config, self._catalogue, self._wanted = config, catalogue, wanted
+        self._captions, self._settings = Captions(catalogue), Settings(catalogue)
 
-def _by_ourselves(
-    show: Callable[[], int], config: Config, catalogue: Catalogue, captions: Captions, stored: Settings
-) -> int:
-    folders = config.folders
-    with lock.exclusive(folders.state, []):
-        sidecars = Sidecars(SidecarRows(catalogue), folders.library, enabled=config.filing.sidecars)
-        thumbnails = Thumbnails(folders.state / "thumbnails")
-        captioner = Captioner(captions, stored, thumbnails, sidecars, LiveSettings(config), session=catalogue.session)
-        captioner.drain(show)
-    left = show()
-    if left:
-        print(progress(captions, stored, caption_settings(config), time.time()).line(), file=sys.stderr)
-    return left
+    def run(self) -> int:
+        """Return how many captions are still waited for."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+        )
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task("captions", total=len(self._wanted), speed="")
+
+            def show() -> int:
+                left, paused = self._captions.pending_among(self._wanted), self._progress().paused
+                speed = f"paused: {paused}" if paused else ""
+                bar.update(task, completed=len(self._wanted) - left, speed=speed)
+                return left
+
+            try:
+                left = self._until_made(show)
+            except KeyboardInterrupt:
+                left = show()
+        self._print(left)
+        return left
+
+    def _until_made(self, show: Callable[[], int]) -> int:
+        left = None
+        if lock.running(self._config.folders.state) is not None:
+            left = self._by_daemon(show)
+        return self._by_ourselves(show) if left is None else left
+
+    def _by_daemon(self, show: Callable[[], int]) -> int | None:
+        """Wait while the running darkroom makes the captions; return None where it has ended meanwhile."""
+        while (left := show()) > 0:
+            if lock.running(self._config.folders.state) is None:
+                return None
+            now = self._progress()
+            rests = (self._captions.next_due() or 0) > time.time() + _REST_SECONDS
+            if now.paused or rests or now.requests_today >= now.per_day > 0:
+                print(now.line(), file=sys.stderr)
+                return left
+            time.sleep(_SHOW_SECONDS)
+        return left
+
+    def _by_ourselves(self, show: Callable[[], int]) -> int:
+        with lock.exclusive(self._config.folders.state, []):
+            darkroom = build(self._config, self._catalogue)
+            try:
+                darkroom.captioner.drain(show)
+            finally:
+                darkroom.close()
+        if left := show():
+            print(self._progress().line(), file=sys.stderr)
+        return left
+
+    def _progress(self) -> CaptionProgress:
+        return progress(self._captions, self._settings, caption_settings(self._config), time.time())
+
+    def _print(self, left: int) -> None:
+        made = len(self._wanted) - left - self._captions.without(self._wanted)
+        waiting = f", {left:,} wait and are made by darkroom run" if left else ""
+        print(f"{made:,} captioned{waiting}")
+        for reason, n in self._captions.reasons(self._wanted):
+            print(f"{n:,} not: {reason}", file=sys.stderr)

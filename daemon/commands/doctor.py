@@ -1,14 +1,16 @@
-"""Says of all that darkroom needs whether it is there, a line each, and how to fix what is not."""
+"""Checks all that darkroom needs, a line each, and says how to fix what is not well.
+
+What is written, into the folders alone, are small files of its own, and they are gone when it ends.
+"""
 
 import argparse
 import json
 import logging
-import sqlite3
 import stat
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,38 +21,42 @@ from daemon.catalogue.restore import Restore
 from daemon.commands import probes
 from daemon.config import Config
 from daemon.decoding import Limits
-from daemon.decoding.samples import samples
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError, EnvironmentFault
 from daemon.files import atomic
 from daemon.files.walk import subfolders, walk
 from daemon.health import Finding
 
+_log = logging.getLogger(__name__)
+
+_INOTIFY = Path("/proc/sys/fs/inotify")
+# Other programs watch folders too.
+_SHARE = 0.8
+# What Gemini may take to answer.
+_GEMINI_SECONDS = 15.0
+
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Print the findings; 1 when anything is not well."""
     findings = []
-    for finding in everything(config):
+    for finding in all_checks(config):
         findings.append(finding)
         if not args.json:
-            print(f"{'ok  ' if finding.ok else 'MEND'}  {finding.subject}: {finding.text}", flush=True)
+            print(f"{'ok  ' if finding.ok else 'FIX '}  {finding.subject}: {finding.text}", flush=True)
             if finding.fix:
                 print(f"      → {finding.fix}", flush=True)
     faults = [finding for finding in findings if not finding.ok]
     if args.json:
-        print(json.dumps([{"ok": one.ok, **vars(one)} for one in findings], indent=2))
+        print(json.dumps([{"ok": finding.ok, **asdict(finding)} for finding in findings], indent=2))
     elif faults:
-        print(f"\n{len(faults)} of {len(findings)} to mend")
+        print(f"\n{len(faults)} of {len(findings)} to fix")
     return 1 if faults else 0
 
 
-_log = logging.getLogger(__name__)
-
-
-def everything(config: Config) -> Iterator[Finding]:
-    """Look at everything; takes some seconds."""
+def all_checks(config: Config) -> Iterator[Finding]:
+    """Yield what every check finds; takes some seconds."""
     yield configuration(config)
-    yield from quick(config)
+    yield from quick_checks(config)
     if atomic.is_folder(config.folders.inbox):
         yield probes.events(config)
     yield catalogue(config)
@@ -58,8 +64,8 @@ def everything(config: Config) -> Iterator[Finding]:
     yield captions(config)
 
 
-def quick(config: Config) -> Iterator[Finding]:
-    """Look at what costs nothing: folders, room, leases, inotify, the clock."""
+def quick_checks(config: Config) -> Iterator[Finding]:
+    """Yield what the checks find that cost nothing: folders, room, leases, inotify, the clock."""
     yield from probes.folders(config)
     yield from probes.space(config)
     if atomic.is_folder(config.folders.inbox):
@@ -69,22 +75,17 @@ def quick(config: Config) -> Iterator[Finding]:
 
 
 def warn(config: Config) -> None:
-    """Log what the quick looks find amiss."""
+    """Log what the quick checks find that is not well."""
     try:
-        for finding in quick(config):
+        for finding in quick_checks(config):
             if not finding.ok:
                 _log.warning("%s", finding)
-    except Exception:
-        _log.exception("the checks at the start could not be done")
-
-
-_INOTIFY = Path("/proc/sys/fs/inotify")
-# Other programs watch folders too.
-_SHARE = 0.8
+    except (DarkroomError, OSError) as error:
+        _log.warning("the checks at the start could not be done: %s", error)
 
 
 def configuration(config: Config) -> Finding:
-    """Tell what was read, and whether others may read the secrets."""
+    """Return what was read, and whether others may read the secrets."""
     text = str(config.file) if config.file.is_file() else f"there is no {config.file}: all defaults"
     secrets = config.base / ".env"
     try:
@@ -97,8 +98,8 @@ def configuration(config: Config) -> Finding:
 
 
 def catalogue(config: Config) -> Finding:
-    """Run SQLite's own check."""
-    file = config.folders.state / "darkroom.db"
+    """Return what SQLite's own check says, and whether a catalogue was lost."""
+    file = config.catalogue_file
     if not file.is_file():
         return _lost(config) or Finding("catalogue", "none yet: the first run makes it")
     try:
@@ -106,7 +107,7 @@ def catalogue(config: Config) -> Finding:
         said = opened.check()
         if said == "ok" and not Restore(opened).count() and (lost := _lost(config)):
             return lost
-    except (EnvironmentFault, sqlite3.DatabaseError) as fault:
+    except DarkroomError as fault:
         said = str(fault)
     if said != "ok":
         fix = f"stop darkroom, move {file} away (and {file.name}-wal, {file.name}-shm), then: darkroom rebuild"
@@ -115,7 +116,7 @@ def catalogue(config: Config) -> Finding:
 
 
 def _lost(config: Config) -> Finding | None:
-    """Tell a library whose catalogue was lost: left alone, its photos would be filed beside once more."""
+    """Return that a catalogue was lost, where the library holds files: they would be filed beside once more."""
     library = config.folders.library
     if not library.is_dir() or next(walk(library, config.inbox.ignore, recursive=True), None) is None:
         return None
@@ -124,14 +125,14 @@ def _lost(config: Config) -> Finding | None:
 
 
 def watches(config: Config, limits: Path = _INOTIFY) -> Finding:
-    """Compare the folders that are to be watched with what the kernel allows."""
+    """Return whether the kernel allows as many watches as there are folders."""
     try:
         allowed = int((limits / "max_user_watches").read_text())
     except (OSError, ValueError):
         return Finding("inotify", "this system has no such limit")
     if config.inbox.observer == "polling":
         return Finding("inotify", "not used")
-    wanted = _folders(config.folders.inbox) if config.inbox.recursive else 1
+    wanted = 1 + sum(1 for _ in subfolders(config.folders.inbox)) if config.inbox.recursive else 1
     text = f"{wanted:,} folders to watch, {allowed:,} allowed"
     if wanted <= allowed * _SHARE:
         return Finding("inotify", text)
@@ -140,12 +141,8 @@ def watches(config: Config, limits: Path = _INOTIFY) -> Finding:
     return Finding("inotify", text, f"sudo sysctl {line}; for good: echo {line} | sudo tee /etc/sysctl.d/darkroom.conf")
 
 
-def _folders(inbox: Path) -> int:
-    return 1 + sum(1 for _ in subfolders(inbox))
-
-
 def clock(now: float | None = None) -> Finding:
-    """Tell a clock that nobody has set: it is earlier than this program."""
+    """Return whether the clock was ever set; one that nobody has set is earlier than this program."""
     now = time.time() if now is None else now
     made = Path(daemon.__file__).stat().st_mtime
     text = datetime.fromtimestamp(now, UTC).astimezone().isoformat(" ", "seconds")
@@ -157,15 +154,12 @@ def clock(now: float | None = None) -> Finding:
     return Finding("clock", text)
 
 
-_SECONDS = 15.0
-
-
 def captions(config: Config) -> Finding:
-    """Ask for the model's description."""
+    """Return whether Gemini takes the key and knows the model; asks for the model's description."""
     if config.gemini_key is None:
         return Finding("captions", "off: there is no GEMINI_API_KEY")
     model = config.captions.model
-    client = Client(config.gemini_key.get_secret_value(), config.gemini_base_url, threading.Event(), _SECONDS)
+    client = Client(config.gemini_key.get_secret_value(), config.gemini_base_url, threading.Event(), _GEMINI_SECONDS)
     try:
         client.check(model)
     except Limited as error:
@@ -182,32 +176,45 @@ def captions(config: Config) -> Finding:
 _INSTALL = "install darkroom's dependencies again (pip install --force-reinstall .)"
 
 
-def decoders(config: Config, images: Mapping[str, Callable[[], bytes]] | None = None) -> Iterator[Finding]:
-    """Develop a small image of each format, under the limits that hold for the user's."""
-    images = samples() if images is None else images
+# Small images that come with the program, one of each format, by the name that decoding gives the format.
+SAMPLES: Mapping[str, Path] = {
+    name: Path(daemon.__file__).parent / "decoding/samples" / file
+    for name, file in {
+        "JPEG": "sample.jpg",
+        "PNG": "sample.png",
+        "WebP": "sample.webp",
+        "TIFF": "sample.tif",
+        "GIF": "sample.gif",
+        "BMP": "sample.bmp",
+        "AVIF": "sample.avif",
+        "JPEG 2000": "sample.jp2",
+        "HEIC": "sample.heic",
+        "DNG": "sample.dng",
+    }.items()
+}
+
+
+def decoders(config: Config, samples: Mapping[str, Path] = SAMPLES) -> Iterator[Finding]:
+    """Decode a small image of each format, under the limits that hold for the user's."""
     limits = config.limits
     sandbox = Sandbox(Limits(limits.file_mb, limits.megapixels, limits.decode_seconds, limits.decode_memory_mb))
     try:
-        with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
-            for name, make in images.items():
-                yield _decoder(sandbox, Path(folder) / "sample", name, make)
+        for name, file in samples.items():
+            yield _decoder(sandbox, name, file)
     except EnvironmentFault as fault:
         yield Finding("decoders", str(fault), f"raise [limits] decode_memory_mb, or {_INSTALL}")
     finally:
         sandbox.close()
 
 
-def _decoder(sandbox: Sandbox, file: Path, name: str, make: Callable[[], bytes]) -> Finding:
+def _decoder(sandbox: Sandbox, name: str, file: Path) -> Finding:
     subject = f"{name} decoder"
     try:
-        file.write_bytes(make())
         found = sandbox.decode(file)
     except EnvironmentFault:
         raise
     except DarkroomError as error:
-        return Finding(subject, str(error), _INSTALL)
-    except Exception as error:  # an encoder that is missing or broken: whatever its library raises
-        return Finding(subject, f"no test image can be made: {error!r}", _INSTALL)
+        return Finding(subject, f"the test image {file} can't be decoded: {error}", _INSTALL)
     if found.format != name:
         return Finding(subject, f"takes it for {found.format}", _INSTALL)
     return Finding(subject, f"{found.width} by {found.height} pixels")

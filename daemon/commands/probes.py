@@ -1,6 +1,10 @@
-"""Tries out the folders: what filing does with files is done with a small one of our own."""
+"""Probes of the folders: what filing does with files is done with a small one of Darkroom's own.
+
+Each returns a finding for `darkroom doctor`, and leaves nothing in the folders.
+"""
 
 import os
+import pwd
 import shutil
 import threading
 import time
@@ -20,14 +24,14 @@ from daemon.inbox.events import InboxEvents, advice
 
 _BLOCK = b"darkroom" * 512
 _EVENT_SECONDS = 2.0
-# How long a file must be left alone, where nothing better tells, for a slow network not to look like an end.
+# How long a file must be left alone, where nothing better is known, for a slow network not to look like an end.
 _QUIET_SECONDS = 10.0
 _SKEW_SECONDS = 5.0
 
 
 def folders(config: Config) -> Iterator[Finding]:
-    """Write, link, rename and delete in each folder; one that is missing before the first run is no fault."""
-    fresh = not (config.folders.state / "darkroom.db").is_file()
+    """Yield whether each folder can be used; one that is missing before the first run is no fault."""
+    fresh = not config.catalogue_file.is_file()
     for name, path in config.folders.items():
         if fresh and not os.path.lexists(path):
             yield Finding(name, f"{path} is made by the first run")
@@ -41,13 +45,13 @@ def folders(config: Config) -> Iterator[Finding]:
 
 
 def folder(name: str, path: Path) -> Finding:
-    """Do in one folder what filing does."""
+    """Return whether one folder can be used: writes, links, renames and deletes there, as filing does."""
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "is not there"
         return Finding(
             name, f"{path} {what}", f"mount its disk, make it (mkdir -p {path}), or name another in config.toml"
         )
-    probe = _names(path)
+    probe = _probe_files(path)
     sweep(path)
     try:
         probe[0].write_bytes(_BLOCK)
@@ -67,13 +71,13 @@ def folder(name: str, path: Path) -> Finding:
 
 
 def filing(config: Config) -> Finding:
-    """Tell whether photos go into the library by a link or by a copy; both are safe, a copy takes longer."""
-    source, target = _names(config.folders.inbox)[0], _names(config.folders.library)[1]
+    """Return whether photos go into the library by a link or by a copy; both are safe, a copy takes longer."""
+    source, target = _probe_files(config.folders.inbox)[0], _probe_files(config.folders.library)[1]
     try:
         source.write_bytes(_BLOCK)
         linked = _linked(source, target)
     except OSError as error:
-        return Finding("filing", f"a file can't go from inbox to library: {error.strerror}", "mend the folders above")
+        return Finding("filing", f"a file can't go from inbox to library: {error.strerror}", "fix the folders above")
     finally:
         _remove(source, target)
     how = "by link, at once" if linked else "by copy: they are on different filesystems or mounts"
@@ -81,7 +85,7 @@ def filing(config: Config) -> Finding:
 
 
 def space(config: Config) -> Iterator[Finding]:
-    """Compare the free space of each filesystem with min_free_mb."""
+    """Yield how much room each filesystem has, compared with min_free_mb."""
     devices: dict[int, list[str]] = {}
     paths = dict(config.folders.items())
     for name, path in paths.items():
@@ -100,28 +104,28 @@ def space(config: Config) -> Iterator[Finding]:
 
 
 def events(config: Config) -> Finding:
-    """Make a file in the inbox and listen whether the kernel tells of it."""
+    """Return whether the kernel sends an event for a file that is made in the inbox."""
     inbox = config.folders.inbox
     if config.inbox.observer == "polling":
         return Finding("events", "not asked for: the inbox is looked through at short intervals")
-    wake, canary = threading.Event(), _names(inbox)[0]
+    wake, probe = threading.Event(), _probe_files(inbox)[0]
     try:
-        listening = InboxEvents(inbox, False, wake)
+        watch = InboxEvents(inbox, False, wake)
     except OSError as error:
         return Finding("events", "there can be none", f"{advice(error)}; until then the inbox is polled")
     try:
-        canary.touch()
-        deadline, heard = time.monotonic() + _EVENT_SECONDS, False
-        while not heard and (left := deadline - time.monotonic()) > 0:
+        probe.touch()
+        deadline, came = time.monotonic() + _EVENT_SECONDS, False
+        while not came and (left := deadline - time.monotonic()) > 0:
             wake.wait(left)
             wake.clear()
-            heard = canary.name in listening.take().files
+            came = probe.name in watch.take().files
     except OSError as error:
         return Finding("events", f"the inbox can't be written: {error.strerror}", _right(inbox))
     finally:
-        listening.close()
-        _remove(canary)
-    if not heard:
+        watch.close()
+        _remove(probe)
+    if not came:
         return Finding("events", f"none came from {inbox}", 'set [inbox] observer = "polling" in config.toml')
     if is_network(kind := filesystem(inbox)):
         return Finding("events", f"they come; what other machines write on {kind} is found by polling")
@@ -129,9 +133,9 @@ def events(config: Config) -> Finding:
 
 
 def leases(config: Config) -> Finding:
-    """Ask the kernel for a lease, which tells whether a file is still being written."""
+    """Return whether the kernel grants leases, by which a file that is still being written is known."""
     inbox, quiet = config.folders.inbox, config.inbox.settle_seconds
-    probe = _names(inbox)[0]
+    probe = _probe_files(inbox)[0]
     try:
         probe.write_bytes(_BLOCK)
         granted = _granted(probe)
@@ -139,10 +143,10 @@ def leases(config: Config) -> Finding:
         return Finding("leases", f"could not be tried: {error}", _right(inbox))
     finally:
         _remove(probe)
-    foreign = _foreign(inbox)
-    if granted and (foreign is None or _granted(foreign)):
+    refused = _refused(inbox) if granted else None
+    if granted and refused is None:
         return Finding("leases", "granted: a file that is still being written is never taken")
-    what = f"none on files of other owners ({foreign.name})" if granted and foreign else f"none on {filesystem(inbox)}"
+    what = f"none on files of other owners ({refused.name})" if refused else f"none on {filesystem(inbox)}"
     if quiet >= _QUIET_SECONDS:
         return Finding("leases", f"{what}; a file counts as complete once it is unchanged for {quiet:g} s")
     wait = f"set [inbox] settle_seconds to {_QUIET_SECONDS:g} or more"
@@ -151,8 +155,8 @@ def leases(config: Config) -> Finding:
 
 
 def clocks(config: Config) -> Finding | None:
-    """Compare the inbox's clock (a file server's, perhaps) with this machine's; None where they agree."""
-    probe = _names(config.folders.inbox)[0]
+    """Return how far the inbox's clock (a file server's, perhaps) is off from this machine's; None where they agree."""
+    probe = _probe_files(config.folders.inbox)[0]
     try:
         before = time.time()
         probe.write_bytes(_BLOCK)
@@ -166,6 +170,15 @@ def clocks(config: Config) -> Finding | None:
     return Finding("clock", f"the inbox's server is {skew:+.0f} s off from this machine", "set both by NTP")
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a doctor left that was killed; what can't be read or removed stays for the next time."""
+    with suppress(OSError):
+        for left in folder.glob(f"{OWN_PREFIX}doctor-*"):
+            number = left.name.split("-")[2]
+            if number.isdecimal() and not psutil.pid_exists(int(number)):
+                _remove(left)
+
+
 def _granted(path: Path) -> bool:
     fd = opening.open_regular(path)
     try:
@@ -176,13 +189,14 @@ def _granted(path: Path) -> bool:
         os.close(fd)
 
 
-def _foreign(inbox: Path) -> Path | None:
-    """Find a file of another owner in the inbox itself; those are the ones that a lease may be refused on."""
-    with os.scandir(inbox) as entries:
+def _refused(inbox: Path) -> Path | None:
+    """Return a file of another owner in the inbox itself on which no lease is granted; None where there is none."""
+    with suppress(OSError), os.scandir(inbox) as entries:
         for entry in entries:
-            with suppress(OSError):
+            # What can't be read at all shows nothing of leases.
+            with suppress(OSError, DarkroomError):
                 if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid != os.geteuid():
-                    return Path(entry.path)
+                    return None if _granted(Path(entry.path)) else Path(entry.path)
     return None
 
 
@@ -195,18 +209,9 @@ def _linked(source: Path, target: Path) -> bool:
     return True
 
 
-def _names(folder: Path) -> list[Path]:
-    """Name three files that the watcher takes for none of its business."""
+def _probe_files(folder: Path) -> list[Path]:
+    """Return the paths of three files that the watcher ignores."""
     return [folder / f"{OWN_PREFIX}doctor-{os.getpid()}-{number}" for number in range(3)]
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a doctor left that was killed; what can't be looked at or removed stays for the next time."""
-    with suppress(OSError):
-        for left in folder.glob(f"{OWN_PREFIX}doctor-*"):
-            number = left.name.split("-")[2]
-            if number.isdecimal() and not psutil.pid_exists(int(number)):
-                _remove(left)
 
 
 def _remove(*paths: Path) -> None:
@@ -220,8 +225,6 @@ def _right(path: Path) -> str:
 
 
 def _user() -> str:
-    import pwd
-
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

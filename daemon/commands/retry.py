@@ -1,4 +1,4 @@
-"""Queue failed images again."""
+"""Queues failed images again: each file goes from failed/ back into the inbox, under a name that is free there."""
 
 import argparse
 import sys
@@ -13,8 +13,8 @@ from daemon.filing.recovery import Requeue
 def main(config: Config, args: argparse.Namespace) -> int:
     """Put each file back into the inbox; 1 when one can't be."""
     queue = Queue(open_catalogue(config))
-    wanted = queue.failures() if args.failed else args.ids
     requeue = Requeue(queue, config.folders.inbox, roots(config), config.folders.state)
+    wanted = queue.failures() if args.failed else args.ids
     refused = 0
     for image_id in wanted:
         try:

@@ -1,4 +1,4 @@
-"""Serve until told to stop, or file what is there and leave."""
+"""Serve until it is stopped, or file what is there and leave."""
 
 import argparse
 import gc
@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from daemon.app import Service, open_catalogue, prepare, roots
+from daemon.app import Darkroom, build, open_catalogue, prepare, roots
+from daemon.catalogue.schema import Status
 from daemon.catalogue.settings import Settings
 from daemon.commands import doctor, undo
 from daemon.commands.probes import sweep
@@ -22,6 +23,7 @@ from daemon.errors import EnvironmentFault
 from daemon.files import lock
 from daemon.filing import recovery
 from daemon.filing.consumer import Turn
+from daemon.health import sentence_of
 from daemon.loop import Strikes
 from daemon.systemd.notify import Heartbeat, Notifier
 
@@ -40,9 +42,9 @@ def main(config: Config, args: argparse.Namespace) -> int:
     prepare(config, Settings(catalogue))
     folders = [path for name, path in config.folders.items() if name != "state"]
     with lock.exclusive(config.folders.state, folders):
-        service = Service(config, catalogue, once=args.once)
-        undo.finish(catalogue, dict(config.folders.items()), service.thumbnails)
-        code = _Once(service).run() if args.once else _serve(service)
+        darkroom = build(config, catalogue, once=args.once)
+        undo.finish(catalogue, dict(config.folders.items()), darkroom.thumbnails)
+        code = _Once(darkroom).run() if args.once else _serve(darkroom)
     _leave(code)
     return code
 
@@ -58,34 +60,37 @@ def _leave(code: int) -> None:
         os._exit(code)
 
 
-def _serve(service: Service) -> int:
+def _serve(darkroom: Darkroom) -> int:
     # Here, not above: --once needs none of it.
     from web.app import App, Server, bind, url
 
-    config = service.config
+    config = darkroom.config
     access = _access(config)
     with bind(access, config.web.port) as listener:
-        server = Server(App(_context(service), access), listener)
+        server = Server(App(web_context(darkroom), access), listener)
         _on_signals(server.stop)
         _log.info("watching %s, filing into %s", config.folders.inbox, config.folders.library)
         # What is loaded now stays: the garbage collector need not look through it behind every few photos.
         gc.collect()
         gc.freeze()
-        service.start()
+        darkroom.start()
         # Beside the work, not before it: a slow share must not hold up the start.
         checks = threading.Thread(target=doctor.warn, args=(config,), name="start-up checks", daemon=True)
         checks.start()
         try:
             _log.info("serving %s", url(listener))
             heartbeat = Heartbeat(
-                Notifier(os.environ), service.statistics, service.pulse.fault, service.faults.reporter("heartbeat")
+                Notifier(os.environ),
+                lambda: sentence_of(darkroom.statistics.stats(time.time())),
+                darkroom.pulse.fault,
+                darkroom.faults.reporter("heartbeat"),
             )
-            service.other_loops.append(heartbeat.loop)
+            darkroom.other_loops.append(heartbeat.loop)
             with heartbeat:
                 server.run()
                 _log.info("stopping")
         finally:
-            service.stop()
+            darkroom.stop()
             # They tidy up behind themselves, where no share holds them up.
             checks.join(_LEAVE_SECONDS)
     return 0
@@ -98,100 +103,100 @@ def _access(config: Config) -> "AccessRules":
     return AccessRules(config.web.host, config.web.allowed_hosts, config.web.cors_origins, token)
 
 
-def _context(service: Service) -> "Context":
-    """Give the web what it needs of the service, and no more."""
-    from web.context import Context, Health
+def web_context(darkroom: Darkroom) -> "Context":
+    """Return what the web needs of a darkroom, and no more."""
+    from web.context import Context
 
-    config = service.config
+    config = darkroom.config
     limits, inbox = config.limits, config.folders.inbox
     return Context(
-        catalogue=service.catalogue,
-        queue=service.queue,
-        captions=service.captions,
-        thumbnails=service.thumbnails,
+        catalogue=darkroom.catalogue,
+        queue=darkroom.queue,
+        captions=darkroom.captions,
+        thumbnails=darkroom.thumbnails,
         inbox=inbox,
         roots=roots(config),
         ignore=config.inbox.ignore,
         upload_bytes=min(limits.upload_mb, limits.file_mb) * 1_000_000,
         min_free_bytes=limits.min_free_mb * 1_000_000,
-        health=lambda: {name: Health(ok, detail) for name, (ok, detail) in service.health().items()},
-        captions_line=lambda: service.captions_progress().line(),
-        retry=service.requeue.retry,
+        health=darkroom.health,
+        captions_on=lambda: bool(darkroom.captioner.settings.key),
+        captions_line=lambda: darkroom.captions_progress().line(),
+        retry=darkroom.requeue.retry,
     )
 
 
 class _Once:
     """One pass over the inbox: until all is filed, or only files that others are still writing are left."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._grace = service.config.inbox.settle_seconds + 1
+    def __init__(self, darkroom: Darkroom) -> None:
+        self._darkroom = darkroom
+        self._grace = darkroom.config.inbox.settle_seconds + 1
         self._blocked_since: float | None = None
         self._stopped = False
 
     def run(self) -> int:
-        service = self._service
+        darkroom = self._darkroom
         _on_signals(self._stop)
-        before = service.statistics.stats(time.time()).counts
-        recovery.sweep_uploads(service.config.folders.inbox)
-        for _, folder in service.config.folders.items():
+        before = darkroom.statistics.stats(time.time()).counts
+        recovery.sweep_uploads(darkroom.config.folders.inbox)
+        for _, folder in darkroom.config.folders.items():
             sweep(folder)
         with suppress(EnvironmentFault):
-            service.faults.clear()
-        service.sandbox.start()
-        service.hooks.begin()
+            darkroom.faults.clear()
+        darkroom.sandbox.start()
+        darkroom.hooks.begin()
         try:
-            service.watcher.scan_now()
-            service.consumer.loop.run(self._finished, attempts=Strikes.LIMIT)
-            while not self._stopped and (seconds := service.cleanup.remove_empty()) is not None:
+            darkroom.watcher.scan_now()
+            darkroom.consumer.loop.run(self._finished, attempts=Strikes.LIMIT)
+            while not self._stopped and (seconds := darkroom.cleanup.remove_empty()) is not None:
                 time.sleep(min(seconds, 0.1))
         finally:
-            service.consumer.close()
-            service.sandbox.close()
+            darkroom.close()
         code = self._report(before)
-        service.hooks.drain()
+        darkroom.hooks.drain()
         self._caption()
         return code
 
     def _caption(self) -> None:
         """Make the captions that the quota allows; what is left is made another time and is no failure."""
-        service = self._service
-        service.captioner.drain()
-        now = service.captions_progress()
+        darkroom = self._darkroom
+        darkroom.captioner.drain()
+        now = darkroom.captions_progress()
         if now.waiting:
             _log.info("%s", now.line())
 
     def _stop(self) -> None:
         self._stopped = True
-        self._service.consumer.loop.stop()
-        self._service.captioner.stop()
-        self._service.hooks.stop()
+        self._darkroom.consumer.loop.stop()
+        self._darkroom.captioner.stop()
+        self._darkroom.hooks.stop()
 
     def _finished(self) -> bool:
-        turn = self._service.consumer.turn
+        turn = self._darkroom.consumer.turn
         if turn is not Turn.IDLE:
             if turn is Turn.FILED:
                 self._blocked_since = None
             return turn is Turn.PAUSED
-        if self._service.statistics.in_progress():
+        if self._darkroom.statistics.in_progress():
             return False
-        if self._service.queue.next_due() is None:
+        if self._darkroom.queue.next_due() is None:
             return True
-        if self._service.companions.give_up():
+        if self._darkroom.companions.give_up():
             return False
         self._blocked_since = self._blocked_since or time.monotonic()
         return time.monotonic() - self._blocked_since > self._grace
 
-    def _report(self, before: dict[str, int]) -> int:
-        stats = self._service.statistics.stats(time.time())
+    def _report(self, before: Mapping[Status, int]) -> int:
+        stats = self._darkroom.statistics.stats(time.time())
         new = {status: n - before[status] for status, n in stats.counts.items()}
         _log.info("%d filed, %d duplicates, %d failed", new["done"], new["duplicate"], new["failed"])
         if stats.counts["queued"]:
             reasons = "; ".join(f"{n} {reason}" for reason, n in stats.waiting.items())
             _log.info("%d stay in the inbox for now%s", stats.counts["queued"], f": {reasons}" if reasons else "")
         if new["failed"] > 0:
-            _log.warning("what failed is in %s, with the reasons", self._service.config.folders.failed)
-        troubled = self._service.consumer.paused or self._service.consumer.loop.fault
+            _log.warning("what failed is in %s, with the reasons", self._darkroom.config.folders.failed)
+        troubled = self._darkroom.consumer.paused or self._darkroom.consumer.loop.fault
         return 1 if new["failed"] > 0 or troubled else 0
 
 

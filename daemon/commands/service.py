@@ -1,4 +1,7 @@
-"""Print the systemd unit, or install and start it."""
+"""Prints the systemd unit; with --install writes, enables and starts it.
+
+Installing makes the folders that are missing, and replaces a unit of that name; nothing else on disk is changed.
+"""
 
 import argparse
 import os
@@ -14,6 +17,7 @@ from daemon.files.names import display
 from daemon.systemd.units import Flavour, program, unit
 
 _NAME = "darkroom.service"
+# What systemctl may take: `restart` waits until darkroom has stopped and started.
 _SECONDS = 120
 
 
@@ -41,7 +45,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
 
 
 def _owner(config: Config) -> str:
-    """Name the account that the inbox belongs to: darkroom is to read and move its files."""
+    """Return the account that the inbox belongs to: darkroom is to read and move its files."""
     inbox = config.folders.inbox
     there = next(place for place in (inbox, *inbox.parents) if place.exists())
     try:
@@ -57,7 +61,7 @@ def _owner(config: Config) -> str:
 
 
 def _user_namespaces() -> bool:
-    """Tell whether a user's services can be shut in: some kernels and distributions forbid user namespaces."""
+    """Return whether a user's services can be shut in: some kernels and distributions forbid user namespaces."""
     unshare = shutil.which("unshare")
     if unshare is None:
         return False

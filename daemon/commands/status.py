@@ -4,32 +4,49 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from daemon.captions.limits import CaptionProgress, progress
 from daemon.captions.settings import caption_settings
 from daemon.catalogue import Catalogue
 from daemon.catalogue.captions import Captions
+from daemon.catalogue.schema import STATUSES
 from daemon.catalogue.settings import Settings
-from daemon.catalogue.stats import Statistics
+from daemon.catalogue.stats import Statistics, Stats
 from daemon.config import Config
 from daemon.files import lock
+from web.models import moment, stats_answer
+
+
+@dataclass(frozen=True)
+class ProgramStatus:
+    """Whether darkroom runs here (`pid` is None where it does not, 0 where it is unknown), and its counts."""
+
+    pid: int | None
+    stats: Stats
+
+    @property
+    def running(self) -> bool:
+        """Whether a darkroom runs on these folders."""
+        return self.pid is not None
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Print the status once, or keep a progress bar up to date until Ctrl-C."""
-    file = config.folders.state / "darkroom.db"
+    file = config.catalogue_file
     if not file.is_file():
         print(f"nothing has run here yet: there is no {file}", file=sys.stderr)
         return 1
     catalogue = Catalogue(file)
-    statistics = Statistics(catalogue)
     if args.watch:
-        _watch(config, statistics)
-    elif args.json:
-        print(json.dumps(facts_of(config, statistics) | {"captions": vars(_captions(config, catalogue))}, indent=2))
+        _watch(config, Statistics(catalogue))
+        return 0
+    status, captions = status_of(config, Statistics(catalogue)), _captions(config, catalogue)
+    if args.json:
+        print(json.dumps(_document(status, Statistics(catalogue).captions(), captions), indent=2))
     else:
-        print("\n".join([*lines_of(facts_of(config, statistics)), _captions(config, catalogue).line()]))
+        print("\n".join([*lines_of(status), captions.line()]))
     return 0
 
 
@@ -37,70 +54,76 @@ def _captions(config: Config, catalogue: Catalogue) -> CaptionProgress:
     return progress(Captions(catalogue), Settings(catalogue), caption_settings(config), time.time())
 
 
-def facts_of(config: Config, statistics: Statistics) -> dict[str, Any]:
-    """Give what `status --json` prints, but for the captions."""
-    stats = statistics.stats(time.time())
-    pid = lock.running(config.folders.state)
+def status_of(config: Config, statistics: Statistics) -> ProgramStatus:
+    """Return how the darkroom of these folders is."""
+    stats, pid = statistics.stats(time.time()), lock.running(config.folders.state)
+    # The faults that a process which has died left there are no news of the next one.
+    return ProgramStatus(pid, stats if pid is not None else replace(stats, faults={}))
+
+
+def _document(status: ProgramStatus, counts: dict[str, int], captions: CaptionProgress) -> dict[str, Any]:
+    """Return what GET /api/stats answers, with the paths of this machine, and more of the program."""
+    faults = status.stats.faults.items()
     return {
-        "running": pid is not None,
-        "pid": pid or None,
-        "total": stats.total,
-        **stats.counts,
-        "avg_processing_time_ms": stats.avg_processing_time_ms,
-        "rate_per_second": round(stats.rate, 3),
-        "seconds_left": stats.seconds_left,
-        "paused": stats.paused,
-        "paused_since": stats.paused_since,
-        "waiting": stats.waiting,
-        # What a process that has died left there is no news of the next one.
-        "faults": {name: vars(fault) for name, fault in stats.faults.items()} if pid is not None else {},
+        "running": status.running,
+        "pid": status.pid or None,
+        **stats_answer(status.stats, counts, captions.line(), str).model_dump(),
+        "faults": {name: {"reason": fault.reason, "since": moment(fault.since)} for name, fault in faults},
+        "captioner": {
+            **asdict(captions),
+            "paused_until": None if captions.paused_until is None else moment(captions.paused_until),
+        },
     }
 
 
-def lines_of(facts: dict[str, Any]) -> list[str]:
-    """Give what `status` prints, but for the captions."""
-    running = f"running (pid {facts['pid']})" if facts["running"] else "not running"
+def lines_of(status: ProgramStatus) -> list[str]:
+    """Return what `status` prints, but for the captions."""
+    stats = status.stats
+    running = f"running (pid {status.pid or None})" if status.running else "not running"
     lines = [f"darkroom is {running}"]
-    if facts["paused"]:
-        lines.append(f"PAUSED for {_span(time.time() - facts['paused_since'])}: {facts['paused']}")
-    for name, fault in facts["faults"].items():
-        since = _span(time.time() - fault["since"])
-        lines.append(f"FAULT in the {name} for {since}: {fault['reason']}; it is tried again by itself")
-    names = ("queued", "processing", "done", "duplicate", "failed")
-    lines.append("  ".join(f"{name} {facts[name]:,}" for name in names))
-    if progress_of(facts)[0] == "filing":
-        left = facts["seconds_left"]
-        rate = f"{facts['rate_per_second']:.2g} images a second"
-        lines.append(f"{rate}, {'about ' + _span(left) + ' left' if left is not None else 'time left unknown'}")
-    lines += [f"waiting: {n:,} {reason}" for reason, n in facts["waiting"].items()]
-    if facts["failed"]:
+    if stats.paused:
+        lines.append(f"PAUSED for {_span(time.time() - (stats.paused_since or 0.0))}: {stats.paused}")
+    for name, fault in stats.faults.items():
+        since = _span(time.time() - fault.since)
+        lines.append(f"FAULT in the {name} for {since}: {fault.reason}; it is tried again by itself")
+    lines.append("  ".join(f"{name} {stats.counts[name]:,}" for name in STATUSES))
+    if progress_of(status)[0] == "filing":
+        left = stats.seconds_left
+        time_left = f"about {_span(left)} left" if left is not None else "time left unknown"
+        lines.append(f"{_rate(stats)} images a second, {time_left}")
+    lines += [f"waiting: {n:,} {reason}" for reason, n in stats.waiting.items()]
+    if stats.counts["failed"]:
         lines.append("why some failed: darkroom list --status failed")
     return lines
 
 
+def _rate(stats: Stats) -> str:
+    return f"{round(stats.rate, 3):.2g}"
+
+
 def _span(seconds: float) -> str:
-    """Say a time span as people do: "40 s", "12 min", "3 h 20 min"."""
+    """Return a time span as people do: "40 s", "12 min", "3 h 20 min"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def progress_of(facts: dict[str, Any]) -> tuple[str, str]:
-    """Say what darkroom is doing, and how fast: "" while it files nothing, whatever it did some minutes ago."""
-    if not facts["running"]:
+def progress_of(status: ProgramStatus) -> tuple[str, str]:
+    """Return what darkroom is doing, and how fast: "" while it files nothing, whatever it did some minutes ago."""
+    stats = status.stats
+    if not status.running:
         return "not running", ""
-    if facts["paused"]:
-        return f"paused: {facts['paused']}", ""
-    if facts["faults"]:
-        name, fault = next(iter(facts["faults"].items()))
-        return f"fault in the {name}: {fault['reason']}", ""
-    left = facts["queued"] + facts["processing"]
-    if left == sum(facts["waiting"].values()):
-        return "waiting" if left else "idle", ""
-    if facts["seconds_left"] is None:
+    if stats.paused:
+        return f"paused: {stats.paused}", ""
+    if stats.faults:
+        name, fault = next(iter(stats.faults.items()))
+        return f"fault in the {name}: {fault.reason}", ""
+    if stats.left == sum(stats.waiting.values()):
+        return "waiting" if stats.left else "idle", ""
+    if stats.seconds_left is None:
         return "filing", ""
-    return "filing", f"{facts['rate_per_second']:.2g}/s, {_span(facts['seconds_left'])} left"
+    return "filing", f"{_rate(stats)}/s, {_span(stats.seconds_left)} left"
 
 
 def _watch(config: Config, statistics: Statistics) -> None:
@@ -113,16 +136,16 @@ def _watch(config: Config, statistics: Statistics) -> None:
         TextColumn("{task.fields[speed]}"),
     )
     first = statistics.stats(time.time())
-    finished_before = first.total - first.counts["queued"] - first.counts["processing"]
-    with Progress(*columns) as progress:
-        task = progress.add_task("filing", total=None, speed="")
+    finished_before = first.total - first.left
+    with Progress(*columns) as bar:
+        task = bar.add_task("filing", total=None, speed="")
         try:
             while True:
-                facts = facts_of(config, statistics)
-                left = facts["queued"] + facts["processing"]
-                finished = facts["total"] - left - finished_before
-                what, speed = progress_of(facts)
-                progress.update(task, description=what, total=finished + left, completed=finished, speed=speed)
+                status = status_of(config, statistics)
+                left = status.stats.left
+                finished = status.stats.total - left - finished_before
+                what, speed = progress_of(status)
+                bar.update(task, description=what, total=finished + left, completed=finished, speed=speed)
                 time.sleep(0.5)
         except KeyboardInterrupt:
             pass

@@ -2,7 +2,7 @@
 
 The same order as filing, and as safe at any instant: what is about to happen is written down, the bytes appear
 durably under their new names, the rows go, and only then the old names. Whoever finds what is written down does
-the rest.
+the rest. Nothing is overwritten.
 """
 
 import argparse
@@ -11,20 +11,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from daemon.app import open_catalogue
-from daemon.catalogue import Catalogue
-from daemon.catalogue.restore import JOURNAL, UndoRows
-from daemon.catalogue.search import FileSearch, Inventory
-from daemon.catalogue.settings import Settings
+from daemon.app import open_catalogue, thumbnail_store
+from daemon.catalogue import Catalogue, ImageRow
+from daemon.catalogue.restore import UndoJournal, UndoMove, UndoRows
+from daemon.catalogue.search import Inventory, Search
 from daemon.config import Config
 from daemon.errors import DarkroomError, EnvironmentFault, NameRefused, Rejected
 from daemon.files import atomic, lock, names
-from daemon.filing.destination import Numbers
-from daemon.filing.thumbnail_store import SIZES, Thumbnails
+from daemon.filing.destination import NumberedNames
+from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
 from daemon.sidecar.sidecars import path_beside
 
 _log = logging.getLogger(__name__)
@@ -32,155 +31,30 @@ _log = logging.getLogger(__name__)
 _Shape = Callable[[PurePosixPath], PurePosixPath]
 
 
-@dataclass(frozen=True)
-class _Move:
-    """One file on its way out."""
-
-    old: str
-    new: str
-    sha256: str
-
-
-class Undo:
-    """Moves images out of one darkroom's folders; one process at a time."""
-
-    def __init__(self, catalogue: Catalogue, folders: Mapping[str, Path], thumbnails: Thumbnails) -> None:
-        self._rows, self._files = UndoRows(catalogue), FileSearch(catalogue)
-        self._inventory, self._stored = Inventory(catalogue), Settings(catalogue)
-        self._folders, self._thumbnails = folders, thumbnails
-        self._numbers = Numbers()
-
-    def since(self, moment: float) -> list[int]:
-        """List what was filed since then."""
-        return self._rows.since(moment)
-
-    def resume(self) -> None:
-        """Finish what an earlier process has begun."""
-        journal = self._stored.get(JOURNAL)
-        if journal is None:
-            return
-        try:
-            self._finish(journal)
-        except DarkroomError as error:
-            if self._stored.get(JOURNAL) is not None:
-                raise
-            _log.warning("an undo that was interrupted is given up, and its image stays filed: %s", error)
-
-    def out(self, image_id: int, to: Path) -> Path:
-        """Move one image out; returns its new path. Raises Rejected saying why it can't be, EnvironmentFault."""
-        row = self._files.row(image_id)
-        if row is None:
-            raise Rejected(f"there is no image {image_id}")
-        if row["status"] not in {"done", "duplicate"} or row["destination"] is None:
-            hint = "darkroom retry queues it again" if row["status"] == "failed" else "there is nothing to move out"
-            raise Rejected(f"image {image_id} ({row['original_name']}) is {row['status']}: {hint}")
-        try:
-            return self._out(row, to, lambda name: name)
-        except NameRefused:
-            # exFAT and SMB refuse a colon, eCryptfs 144 bytes.
-            return self._out(row, to, names.portable)
-
-    def _out(self, row: Mapping[str, Any], to: Path, shape: _Shape) -> Path:
-        planned = list(self._plan(row, to, shape))
-        journal = {"image": row["id"], "to": str(to), "moves": [asdict(move) for move in planned], "rows": True}
-        self._stored.set(JOURNAL, journal)
-        self._finish(journal)
-        return Path(planned[0].new)
-
-    def _plan(self, row: Mapping[str, Any], to: Path, shape: _Shape) -> Iterator[_Move]:
-        """Decide where the image, its sidecar and its companions go."""
-        original = self._folders[row["place"]] / row["destination"]
-        if atomic.size_of(original) is None:
-            raise Rejected(f"image {row['id']}: {original} is gone")
-        came = shape(_came(row["folder"], row["original_name"]))
-        taken: set[Path] = set()
-        yield (first := self._move(original, to, came, taken))
-        companions = self._inventory.beside(row["id"])
-        files = [(self._folders[one.place] / one.destination, one) for one in companions]
-        for path, one in files:
-            if atomic.size_of(path) is not None:
-                yield self._move(path, to, shape(_came(one.folder, one.original_name)), taken)
-        # Last: where the photo came with an .xmp of this name, that is its owner's and keeps the name.
-        sidecar = path_beside(original)
-        if sidecar not in [path for path, _ in files] and atomic.size_of(sidecar) is not None:
-            yield self._move(sidecar, to, came.with_name(path_beside(Path(first.new)).name), taken)
-
-    def _move(self, old: Path, to: Path, wanted: PurePosixPath, taken: set[Path]) -> _Move:
-        for name, folder in self._folders.items():
-            if (to / wanted).resolve().is_relative_to(folder):
-                raise Rejected(f"{to / wanted} lies in the {name} folder: choose another --to")
-        for number in self._numbers.untried(str(to), wanted):
-            new = to / names.numbered(wanted, number)
-            if not atomic.exists(new) and new not in taken:
-                taken.add(new)
-                self._numbers.took(str(to), wanted, number)
-                with atomic.blaming(str(old)):
-                    return _Move(str(old), str(new), atomic.sha256(old))
-        raise Rejected(f"{to} is full of files named {wanted.name}")
-
-    def _finish(self, journal: dict[str, Any]) -> None:
-        planned = [_Move(**move) for move in journal["moves"]]
-        to, image_id = Path(journal["to"]), journal["image"]
-        if journal["rows"]:
-            placed: list[_Move] = []
+def main(config: Config, args: argparse.Namespace) -> int:
+    """Move each image into --to; 1 when one can't be."""
+    try:
+        to = args.to.expanduser().absolute()
+        atomic.make_path(to)
+    except (OSError, RuntimeError, ValueError) as error:  # ~ of nobody, a NUL
+        raise DarkroomError(f"{args.to} can't be made: {getattr(error, 'strerror', None) or error}") from error
+    catalogue = open_catalogue(config)
+    refused = moved = 0
+    with alone(config.folders.state):
+        undo = Undo(catalogue, dict(config.folders.items()), thumbnail_store(config))
+        undo.resume()
+        for image_id in args.ids or undo.since(time.time() - args.since):
             try:
-                for move in planned:
-                    if self._place(move, to, image_id):
-                        placed.append(move)
-            except DarkroomError as reason:
-                # Whatever it is (a name that is refused, a disk that was pulled), it must not stand in the way of the
-                # next start or the next undo. The image stays where it is; of what an earlier process placed before
-                # it was killed there is a second copy then, and nothing is lost.
-                for move in placed:
-                    with suppress(OSError):
-                        Path(move.new).unlink()
-                self._stored.set(JOURNAL, None)
-                if isinstance(reason, EnvironmentFault):
-                    raise
-                raise Rejected(f"image {image_id}: {reason}") from reason
-            journal = {**journal, "rows": False}
-            self._rows.take_out(image_id, f"moved out to {names.display(planned[0].new)}", time.time(), journal)
-        for old in (Path(move.old) for move in planned):
-            with atomic.blaming(str(old)):
-                old.unlink(missing_ok=True)
-        for folder in {Path(move.old).parent for move in planned}:
-            # Or a power cut could bring a name back once nothing is written down any more, and no row knows it. An
-            # emptied folder may have been deleted since an earlier process was killed here.
-            with atomic.blaming(str(folder)), suppress(FileNotFoundError):
-                atomic.fsync_folder(folder)
-        self._forget([move.sha256 for move in planned])
-        self._stored.set(JOURNAL, None)
-
-    def _place(self, move: _Move, to: Path, image_id: int) -> bool:
-        """Make one file appear under its new name, too; return False where an earlier process has done so."""
-        old, new = Path(move.old), Path(move.new)
-        with atomic.blaming(str(new)):
-            if atomic.size_of(new) is not None and atomic.sha256(new) == move.sha256:
-                return False
-        with atomic.blaming(str(old)):
-            if old.parent.is_dir() and atomic.size_of(old) is None:
-                raise Rejected(f"{old} is gone")
-        temporary = new.with_name(f".darkroom-{image_id}.part")
-        try:
-            with atomic.blaming(str(old)), old.open("rb") as opened:
-                atomic.place(opened.fileno(), old, to, new, temporary, move.sha256)
-        except FileExistsError:
-            raise Rejected(f"another file has taken the name {new}; try again") from None
-        except DarkroomError:
-            atomic.unlink_second(new, old)
-            raise
-        return True
-
-    def _forget(self, sha256s: list[str]) -> None:
-        """Remove thumbnails that no image needs any more."""
-        for sha256 in set(sha256s) - self._rows.still_used(sha256s):
-            for size in SIZES:
-                file = self._thumbnails.path(sha256, size)
-                with atomic.blaming(str(file)):
-                    file.unlink(missing_ok=True)
+                print(f"image {image_id}: {undo.out(image_id, to)}")
+                moved += 1
+            except (Rejected, NameRefused) as reason:
+                print(reason, file=sys.stderr)
+                refused += 1
+    print(f"{moved} moved out")
+    return 1 if refused else 0
 
 
-def finish(catalogue: Catalogue, folders: Mapping[str, Path], thumbnails: Thumbnails) -> None:
+def finish(catalogue: Catalogue, folders: Mapping[str, Path], thumbnails: ThumbnailStore) -> None:
     """Finish at start-up what an `undo` that was killed has begun; what can't be done now waits for the next."""
     try:
         with alone(folders["state"]):
@@ -196,29 +70,146 @@ def alone(state: Path) -> Iterator[None]:
         yield
 
 
-def _came(folder: str, name: str) -> PurePosixPath:
+class Undo:
+    """Moves images out of one darkroom's `folders`, by their names; one process at a time."""
+
+    def __init__(self, catalogue: Catalogue, folders: Mapping[str, Path], thumbnails: ThumbnailStore) -> None:
+        self._rows, self._search, self._inventory = UndoRows(catalogue), Search(catalogue), Inventory(catalogue)
+        self._folders, self._thumbnails = folders, thumbnails
+        self._numbers = NumberedNames()
+
+    def since(self, moment: float) -> list[int]:
+        """Return the ids of what was filed since a moment, in seconds since 1970."""
+        return self._rows.since(moment)
+
+    def resume(self) -> None:
+        """Finish what an earlier process has begun."""
+        journal = self._rows.journal()
+        if journal is None:
+            return
+        try:
+            self._finish(journal)
+        except DarkroomError as error:
+            if self._rows.journal() is not None:
+                raise
+            _log.warning("an undo that was interrupted is given up, and its image stays filed: %s", error)
+
+    def out(self, image_id: int, to: Path) -> Path:
+        """Move one image out and return its new path. Raises Rejected saying why it can't be, EnvironmentFault."""
+        row = self._search.image(image_id)
+        if row is None:
+            raise Rejected(f"there is no image {image_id}")
+        if row.status not in {"done", "duplicate"} or row.place is None or row.destination is None:
+            hint = "darkroom retry queues it again" if row.status == "failed" else "there is nothing to move out"
+            raise Rejected(f"image {image_id} ({row.original_name}) is {row.status}: {hint}")
+        original = self._folders[row.place] / row.destination
+        try:
+            return self._out(row, original, to, lambda name: name)
+        except NameRefused:
+            # exFAT and SMB refuse a colon, eCryptfs 144 bytes.
+            return self._out(row, original, to, names.portable)
+
+    def _out(self, row: ImageRow, original: Path, to: Path, shape: _Shape) -> Path:
+        journal = UndoJournal(row.id, str(to), tuple(self._plan(row, original, to, shape)))
+        self._rows.begin(journal)
+        self._finish(journal)
+        return Path(journal.moves[0].new)
+
+    def _plan(self, row: ImageRow, original: Path, to: Path, shape: _Shape) -> Iterator[UndoMove]:
+        """Yield where the image, its companions and its sidecar go."""
+        if atomic.size_of(original) is None:
+            raise Rejected(f"image {row.id}: {original} is gone")
+        came = shape(_came_as(row.folder, row.original_name))
+        taken: set[Path] = set()
+        yield (first := self._move(original, to, came, taken))
+        companions = self._inventory.beside(row.id)
+        files = [(self._folders[one.place] / one.destination, one) for one in companions]
+        for path, one in files:
+            if atomic.size_of(path) is not None:
+                yield self._move(path, to, shape(_came_as(one.folder, one.original_name)), taken)
+        # Last: where the photo came with an .xmp of this name, that is its owner's and keeps the name.
+        sidecar = path_beside(original)
+        if sidecar not in [path for path, _ in files] and atomic.size_of(sidecar) is not None:
+            yield self._move(sidecar, to, came.with_name(path_beside(Path(first.new)).name), taken)
+
+    def _move(self, old: Path, to: Path, wanted: PurePosixPath, taken: set[Path]) -> UndoMove:
+        """Return the move of one file to the first name that is free; its new name is `taken` then."""
+        for name, folder in self._folders.items():
+            if (to / wanted).resolve().is_relative_to(folder):
+                raise Rejected(f"{to / wanted} lies in the {name} folder: choose another --to")
+        for number in chain((0,), self._numbers.untried(str(to), wanted)):
+            new = to / names.numbered(wanted, number)
+            if not atomic.exists(new) and new not in taken:
+                taken.add(new)
+                self._numbers.took(str(to), wanted, number)
+                with atomic.blaming(str(old)):
+                    return UndoMove(str(old), str(new), atomic.sha256(old))
+        raise Rejected(f"{to} is full of files named {wanted.name}")
+
+    def _finish(self, journal: UndoJournal) -> None:
+        """Do all that is still to do of what is written down."""
+        if journal.rows:
+            self._place_all(journal)
+            journal = replace(journal, rows=False)
+            self._rows.take_out(journal, time.time())
+        for old in (Path(move.old) for move in journal.moves):
+            with atomic.blaming(str(old)):
+                old.unlink(missing_ok=True)
+        for folder in {Path(move.old).parent for move in journal.moves}:
+            # Or a power cut could bring a name back once nothing is written down any more, and no row knows it. An
+            # emptied folder may have been deleted since an earlier process was killed here.
+            with atomic.blaming(str(folder)), suppress(FileNotFoundError):
+                atomic.fsync_folder(folder)
+        self._remove_thumbnails([move.sha256 for move in journal.moves])
+        self._rows.end()
+
+    def _place_all(self, journal: UndoJournal) -> None:
+        """Make all files appear under their new names, too, or none. Raises Rejected, EnvironmentFault."""
+        placed: list[UndoMove] = []
+        try:
+            for move in journal.moves:
+                if self._place(move, Path(journal.to), journal.image_id):
+                    placed.append(move)
+        except DarkroomError as reason:
+            # Whatever it is (a name that is refused, a disk that was pulled), it must not stand in the way of the
+            # next start or the next undo. The image stays where it is; of what an earlier process placed before
+            # it was killed there is a second copy then, and nothing is lost.
+            for move in placed:
+                with suppress(OSError):
+                    Path(move.new).unlink()
+            self._rows.end()
+            if isinstance(reason, EnvironmentFault):
+                raise
+            raise Rejected(f"image {journal.image_id}: {reason}") from reason
+
+    def _place(self, move: UndoMove, to: Path, image_id: int) -> bool:
+        """Make one file appear under its new name, too; return False where an earlier process has done so."""
+        old, new = Path(move.old), Path(move.new)
+        with atomic.blaming(str(new)):
+            if atomic.size_of(new) is not None and atomic.sha256(new) == move.sha256:
+                return False
+        with atomic.blaming(str(old)):
+            if old.parent.is_dir() and atomic.size_of(old) is None:
+                raise Rejected(f"{old} is gone")
+        try:
+            with atomic.blaming(str(old)), old.open("rb") as opened:
+                atomic.place(opened.fileno(), old, to, new, image_id, move.sha256)
+        except FileExistsError:
+            raise Rejected(f"another file has taken the name {new}; try again") from None
+        except DarkroomError:
+            atomic.unlink_second(new, old)
+            raise
+        return True
+
+    def _remove_thumbnails(self, sha256s: list[str]) -> None:
+        """Remove the thumbnails that no image needs any more."""
+        for sha256 in set(sha256s) - self._rows.still_used(sha256s):
+            for size in SIZES:
+                file = self._thumbnails.path(sha256, size)
+                with atomic.blaming(str(file)):
+                    file.unlink(missing_ok=True)
+
+
+def _came_as(folder: str, name: str) -> PurePosixPath:
     parts = [names.component(part) for part in folder.split("/") if part]
     return PurePosixPath(*parts, names.component(name))
-
-
-def main(config: Config, args: argparse.Namespace) -> int:
-    """Move each image into --to; 1 when one can't be."""
-    try:
-        to = args.to.expanduser().absolute()
-        atomic.make_path(to)
-    except (OSError, RuntimeError, ValueError) as error:  # ~ of nobody, a NUL
-        raise DarkroomError(f"{args.to} can't be made: {getattr(error, 'strerror', None) or error}") from error
-    catalogue = open_catalogue(config)
-    refused = moved = 0
-    with alone(config.folders.state):
-        undo = Undo(catalogue, dict(config.folders.items()), Thumbnails(config.folders.state / "thumbnails"))
-        undo.resume()
-        for image_id in args.ids or undo.since(time.time() - args.since):
-            try:
-                print(f"image {image_id}: {undo.out(image_id, to)}")
-                moved += 1
-            except (Rejected, NameRefused) as reason:
-                print(reason, file=sys.stderr)
-                refused += 1
-    print(f"{moved} moved out")
-    return 1 if refused else 0

@@ -1,7 +1,7 @@
 """Reads every filed file again and compares it with the catalogue: what rotted, what is gone, what is unknown.
 
-A library of terabytes takes a day: how far it got is remembered, and the next run goes on from there. What was found
-wrong until then is looked at again, since it may have been mended.
+A library of terabytes takes a day: how far it got is stored, and the next run goes on from there. What was a problem
+until then is checked again, since it may have been fixed. Nothing on disk is changed but, with --fix, thumbnails.
 """
 
 import argparse
@@ -12,123 +12,222 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from daemon.app import roots
+from daemon.app import decoding_limits, roots, thumbnail_store
 from daemon.catalogue import Catalogue, Place
-from daemon.catalogue.search import Filed, Inventory, Kind
+from daemon.catalogue.search import FiledFile, FileKind, Inventory
 from daemon.catalogue.settings import Settings
 from daemon.config import Config
-from daemon.decoding import Limits
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError, EnvironmentFault, Rejected
 from daemon.files import atomic
 from daemon.files.names import display
 from daemon.files.walk import batched, is_junk, walk
-from daemon.filing.thumbnail_store import SIZES, Thumbnails
+from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
 
-_MEMORY = "verify"
+ProblemKind = Literal["missing", "changed", "unreadable", "thumbnail", "unknown"]
+FixThumbnails = Callable[[Path, str], None]
+"""Makes the thumbnails of an original, given by path and hash, again; raises DarkroomError where it can't."""
+
+_PROGRESS = "verify"
 _BATCH = 200
 _SAVE_SECONDS = 2.0
-Fix = Callable[[Path, str], None]
-_KINDS: tuple[Kind, ...] = ("image", "companion")
+_KINDS: tuple[FileKind, ...] = ("image", "companion")
+# What Darkroom writes beside a file, under that file's whole name and one of these.
+_BESIDE = (".reason.txt", ".xmp")
+
+
+def main(config: Config, args: argparse.Namespace) -> int:
+    """Print a line for each problem; 1 when there is any."""
+    file = config.catalogue_file
+    if not file.is_file():
+        raise EnvironmentFault(f"there is no catalogue {file} to compare with; darkroom rebuild makes one")
+    thumbnails = thumbnail_store(config)
+    with _fixer(config, thumbnails, wanted=args.fix) as fix:
+        work = Verification(Catalogue(file), roots(config), thumbnails, config.inbox.ignore, fix)
+        since = None if args.again else work.resumed()
+        if since is not None:
+            when = datetime.fromtimestamp(since).astimezone().isoformat(" ", "minutes")
+            print(f"going on with what was begun at {when}; --again begins anew", file=sys.stderr)
+        found = _watched(work, again=args.again, silent=args.json)
+    return _report(work, found, as_json=args.json)
+
+
+@contextmanager
+def _fixer(config: Config, thumbnails: ThumbnailStore, *, wanted: bool) -> Iterator[FixThumbnails | None]:
+    """Return what makes thumbnails again, in the child process in which all images are decoded, if that is `wanted`."""
+    if not wanted:
+        yield None
+        return
+    sandbox = Sandbox(decoding_limits(config))
+
+    def fix(path: Path, sha256: str) -> None:
+        decoded = sandbox.decode(path)
+        if decoded.sha256 != sha256:
+            raise Rejected("it has changed since it was read")
+        thumbnails.save(sha256, decoded.small, decoded.medium)
+
+    try:
+        yield fix
+    finally:
+        sandbox.close()
+
+
+def _watched(work: "Verification", *, again: bool, silent: bool) -> list["Problem"]:
+    """Run to the end, showing how far it is and each problem at once."""
+    found = []
+    columns = (TextColumn("verifying"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    # On standard error, and only where somebody watches.
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=work.total()[1])
+        work.on_bytes = lambda done: progress.update(task, completed=done)
+        for problem in work.run(again=again):
+            found.append(problem)
+            if not silent:
+                print(_line(problem), flush=True)
+    return found
+
+
+def _report(work: "Verification", found: Sequence["Problem"], *, as_json: bool) -> int:
+    if as_json:
+        document = {"files": work.files, "bytes": work.bytes, "thumbnails_fixed": work.fixed}
+        print(json.dumps({**document, "problems": [asdict(problem) for problem in found]}, indent=2))
+    else:
+        fixed = f", thumbnails of {work.fixed:,} made again" if work.fixed else ""
+        problems = "1 problem" if len(found) == 1 else f"{len(found):,} problems"
+        verdict = problems if found else "all as they were filed"
+        print(f"{work.files:,} files, {work.bytes / 1e6:,.1f} MB read: {verdict}{fixed}")
+    return 1 if found else 0
+
+
+def _line(problem: "Problem") -> str:
+    image = "" if problem.image_id is None else f" (image {problem.image_id})"
+    return f"{problem.kind:<10} {problem.path}{image}: {problem.detail}"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is not as it should be: "missing", "changed", "unreadable", "thumbnail" or "unknown".
+    """One file that is not as it should be; `image_id` is None for a file that no row knows."""
 
-    `image_id` is None for a file that no row knows.
-    """
-
-    kind: str
+    kind: ProblemKind
     path: str
     image_id: int | None
     detail: str
 
 
+@dataclass(frozen=True)
+class VerifyProgress:
+    """How far a pass has got, as it is stored: its begin, the last row of each kind, and the rows with a problem."""
+
+    since: float
+    last: Mapping[FileKind, int]
+    problems: Sequence[tuple[FileKind, int]] = ()
+
+
 class Verification:
-    """One pass, perhaps in several runs; `mend` makes an original's thumbnails again, and raises where it can't."""
+    """One pass, perhaps in several runs; `fix` makes an original's thumbnails again."""
 
     def __init__(
         self,
         catalogue: Catalogue,
         roots: Mapping[Place, Path],
-        thumbnails: Thumbnails,
+        thumbnails: ThumbnailStore,
         ignore: tuple[str, ...],
-        fix: Fix | None = None,
+        fix: FixThumbnails | None = None,
     ) -> None:
-        self._inventory, self._stored = Inventory(catalogue), Settings(catalogue)
+        self._inventory, self._settings = Inventory(catalogue), Settings(catalogue)
         self._roots, self._thumbnails, self._ignore, self._fix = roots, thumbnails, ignore, fix
-        self._at: dict[str, Any] = {}
-        self._saved = 0.0
+        self._since = self._saved = 0.0
+        self._last: dict[FileKind, int] = {}
+        # A set in the order in which they were found.
+        self._problems: dict[tuple[FileKind, int], None] = {}
         self.files = self.bytes = self.fixed = 0
         self.on_bytes: Callable[[int], object] = lambda _: None
 
     def total(self) -> tuple[int, int]:
-        """Count the files that the catalogue knows, and their bytes."""
+        """Return how many files the catalogue knows, and their bytes."""
         return self._inventory.total()
 
     def resumed(self) -> float | None:
-        """Tell when the pass was begun that this one goes on with; None where it begins anew."""
-        state = self._stored.get(_MEMORY)
-        return None if state is None else float(state["since"])
+        """Return when the pass was begun that this one goes on with; None where it begins anew."""
+        stored = self._stored()
+        return None if stored is None else stored.since
 
     def run(self, *, again: bool = False) -> Generator[Problem, None, None]:
-        """Yield what is amiss. Raises EnvironmentFault when a folder is not there at all."""
+        """Yield the problems. Raises EnvironmentFault when a folder is not there at all."""
         for name, root in self._roots.items():
             if not root.is_dir():
                 raise EnvironmentFault(f"the {name} folder {root} is not there: is its disk mounted?")
-        state = None if again else self._stored.get(_MEMORY)
-        self._at = state or {"since": time.time(), "image": 0, "companion": 0, "bad": []}
+        stored = None if again else self._stored()
+        begun = stored or VerifyProgress(time.time(), dict.fromkeys(_KINDS, 0))
+        self._since, self._last, self._problems = begun.since, dict(begun.last), dict.fromkeys(begun.problems)
         try:
-            earlier, self._at["bad"] = self._at["bad"], []
-            for kind, number in earlier:
-                file = self._inventory.one(kind, number)
-                if file is not None:
-                    yield from self._look(file)
+            yield from self._earlier()
             for kind in _KINDS:
                 yield from self._all(kind)
         except BaseException:
             self._save()
             raise
-        self._stored.set(_MEMORY, None)
+        self._settings.set(_PROGRESS, None)
         for place, root in self._roots.items():
             for path in unknown_files(self._inventory, place, root, self._ignore):
                 yield Problem("unknown", display(str(path)), None, "no image in the catalogue")
 
-    def _all(self, kind: Kind) -> Iterator[Problem]:
-        while files := self._inventory.after(kind, self._at[kind], _BATCH):
+    def _stored(self) -> VerifyProgress | None:
+        """Return how far an earlier run has got; None where it has ended."""
+        found = self._settings.get(_PROGRESS)
+        if not isinstance(found, dict):
+            return None
+        return VerifyProgress(found["since"], found["last"], [(kind, number) for kind, number in found["problems"]])
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        progress = VerifyProgress(self._since, self._last, list(self._problems))
+        self._settings.set(_PROGRESS, asdict(progress))
+
+    def _earlier(self) -> Iterator[Problem]:
+        """Check again what was a problem in an earlier run."""
+        for kind, number in list(self._problems):
+            file = self._inventory.one(kind, number)
+            if file is None:
+                del self._problems[kind, number]
+            else:
+                yield from self._check(file)
+
+    def _all(self, kind: FileKind) -> Iterator[Problem]:
+        """Check all files of a kind that were not checked yet."""
+        while files := self._inventory.after(kind, self._last[kind], _BATCH):
             for file in files:
-                found = list(self._look(file))
-                self._at[kind] = file.id
+                found = self._check(file)
+                self._last[kind] = file.id
                 yield from found
                 if time.monotonic() - self._saved > _SAVE_SECONDS:
                     self._save()
 
-    def _save(self) -> None:
-        self._saved = time.monotonic()
-        self._stored.set(_MEMORY, self._at)
-
-    def _look(self, file: Filed) -> Iterator[Problem]:
+    def _check(self, file: FiledFile) -> list[Problem]:
+        """Return the problems of one file, and note that it has some."""
         found = list(self._compare(file))
         # It may have been moved since its row was read: by `undo`, by `retry`.
         if found and self._inventory.one(file.kind, file.id) != file:
-            return
+            found = []
         if found:
-            self._at["bad"].append((file.kind, file.id))
-        yield from found
+            self._problems[file.kind, file.id] = None
+        else:
+            self._problems.pop((file.kind, file.id), None)
+        return found
 
-    def _compare(self, file: Filed) -> Iterator[Problem]:
+    def _compare(self, file: FiledFile) -> Iterator[Problem]:
         path = self._roots[file.place] / file.destination
 
-        def problem(kind: str, detail: str) -> Problem:
+        def problem(kind: ProblemKind, detail: str) -> Problem:
             return Problem(kind, display(str(path)), file.image_id, detail)
 
         self.files += 1
@@ -146,39 +245,31 @@ class Verification:
             yield problem("unreadable", error.strerror or str(error))
             return
         if found != file.sha256:
-            yield problem("changed", self._how(path, file))
-        elif file.status == "done" and file.kind == "image" and (lacking := self._lacks(file.sha256)):
-            fault: str | None = f"its {lacking} thumbnail is missing"
+            yield problem("changed", _how_it_changed(path, file))
+        elif file.status == "done" and file.kind == "image" and (missing := self._missing_thumbnail(file.sha256)):
+            fault: str | None = f"its {missing} thumbnail is missing"
             if self._fix is not None:
                 fault = self._fixed(self._fix, path, file.sha256)
             if fault:
                 yield problem("thumbnail", fault)
 
-    def _how(self, path: Path, file: Filed) -> str:
-        """Tell rot from editing, which leaves a new date behind."""
-        edited = path.stat().st_mtime_ns
-        if file.mtime_ns is None or edited == file.mtime_ns:
-            return "other bytes than were filed, though nobody has written to it: restore it from a backup"
-        when = datetime.fromtimestamp(edited / 1e9).astimezone().isoformat(" ", "seconds")
-        return f"other bytes than were filed: written to at {when}"
-
     def _hash(self, path: Path) -> str:
         digest = hashlib.sha256()
         with path.open("rb", buffering=0) as opened:
             # Else the page cache answers, and what rotted on the disk would look well.
-            _forget(opened.fileno())
+            _drop_cache(opened.fileno())
             while block := opened.read(1 << 20):
                 digest.update(block)
                 self.bytes += len(block)
                 self.on_bytes(self.bytes)
-            _forget(opened.fileno())
+            _drop_cache(opened.fileno())
         return digest.hexdigest()
 
-    def _lacks(self, sha256: str) -> str | None:
+    def _missing_thumbnail(self, sha256: str) -> str | None:
         return next((size for size in SIZES if not atomic.size_of(self._thumbnails.path(sha256, size))), None)
 
-    def _fixed(self, fix: Fix, path: Path, sha256: str) -> str | None:
-        """Have thumbnails made again; returns why they can't be."""
+    def _fixed(self, fix: FixThumbnails, path: Path, sha256: str) -> str | None:
+        """Have thumbnails made again; return why they can't be."""
         try:
             fix(path, sha256)
         except DarkroomError as error:
@@ -187,17 +278,11 @@ class Verification:
         return None
 
 
-def _forget(fd: int) -> None:
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-_REASON = ".reason.txt"
-_SIDECAR = ".xmp"
-
-
 def unknown_files(inventory: Inventory, place: Place, root: Path, ignore: Sequence[str]) -> Iterator[Path]:
-    """Yield them, but for junk, Darkroom's own files, and what Darkroom writes beside an image that is known."""
+    """Yield the files that no row knows.
+
+    Junk is not among them, nor Darkroom's own files, nor what Darkroom writes beside an image that is known.
+    """
     for found in batched(walk(root, (), recursive=True), 500):
         paths = [one.path for one in found if not is_junk(one.path, ignore)]
         known = inventory.known(place, [*paths, *filter(None, map(_owner, paths))])
@@ -205,77 +290,22 @@ def unknown_files(inventory: Inventory, place: Place, root: Path, ignore: Sequen
 
 
 def _owner(path: str) -> str | None:
-    """Name the image that Darkroom would write such a file beside."""
-    for suffix in (_REASON, _SIDECAR):
+    """Return the file that Darkroom would write such a one beside; None where it would write none of that name."""
+    for suffix in _BESIDE:
         if path.endswith(suffix) and os.path.basename(path) != suffix:  # noqa: PTH119 - a name may be no UTF-8
             return path.removesuffix(suffix)
     return None
 
 
-def main(config: Config, args: argparse.Namespace) -> int:
-    """Print a line for each thing amiss; 1 when there is any."""
-    file = config.folders.state / "darkroom.db"
-    if not file.is_file():
-        raise EnvironmentFault(f"there is no catalogue {file} to compare with; darkroom rebuild makes one")
-    thumbnails = Thumbnails(config.folders.state / "thumbnails")
-    with _fixer(config, thumbnails, wanted=args.fix) as fix:
-        work = Verification(Catalogue(file), roots(config), thumbnails, config.inbox.ignore, fix)
-        since = None if args.again else work.resumed()
-        if since is not None:
-            when = datetime.fromtimestamp(since).astimezone().isoformat(" ", "minutes")
-            print(f"going on with what was begun at {when}; --again begins anew", file=sys.stderr)
-        found = _watched(work, again=args.again, silent=args.json)
-    return _report(work, found, as_json=args.json)
+def _how_it_changed(path: Path, file: FiledFile) -> str:
+    """Return whether it rotted or was edited, which leaves a new date behind."""
+    edited = path.stat().st_mtime_ns
+    if file.mtime_ns is None or edited == file.mtime_ns:
+        return "other bytes than were filed, though nobody has written to it: restore it from a backup"
+    when = datetime.fromtimestamp(edited / 1e9).astimezone().isoformat(" ", "seconds")
+    return f"other bytes than were filed: written to at {when}"
 
 
-def _watched(work: Verification, *, again: bool, silent: bool) -> list[Problem]:
-    """Run to the end, showing how far it is and each thing amiss at once."""
-    found = []
-    columns = (TextColumn("verifying"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    # On standard error, and only where somebody watches.
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=work.total()[1])
-        work.on_bytes = lambda done: progress.update(task, completed=done)
-        for problem in work.run(again=again):
-            found.append(problem)
-            if not silent:
-                print(_line(problem), flush=True)
-    return found
-
-
-def _report(work: Verification, found: list[Problem], *, as_json: bool) -> int:
-    if as_json:
-        document: dict[str, Any] = {"files": work.files, "bytes": work.bytes, "thumbnails_mended": work.fixed}
-        print(json.dumps(document | {"amiss": [vars(one) for one in found]}, indent=2))
-    else:
-        fixed = f", thumbnails of {work.fixed:,} made again" if work.fixed else ""
-        verdict = f"{len(found):,} amiss" if found else "all as they were filed"
-        print(f"{work.files:,} files, {work.bytes / 1e6:,.1f} MB read: {verdict}{fixed}")
-    return 1 if found else 0
-
-
-def _line(problem: Problem) -> str:
-    image = "" if problem.image_id is None else f" (image {problem.image_id})"
-    return f"{problem.kind:<10} {problem.path}{image}: {problem.detail}"
-
-
-@contextmanager
-def _fixer(config: Config, thumbnails: Thumbnails, *, wanted: bool) -> Iterator[Fix | None]:
-    """Give what makes thumbnails again, in the child process in which all images are decoded."""
-    if not wanted:
-        yield None
-        return
-    limits = config.limits
-    sandbox = Sandbox(Limits(limits.file_mb, limits.megapixels, limits.decode_seconds, limits.decode_memory_mb))
-
-    def fix(path: Path, sha256: str) -> None:
-        decoded = sandbox.decode(path)
-        if decoded.sha256 != sha256:
-            raise Rejected("it has changed since it was read")
-        thumbnails.save(sha256, decoded.small, decoded.medium)
-
-    try:
-        yield fix
-    finally:
-        sandbox.close()
+def _drop_cache(fd: int) -> None:
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,19 +1,18 @@
-"""Develops one image: what it really is, its SHA-256, EXIF and thumbnails.
+"""Decodes one image: what it really is, its SHA-256, EXIF and thumbnails.
 
-Plain values in, a frozen `Developed` out. `sandbox.Sandbox` is the way in; all that decodes runs in its child
+Plain values in, a frozen `Decoded` out. `sandbox.Sandbox` is the way in; all that decodes runs in its child
 process, and only `formats.sniff` is safe and cheap enough for the main program. Nothing here knows of the
 configuration, the database or the other folders.
 
-    sandbox ──► worker ──► decode ──► source      which file is it, and does it hold still?
-                                  ├─► formats     what is it, by its first bytes? (kinds: what else may it be?)
-                                  ├─► pictures    opened by Pillow, of a RAW file its preview (raw)
-                                  ├─► thumbnails  decoded in full, upright, in sRGB
-                                  ├─► exif        read within bounds (exif_fields: as people search by it)
-                                  └─► ends        does it stop too early? (tiff: directories)
+    sandbox ──► worker ──► decode ──► formats      what is it, by its first bytes?
+                                  ├─► pictures     opened by Pillow, of a RAW file its preview
+                                  ├─► thumbnails   decoded in full, upright, in sRGB
+                                  ├─► exif         read within bounds, as people search by it
+                                  └─► truncation   does it stop too early? (tiff: directories)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from daemon.files.opening import Identity
 
@@ -48,7 +47,7 @@ class Exif:
     orientation: int | None = None
     lat: float | None = None
     lon: float | None = None
-    raw: dict[str, Any] = field(default_factory=dict)
+    raw: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

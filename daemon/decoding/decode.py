@@ -1,4 +1,4 @@
-"""Develops one image file: hashes it, decodes it in full and reads its EXIF.
+"""Decodes one image file: hashes it, decodes it in full and reads its EXIF.
 
 Runs in the worker process. Whatever the decoders make of hostile bytes leaves here as one of Darkroom's errors.
 """
@@ -18,7 +18,7 @@ from daemon.decoding.formats import CR3, HEAD_BYTES, PNG, RAF, TIFF, Format, des
 from daemon.decoding.pictures import check_pixels, open_picture, orientation_of
 from daemon.decoding.truncation import checksums_match, ends_early
 from daemon.errors import DarkroomError, Rejected, Transient, Truncated
-from daemon.files.opening import Identity, opened
+from daemon.files.opening import Identity, unchanged
 
 
 def decode(path: Path, limits: Limits) -> Decoded:
@@ -28,7 +28,7 @@ def decode(path: Path, limits: Limits) -> Decoded:
     later attempt may go well, Postponed when the file changed meanwhile and Withdrawn when it is gone.
     """
     # Decoders warn of much that is wrong with a file; only errors decide about it.
-    with opened(path) as (file, identity), warnings.catch_warnings(action="ignore"):
+    with unchanged(path) as (file, identity), warnings.catch_warnings(action="ignore"):
         return _decode(file, identity, limits)
 
 
@@ -89,7 +89,7 @@ def _exif(file: BufferedReader, kind: Format, picture: Image.Image) -> tuple[Exi
     found, warning = exif.read_block(block if isinstance(block, bytes) else None)
     original = picture.info.get("original_orientation")  # pillow-heif resets the tag in the block
     if original:
-        found = replace(found, orientation=original, raw=found.raw | {"Image Orientation": original})
+        found = replace(found, orientation=original, raw={**found.raw, "Image Orientation": original})
     return found, warning
 
 
@@ -115,6 +115,7 @@ def _explained(file: BufferedReader, kind: Format | None, limits: Limits) -> Ite
         if kind and ends_early(file, kind, decoded=False):
             raise Truncated(f"the {kind.name} ends early") from error
         # Decoders report it in words of their own; libheif's "security limit" is about the file, not about us.
+        # They have no code for it.
         if isinstance(error, MemoryError) or ("memory" in reason.lower() and "limit" not in reason.lower()):
             raise Transient(f"needs more than the limit of {limits.memory_mb} MB to decode") from error
         if kind is None:

@@ -31,23 +31,23 @@ _UNKNOWN_ISO = 65535
 """What the 16-bit ISO tag holds where the sensitivity does not fit; the newer tags then have it."""
 
 
-def fields(tags: Tags) -> dict[str, Any]:
-    """Return the values of `Exif`, all but `raw`, from tags named as ExifRead names them."""
+def fields(tags: Tags) -> Exif:
+    """Return all fields but `raw`, from tags named as ExifRead names them."""
     lat, lon = _position(tags)
     orientation = _number(tags, "Image Orientation")
-    return {
-        "camera_make": _text(tags, "Image Make"),
-        "camera_model": _text(tags, "Image Model"),
-        "lens_model": _text(tags, "EXIF LensModel", "Image LensModel"),
-        "datetime_original": _taken(tags),
-        "iso": _iso(tags),
-        "focal_length": _rounded(_positive(tags, "EXIF FocalLength", "Image FocalLength")),
-        "exposure_time": _exposure(_positive(tags, "EXIF ExposureTime", "Image ExposureTime")),
-        "f_number": _rounded(_positive(tags, "EXIF FNumber", "Image FNumber")),
-        "orientation": int(orientation) if orientation is not None and orientation in range(1, 9) else None,
-        "lat": lat,
-        "lon": lon,
-    }
+    return Exif(
+        camera_make=_text(tags, "Image Make"),
+        camera_model=_text(tags, "Image Model"),
+        lens_model=_text(tags, "EXIF LensModel", "Image LensModel"),
+        datetime_original=_taken(tags),
+        iso=_iso(tags),
+        focal_length=_rounded(_positive(tags, "EXIF FocalLength", "Image FocalLength")),
+        exposure_time=_exposure(_positive(tags, "EXIF ExposureTime", "Image ExposureTime")),
+        f_number=_rounded(_positive(tags, "EXIF FNumber", "Image FNumber")),
+        orientation=int(orientation) if orientation is not None and orientation in range(1, 9) else None,
+        lat=lat,
+        lon=lon,
+    )
 
 
 def _text(tags: Tags, *names: str) -> str | None:
@@ -213,7 +213,7 @@ def read_file(file: BinaryIO) -> tuple[Exif, str | None]:
             tags, raw = _by_pillow(file)
     except Exception:
         warning = _DAMAGED
-    found = Exif(**fields(tags), raw=_bounded(raw))
+    found = replace(fields(tags), raw=_bounded(raw))
     if found.iso is None and (found.camera_make or "").startswith("Canon"):
         found = replace(found, iso=_canon_iso(file))
     return found, warning

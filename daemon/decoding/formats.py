@@ -69,7 +69,7 @@ _MAKERS = {"NIKON": NEF, "SONY": ARW}
 
 
 def sniff(head: bytes) -> Format | None:
-    """Return what a file with these first bytes is, or None for all that Darkroom can't develop."""
+    """Return what a file with these first bytes is, or None for all that Darkroom can't decode."""
     return _identify(head, io.BytesIO(head))
 
 
@@ -80,7 +80,7 @@ def identify(file: BinaryIO) -> Format | None:
 
 
 def is_beginning(head: bytes) -> bool:
-    """Tell whether a file of only these few bytes is how an image may begin, with the rest still to come."""
+    """Return whether a file of only these few bytes is how an image may begin, with the rest still to come."""
     known = (*(signature for signature, _ in _SIGNATURES), *_TIFF_SIGNATURES, b"RIFF", b"BM")
     if any(signature.startswith(head) for signature in known):
         return True
@@ -110,7 +110,7 @@ def brands(head: bytes) -> list[bytes]:
 
 
 def _media(found: list[bytes]) -> Format | None:
-    """Tell HEIC, HEIF, AVIF and CR3 from each other and from videos, which share their box format."""
+    """Return which of HEIC, HEIF, AVIF and CR3 it is; None for videos, which share their box format."""
     if not found:
         return None
     major = found[0]
@@ -128,7 +128,7 @@ def _media(found: list[bytes]) -> Format | None:
 
 
 def _tiff(file: BinaryIO) -> Format:
-    """Tell a RAW file from a picture: a picture's first directory is whole, a RAW file's a small preview."""
+    """Return which RAW format it is, or TIFF: a picture's first directory is whole, a RAW file's a small preview."""
     first, *others = list(tiff.directories(file)) or [tiff.Directory()]
     if tiff.DNG_VERSION in first.numbers:
         return DNG

@@ -120,8 +120,9 @@ def _picture(data: object) -> Image.Image:
 
 
 _COLOURS = {"RGB": "RGB", "L": "GRAY"}
-# Of libjpeg's warnings (jerror.h) those about coded data. It also calls "extraneous bytes" what some cameras leave
-# at the end of a sound photo: about one photo of a hundred, so the words stay careful.
+# Of libjpeg's warnings (jerror.h), of which simplejpeg hands on the words alone, those about coded data. It also calls
+# "extraneous bytes" what some cameras leave at the end of a sound photo: about one photo of a hundred, so the words
+# stay careful.
 _DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression")
 _MOST_BYTES = 256 << 20
 

@@ -1,6 +1,6 @@
 """The child process in which every untrusted byte is decoded, and its limits.
 
-One standing worker, replaced when it dies. A crash, a hang or a bomb costs the image in hand, nothing else.
+One standing worker, replaced when it dies. A crash, a hang or a bomb costs the image that is being decoded, no other.
 """
 
 import multiprocessing
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from daemon.decoding import Decoded, Limits, worker
-from daemon.errors import EnvironmentFault, Postponed, Transient
+from daemon.errors import EnvironmentFault, Postponed, Transient, WaitingReason
 
 _T = TypeVar("_T")
 
@@ -49,7 +49,7 @@ class _Context(SpawnContext):
 
 
 class Sandbox:
-    """Develops images in a worker process; one at a time, from any thread."""
+    """Decodes images in a worker process; one at a time, from any thread."""
 
     def __init__(self, limits: Limits, work: worker.Work = worker.decode) -> None:
         """Take the limits of one image. `work` runs in the worker and must be importable there."""
@@ -75,8 +75,8 @@ class Sandbox:
     def decode(self, path: Path) -> Decoded:
         """Return all that the bytes of one file tell.
 
-        Raises what `decode.develop` raises; Transient also when the worker crashes or takes too long,
-        Postponed when the sandbox is told to stop meanwhile, EnvironmentFault when no worker can be started.
+        Raises what `decode.decode` raises; Transient also when the worker crashes or takes too long,
+        Postponed when the sandbox is to stop meanwhile, EnvironmentFault when no worker can be started.
         """
         for _ in range(2):
             self._started().result()
@@ -87,7 +87,7 @@ class Sandbox:
         raise Transient("the decoder died before it could begin")
 
     def abort(self) -> None:
-        """Give up the image in hand, which raises Postponed in `develop`, and take no other."""
+        """Give up the image that is being decoded, which raises Postponed in `decode`, and take no other."""
         with self._lock:
             self._stopping = True
             if self._waited_for:
@@ -111,7 +111,7 @@ class Sandbox:
             self._drop()
             raise Transient(_death(error.exitcode)) from None
         if isinstance(outcome, worker.Failure):
-            raise outcome.error()
+            raise outcome.error
         return outcome
 
     def _started(self) -> Future[None]:
@@ -161,7 +161,7 @@ class Sandbox:
 
 
 def _stopping() -> Postponed:
-    return Postponed("darkroom is stopping", 0)
+    return Postponed(WaitingReason.STOPPING, 0)
 
 
 def _death(exitcode: int) -> str:

@@ -1,4 +1,4 @@
-"""Tells from a format's own structure whether a file ends before its image does.
+"""Finds in a format's own structure whether a file ends before its image does.
 
 Decoders call truncation by many names, or by none: a RAW file's preview and a GIF's first frame decode well
 without the rest, and zeros decode as grey. A file that ends early may still be arriving; one that is damaged
@@ -24,7 +24,7 @@ _BLOCK = 1 << 20
 
 
 def ends_early(file: BinaryIO, kind: Format, decoded: bool) -> bool:
-    """Tell whether the file of this kind stops before its own structure says that it should.
+    """Return whether the file of this kind stops before its own structure says that it should.
 
     `decoded` says that the decoder found no fault: then only what is proof by itself counts. False where the
     structure itself is broken: such a file is damaged, not short.
@@ -108,7 +108,7 @@ def _png(file: BinaryIO, size: int) -> bool:
 
 
 def checksums_match(file: BinaryIO) -> bool:
-    """Tell whether the chunks of a whole PNG are what was written; Pillow does not look at those of pixels."""
+    """Return whether the chunks of a whole PNG are what was written; Pillow does not look at those of pixels."""
     file.seek(8)
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)

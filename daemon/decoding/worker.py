@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.decoding import Decoded, Limits
-from daemon.errors import DarkroomError, Postponed, Transient
+from daemon.errors import DarkroomError, Transient
 
 Work = Callable[[Path, Limits], Decoded]
 _PR_SET_PDEATHSIG = 1
@@ -24,21 +24,15 @@ _M_ARENA_MAX = -8
 
 @dataclass(frozen=True)
 class Failure:
-    """An error on its way to the main program: exceptions with arguments of their own don't survive pickling."""
+    """An error on its way to the main program, where it is raised."""
 
-    kind: type[DarkroomError]
-    reason: str
-    seconds: float = 0.0
-
-    def error(self) -> DarkroomError:
-        """Return the error as it was raised."""
-        return Postponed(self.reason, self.seconds) if self.kind is Postponed else self.kind(self.reason)
+    error: DarkroomError
 
 
 def prepare(limits: Limits, parent: int) -> None:
     """Shut the process in, then import the decoders. `parent` is the process that it must not outlive."""
-    # Ctrl-C goes to the whole process group, systemd's SIGTERM to the whole unit, but the image in hand is
-    # to be finished: the main program decides when this process ends.
+    # Ctrl-C goes to the whole process group, systemd's SIGTERM to the whole unit, but the image that is being decoded
+    # is to be finished: the main program decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == "linux":
@@ -79,7 +73,7 @@ def ready() -> int:
 
 
 def decode(path: Path, limits: Limits) -> Decoded:
-    """Develop one image; the decoders are imported here, never in the main program."""
+    """Decode one image; the decoders are imported here, never in the main program."""
     from daemon.decoding.decode import decode as decode_file
 
     return decode_file(path, limits)
@@ -99,9 +93,9 @@ def _attempt(work: Work, path: Path, limits: Limits) -> Decoded | Failure:
     try:
         return work(path, limits)
     except DarkroomError as error:
-        return Failure(type(error), str(error), getattr(error, "seconds", 0.0))
+        return Failure(error)
     except MemoryError:
-        return Failure(Transient, f"needs more than the limit of {limits.memory_mb} MB to decode")
+        return Failure(Transient(f"needs more than the limit of {limits.memory_mb} MB to decode"))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return Failure(Transient, f"the decoder failed: {reason}")
+        return Failure(Transient(f"the decoder failed: {reason}"))

@@ -11,13 +11,22 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from daemon.errors import EnvironmentFault, Immovable, NameRefused, Postponed, Transient, Withdrawn
+from daemon.errors import (
+    DiskFull,
+    EnvironmentFault,
+    Immovable,
+    NameRefused,
+    Postponed,
+    Transient,
+    WaitingReason,
+    Withdrawn,
+)
 
 # link(2): no second name here, so copy. EPERM: the filesystem has no links, or fs.protected_hardlinks.
 NO_LINK = {
@@ -37,23 +46,30 @@ UNREACHABLE = frozenset(
     | {errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET}
     | {errno.ECONNABORTED, errno.EREMOTEIO}
 )
+# The disk, or somebody's share of it, is full; or the file is larger than the filesystem has files.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
 
 
 @contextmanager
 def blaming(what: str) -> Iterator[None]:
-    """Turn the file system's refusals into an EnvironmentFault about `what`, NameRefused where it can't hold a name.
+    """Turn the file system's refusals into an EnvironmentFault about `what`.
 
-    A taken name passes as FileExistsError.
+    NameRefused where it can't hold a name, DiskFull where there is no room; a taken name passes as FileExistsError.
     """
     try:
         yield
     except FileExistsError:
         raise
     except OSError as error:
-        kind = NameRefused if error.errno in BAD_NAME else EnvironmentFault
-        raise kind(f"{what}: {os.strerror(error.errno or 0)}") from error
+        raise _meaning(error)(f"{what}: {os.strerror(error.errno or 0)}") from error
+
+
+def _meaning(error: OSError) -> type[EnvironmentFault]:
+    if error.errno in BAD_NAME:
+        return NameRefused
+    return DiskFull if error.errno in NO_ROOM else EnvironmentFault
 
 
 def rename_exclusive(temporary: Path, destination: Path) -> None:
@@ -122,7 +138,7 @@ def make_path(folder: Path) -> None:
 
 
 def _missing(folder: Path) -> list[Path]:
-    """List a folder and those above it that are not there, the outermost first."""
+    """Return a folder and those above it that are not there, the outermost first."""
     missing = []
     while not folder.is_dir() and folder != folder.parent:
         missing.append(folder)
@@ -149,20 +165,40 @@ def make_durable(file: Path) -> None:
     fsync_folder(file.parent)
 
 
-def write_whole(file: Path, temporary: Path, content: bytes) -> None:
-    """Write a new file durably, whole or not at all; raises FileExistsError when the name is taken."""
-    with blaming(str(file.parent)):
+def temporary(destination: Path, tag: object) -> Path:
+    """Return the hidden name beside a file's own under which its bytes are written first."""
+    return destination.with_name(f".darkroom-{tag}.part")
+
+
+def atomic_write(
+    contents: Mapping[Path, bytes], tag: str, *, replace: bool = False, durable_names: bool = True
+) -> None:
+    """Write files of one folder, each whole or not at all, even where the power fails.
+
+    `tag` makes the hidden temporary names. Without `replace` it raises FileExistsError when a name is taken. Without
+    `durable_names` a power cut may take the new names back. Raises NameRefused, DiskFull, EnvironmentFault.
+    """
+    folder = next(iter(contents)).parent
+    temporaries = [temporary(path, f"{tag}-{n}" if n else tag) for n, path in enumerate(contents)]
+    with blaming(str(folder)):
         try:
-            with temporary.open("wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
-            rename_exclusive(temporary, file)
+            with ExitStack() as opened:
+                files = [opened.enter_context(part.open("wb")) for part in temporaries]
+                for file, content in zip(files, contents.values(), strict=True):
+                    file.write(content)
+                    file.flush()
+                # All are written before any is waited for: that is one commit of the journal less.
+                for file in files:
+                    os.fdatasync(file.fileno())
+            for part, path in zip(temporaries, contents, strict=True):
+                part.replace(path) if replace else rename_exclusive(part, path)
+            if durable_names:
+                fsync_folder(folder)
         except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
+            for part in temporaries:
+                with suppress(OSError):
+                    part.unlink()
             raise
-        fsync_folder(file.parent)
 
 
 def is_folder(path: Path) -> bool:
@@ -174,7 +210,7 @@ def is_folder(path: Path) -> bool:
 
 
 def exists(file: Path) -> bool:
-    """Return whether anything has a name. Raises EnvironmentFault where that can't be told, as lexists does not."""
+    """Return whether anything has a name. Raises EnvironmentFault where nobody knows, as lexists does not."""
     with blaming(str(file)):
         try:
             file.lstat()
@@ -191,7 +227,7 @@ def sha256(file: Path | int) -> str:
 
 
 def size_of(file: Path) -> int | None:
-    """Tell the size of a regular file in bytes; None where there is none, or something else has the name."""
+    """Return the size of a regular file in bytes; None where there is none, or something else has the name."""
     try:
         here = file.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -202,20 +238,20 @@ def size_of(file: Path) -> int | None:
 _BLOCK = 1 << 20
 
 
-def place(fd: int, source: Path, root: Path, destination: Path, temporary: Path, sha256: str) -> None:
+def place(fd: int, source: Path, root: Path, destination: Path, tag: object, sha256: str) -> None:
     """Make the open file `fd`, whose name is `source`, appear durably as `destination`, below `root`, too.
 
-    `temporary` is a free name beside `destination`, `sha256` the hash that a copy must have. Raises FileExistsError
-    when the name is taken, Withdrawn when `source` is gone, Postponed when the bytes are other ones now, NameRefused
-    where the destination can't be called so, EnvironmentFault for all else that is its fault, Transient when `source`
-    can't be read.
+    `tag` makes the hidden name of a copy while it is written, `sha256` is the hash that a copy must have. Raises
+    FileExistsError when the name is taken, Withdrawn when `source` is gone, Postponed when the bytes are other ones
+    now, NameRefused where the destination can't be called so, EnvironmentFault for all else that is its fault,
+    Transient when `source` can't be read.
     """
     make_folders(root, destination.parent)
     with blaming(str(destination.parent)):
         if not _link(fd, source, destination):
-            _copy(fd, destination, temporary, sha256)
+            _copy(fd, destination, temporary(destination, tag), sha256)
         else:
-            # The writer has closed the file, but nobody has told the disk yet.
+            # The writer has closed the file, but it need not be on the disk yet.
             os.fsync(fd)
         fsync_folder(destination.parent)
 
@@ -241,22 +277,22 @@ def _link(fd: int, source: Path, destination: Path) -> bool:
     return True
 
 
-def _copy(fd: int, destination: Path, temporary: Path, expected: str) -> None:
+def _copy(fd: int, destination: Path, part: Path, expected: str) -> None:
     was = os.fstat(fd)
     try:
-        with temporary.open("wb") as copy:
+        with part.open("wb") as copy:
             if _copy_bytes(fd, copy) != expected:
-                raise Postponed("changed while it was being copied", 1.0)
+                raise Postponed(WaitingReason.CHANGED, 1.0, "copied")
             copy.flush()
             os.fchmod(copy.fileno(), stat.S_IMODE(was.st_mode))
             os.utime(copy.fileno(), ns=(was.st_atime_ns, was.st_mtime_ns))
             os.fsync(copy.fileno())
-        if sha256(temporary) != expected:
+        if sha256(part) != expected:
             raise EnvironmentFault(f"{destination.parent}: what was written there reads back differently")
-        rename_exclusive(temporary, destination)
+        rename_exclusive(part, destination)
     except BaseException:
         with suppress(OSError):
-            temporary.unlink()
+            part.unlink()
         raise
 
 
@@ -276,7 +312,7 @@ def _copy_bytes(fd: int, copy: BinaryIO) -> str:
 
 
 def place_node(source: Path, root: Path, destination: Path) -> None:
-    """Give what can't be opened (a symbolic link, a FIFO, another user's file) the name `destination` too.
+    """Give something that can't be opened (a symbolic link, a FIFO, another user's file) the name `destination` too.
 
     Where no link is to be had it is renamed. Raises FileExistsError, Withdrawn, Immovable, NameRefused,
     EnvironmentFault.

@@ -1,6 +1,6 @@
 """Keeps two darkrooms off the same folders, with locks that die with their process.
 
-The state folder is locked by a file in it, which also tells others the process id. The lock is one of an open file
+The state folder is locked by a file in it, which also holds the process id for others. The lock is one of an open file
 description: whether there is one can be asked without taking one, so nobody who asks keeps another from starting
 (fcntl(2), "Open file description locks"). The folders that photos move through are locked by abstract sockets named
 after their device and inode: unlike an open file, that does not keep a disk from being unmounted.

@@ -7,7 +7,7 @@ believed when the files that the catalogue expects are there.
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -25,17 +25,17 @@ NETWORK_FILESYSTEMS = frozenset({
 
 
 def mount_point(path: Path) -> Path:
-    """Find the mount point that a path lies under; the path need not exist."""
+    """Return the mount point that a path lies under; the path need not exist."""
     return Path(_mount(path)[0])
 
 
 def filesystem(path: Path) -> str:
-    """Name the type of the filesystem under a path ("ext4", "nfs4", "fuse.sshfs"); "" where nobody knows."""
+    """Return the type of the filesystem under a path ("ext4", "nfs4", "fuse.sshfs"); "" where nobody knows."""
     return _mount(path)[1]
 
 
 def is_network(fstype: str) -> bool:
-    """Tell whether files on such a filesystem may be written unseen by this kernel."""
+    """Return whether files on such a filesystem may be written unseen by this kernel."""
     return fstype in NETWORK_FILESYSTEMS or fstype.startswith("fuse.")
 
 
@@ -54,29 +54,25 @@ def _mount(path: Path) -> tuple[str, str]:
     return found
 
 
-class KeyValues(Protocol):
+class Remembered(Protocol):
     """What outlives the process (the catalogue's settings)."""
 
     def get(self, key: str) -> object:
-        """Give what was remembered; None where nothing was."""
+        """Return the value that was set; None where none was."""
 
     def set(self, key: str, value: object) -> None:
         """Keep a JSON value."""
 
+    def expected(self, folder: str) -> str | None:
+        """Return the name of a file that should lie in a folder if it is the right one, if any should."""
+
 
 class FolderCheck:
-    """The folders that filing depends on, by name; `expected` names a file that should lie in one, if any should."""
+    """The folders that filing depends on, by name."""
 
-    def __init__(
-        self,
-        paths: Mapping[str, Path],
-        stored: KeyValues,
-        expected: Callable[[str], str | None],
-        min_free_mb: int,
-    ) -> None:
+    def __init__(self, paths: Mapping[str, Path], remembered: Remembered, min_free_mb: int) -> None:
         self._paths = paths
-        self._stored = stored
-        self._expected = expected
+        self._remembered = remembered
         self._min_free = min_free_mb * 1_000_000
         self._devices: dict[str, int] = {}
 
@@ -107,13 +103,13 @@ class FolderCheck:
         if self._devices.get(name) == device:
             return
         mount = str(mount_point(path))
-        known = self._stored.get(f"mount of {name}")
+        known = self._remembered.get(f"mount of {name}")
         if mount != known:
-            sample = self._expected(name)
+            sample = self._remembered.expected(name)
             if known is not None and sample is not None and not os.path.lexists(path / sample):
                 raise EnvironmentFault(
                     f"the {name} folder {path} is not mounted: it was on {known}, now it is on {mount}"
                     f" and lacks {sample}"
                 )
-            self._stored.set(f"mount of {name}", mount)
+            self._remembered.set(f"mount of {name}", mount)
         self._devices[name] = device

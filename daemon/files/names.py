@@ -41,7 +41,7 @@ class Values:
     source: str
 
     def table(self) -> dict[str, object]:
-        """Give the values by the names that a template writes."""
+        """Return the values by the names that a template writes."""
         name = component(self.name)
         stem, suffix = split(name)
         plain = {
@@ -128,7 +128,7 @@ def split(name: str) -> tuple[str, str]:
 
 
 def numbered(path: PurePosixPath, number: int) -> PurePosixPath:
-    """Give the `number`-th name of the same stem: `name.jpg`, `name-1.jpg`, `name-2.jpg`, …"""
+    """Return the `number`-th name of the same stem: `name.jpg`, `name-1.jpg`, `name-2.jpg`, …"""
     stem, suffix = split(path.name)
     return path if number == 0 else path.with_name(f"{stem}-{number}{suffix}")
 
@@ -165,7 +165,7 @@ def display(path: str) -> str:
 
 
 def _is_unshowable(c: str) -> bool:
-    """Tell whether a character would break a line of text, or make it look like another.
+    """Return whether a character would break a line of text, or make it look like another.
 
     Cc control, Zl and Zp line ends, Cs undecodable bytes, Cf direction marks (they make gpj.exe look like exe.jpg), but
     not the joiners of Persian and of emoji.

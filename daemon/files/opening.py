@@ -1,4 +1,12 @@
-"""Opens files with suspicion, and decides whether one is complete: the kernel's read lease, else a quiet time."""
+"""Opens files with suspicion, and decides whether one is complete: the kernel's read lease, else a quiet time.
+
+fd = open_regular(path, root=inbox)                        # raises what the consumer sorts by
+snapshot = compare(snapshot, os.fstat(fd), now)            # to be stored in the row
+with Lease(fd) as lease:
+    check_complete(lease, snapshot, now, settle_seconds)   # raises Postponed
+    ...                                                    # a writer now waits in its open()
+    lease.broken()                                         # whether one does
+"""
 
 import errno
 import fcntl
@@ -15,8 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, Withdrawn
-from daemon.files.mounts import filesystem, is_network
+from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, WaitingReason, Withdrawn
 
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
@@ -28,7 +35,8 @@ _KINDS = {
 }
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 _DENIED = (errno.EACCES, errno.EPERM)
-# The process, the machine or the mount is at fault, whatever the file.
+# The process, the machine or the mount is at fault, whatever the file. Not EIO and ESTALE, as in atomic.UNREACHABLE:
+# to open one file they may be that file's own bad luck.
 _ENVIRONMENT = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENODEV, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN}
     | {
@@ -96,7 +104,7 @@ def _translated(error: OSError, path: Path, root: Path | None) -> Exception:
     if code in _DENIED:
         return Transient(f"permission denied: {_denied_by(path)}; give darkroom the right to read it")
     if code == errno.EAGAIN:
-        return Postponed("in use: another program holds a lease on the file", _BUSY_SECONDS)
+        return Postponed(WaitingReason.LEASE, _BUSY_SECONDS)
     if code == errno.ELOOP:
         return Rejected("is a symbolic link, not a regular file; put the photo itself into the inbox")
     if code == errno.ENXIO:
@@ -174,12 +182,15 @@ class Lease:
                 fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
     def broken(self) -> bool:
-        """Tell whether a writer has asked for the file since the lease was granted."""
+        """Return whether a writer has asked for the file since the lease was granted."""
         return self.state is LeaseState.GRANTED and fcntl.fcntl(self._fd, fcntl.F_GETLEASE) != fcntl.F_RDLCK
 
 
 def _is_shared(fd: int) -> bool:
-    """Tell whether others may write unseen: NFS knows no remote writer, CIFS answers EAGAIN for ever."""
+    """Return whether others may write unseen: NFS knows no remote writer, CIFS answers EAGAIN for ever."""
+    # Not above: the decoders' process opens files, too, and psutil would take it as long to import as all else.
+    from daemon.files.mounts import filesystem, is_network
+
     # Asked anew each time (0.1 ms): device numbers are used again after an unmount, so no key to a cache.
     try:
         return is_network(filesystem(Path(f"/proc/self/fd/{fd}").readlink()))
@@ -189,7 +200,7 @@ def _is_shared(fd: int) -> bool:
 
 @dataclass(frozen=True)
 class Identity:
-    """The file that was read, as `fstat` told it before and after: equal means nobody changed it."""
+    """The file that was read, as `fstat` has it before and after: equal means nobody changed it."""
 
     device: int
     inode: int
@@ -198,7 +209,7 @@ class Identity:
 
     @classmethod
     def of(cls, info: os.stat_result) -> Self:
-        """Take what `fstat` or `lstat` has told."""
+        """Return the identity in what `fstat` or `lstat` has returned."""
         return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
 
 
@@ -229,53 +240,32 @@ def seconds_until_stable(seen: Snapshot, now: float, seconds: float) -> float:
 def check_complete(lease: Lease, seen: Snapshot, now: float, settle_seconds: float) -> None:
     """Raise Postponed unless the file is complete; `seen` matters only where leases tell nothing."""
     if lease.state is LeaseState.HELD_BY_WRITER:
-        raise Postponed("open for writing", settle_seconds)
+        raise Postponed(WaitingReason.WRITER, settle_seconds)
     if lease.state is LeaseState.UNSUPPORTED and (left := seconds_until_stable(seen, now, settle_seconds)):
-        raise Postponed(f"unchanged for less than {settle_seconds:g} s", left)
+        raise Postponed(WaitingReason.QUIET, left, f"{settle_seconds:g}")
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[BufferedReader, Identity]]:
-    """Open a regular file and tell which one it is; raise Postponed at the end if it changed meanwhile."""
-    fd = _open(path)
+def unchanged(path: Path) -> Iterator[tuple[BufferedReader, Identity]]:
+    """Open a regular file to be read in a block; raise Postponed at the end if it changed meanwhile.
+
+    Raises what `open_regular` raises.
+    """
+    fd = open_regular(path)
     try:
-        before = _identify(fd)
+        before = Identity.of(os.fstat(fd))
         try:
             with os.fdopen(fd, "rb", closefd=False) as file:
                 yield file, before
         except (Rejected, Transient) as error:
-            if _identify(fd) != before:  # half a file looks damaged
+            if Identity.of(os.fstat(fd)) != before:  # half a file looks damaged
                 raise _changed() from error
             raise
-        if _identify(fd) != before:
+        if Identity.of(os.fstat(fd)) != before:
             raise _changed()
     finally:
         os.close(fd)
 
 
-def _open(path: Path) -> int:
-    try:
-        # NONBLOCK: a FIFO without a writer would hold us up, and so would another's lease.
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise Withdrawn("the file is gone") from error
-    except BlockingIOError as error:
-        raise Postponed("another program holds it", 1.0) from error
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise Rejected("a symbolic link, not a file") from error
-        if error.errno == errno.ENXIO:
-            raise Rejected("a socket, not a file") from error
-        raise Transient(f"can't be read: {error.strerror}") from error
-
-
-def _identify(fd: int) -> Identity:
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}
-        raise Rejected(f"{kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a file")
-    return Identity.of(status)
-
-
 def _changed() -> Postponed:
-    return Postponed("changed while it was being read", 1.0)
+    return Postponed(WaitingReason.CHANGED, 1.0, "read")

@@ -1,6 +1,6 @@
 """Walks the inbox: what lies there, and what of it is junk.
 
-A scan opens no file and follows no link; its memory is the folders still to visit, never the files.
+A scan opens no file and follows no link; it keeps the folders still to visit, never the files.
 """
 
 import errno
@@ -35,7 +35,7 @@ DEFAULT_IGNORE = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a directory entry tells without opening it: `path` is relative to the inbox and '/'-separated.
+    """What a directory entry says of a file without opening it: `path` is relative to the inbox and '/'-separated.
 
     A name that isn't UTF-8 is kept as `os.fsdecode` gives it (it may hold surrogates). `size` is in bytes.
     """
@@ -46,7 +46,7 @@ class Found:
 
 
 def is_junk(relpath: str, ignore: Sequence[str]) -> bool:
-    """Tell whether any component of a path matches a pattern (any case), or is a temporary of our own."""
+    """Return whether any component of a path matches a pattern (any case), or is a temporary of our own."""
     matches = _matcher(tuple(ignore))
     return any(name.startswith(OWN_PREFIX) or matches(name) for name in relpath.split("/"))
 
@@ -161,7 +161,7 @@ def outermost(folders: Iterable[str]) -> list[str]:
 
 
 def is_below(path: str, folders: Container[str]) -> bool:
-    """Tell whether a path lies below one of the folders."""
+    """Return whether a path lies below one of the folders."""
     parent = path
     while parent := parent.rpartition("/")[0]:
         if parent in folders:

@@ -19,7 +19,7 @@ class Cleanup:
 
     def __init__(self, inbox: Path, quiet_seconds: float) -> None:
         self._inbox = inbox
-        self._quiet = quiet_seconds
+        self.quiet_seconds = quiet_seconds
         self._emptied: set[Path] = set()
 
     def find_emptied(self, came_from: Callable[[str], bool]) -> None:
@@ -50,10 +50,10 @@ class Cleanup:
             # Either gone, or more is arriving: the file that leaves last notes it again.
             self._emptied.discard(folder)
             return None
-        if 0 <= quiet < self._quiet:
-            return self._quiet - quiet
+        if 0 <= quiet < self.quiet_seconds:
+            return self.quiet_seconds - quiet
         with suppress(OSError):
             folder.rmdir()
         self._emptied.discard(folder)
         self.note(folder)
-        return None if folder.parent == self._inbox else self._quiet
+        return None if folder.parent == self._inbox else self.quiet_seconds

@@ -10,17 +10,15 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol
 
-from daemon.catalogue import Job, Place
-from daemon.catalogue.companions import WAITING, CompanionRows, Photo
-from daemon.errors import Postponed, Rejected, Transient
+from daemon.catalogue import Place
+from daemon.catalogue.companions import CompanionRows, Photo
+from daemon.catalogue.queue import Facts, Job
+from daemon.errors import Postponed, Rejected, Transient, WaitingReason
 from daemon.files import atomic
 from daemon.files.names import IMAGE_SUFFIXES, display, split
-from daemon.filing.inbox_file import Source
-
-if TYPE_CHECKING:
-    from daemon.filing.filing import Filing
+from daemon.filing.destination import Plan, mirrored
+from daemon.filing.inbox_file import InboxFile
 
 SUFFIXES = frozenset({".xmp", ".aae", ".json", ".mov", ".mp4"})
 _VIDEOS = frozenset({".mov", ".mp4"})
@@ -54,17 +52,17 @@ class CompanionName:
 
     @property
     def edited(self) -> str | None:
-        """Give the stem of the original where this belongs to an iPhone's edit of it."""
+        """Return the stem of the original where this belongs to an iPhone's edit of it."""
         plain = _EDITED.sub("", self.begins)
         return plain if plain != self.begins else None
 
     @property
     def is_video(self) -> bool:
-        """Tell whether it is a video, of which a photo has one."""
+        """Return whether it is a video, of which a photo has one."""
         return self.suffix in _VIDEOS
 
     def rank(self, photo: str) -> int | None:
-        """Tell how well a photo's name fits, 0 best; None where it doesn't."""
+        """Return how well a photo's name fits, 0 best; None where it doesn't."""
         name = photo.lower()
         stem, suffix = split(name)
         if self.whole is not None:
@@ -80,7 +78,7 @@ class CompanionName:
         return 3 if _EDITED.sub("", self.stem) == stem else None
 
     def beside(self, photo: PurePosixPath) -> PurePosixPath:
-        """Name the companion after its photo."""
+        """Return the companion's name after its photo."""
         # NAME.EXT.xmp is the sidecar's own name.
         keeps_suffix = self.whole is not None and self.suffix != ".xmp"
         name = photo.name if keeps_suffix else split(photo.name)[0]
@@ -97,40 +95,19 @@ def parse(name: str) -> CompanionName | None:
     return _companion(head, suffix)
 
 
-class Rows(Protocol):
-    """The companions that wait (in the catalogue)."""
-
-    def waiting(self, folder: str, prefix: str) -> list[tuple[int, str]]:
-        """List ids and names of those that came from a folder and whose name begins so."""
-
-    def due(self, image_ids: list[int] | None, now: float) -> None:
-        """Have them looked at now."""
-
-
-def hasten(rows: Rows, path: str, name: str, now: float) -> None:
-    """Have the companions that wait for a photo looked at, now that it is filed or has failed."""
-    waiting = rows.waiting(display(path.rpartition("/")[0]), prefix(split(name)[0]))
-    rows.due(of_photo(name, waiting), now)
-
-
 def of_photo(photo: str, waiting: Iterable[tuple[int, str]]) -> list[int]:
-    """Pick the ids of those names that belong to a photo."""
+    """Return the ids of those names that belong to a photo."""
     parsed = ((image_id, parse(name)) for image_id, name in waiting)
     return [image_id for image_id, companion in parsed if companion and companion.rank(photo) is not None]
 
 
 def numbered(path: PurePosixPath, number: int) -> PurePosixPath:
-    """Give the `number`-th name of a companion: `IMG_1.xmp`, `IMG_1.1.xmp`, …
+    """Return the `number`-th name of a companion: `IMG_1.xmp`, `IMG_1.1.xmp`, …
 
     Not `IMG_1-1.xmp`: that belongs to another photo, IMG_1-1.jpg.
     """
     stem, suffix = split(path.name)
     return path if number == 0 else path.with_name(f"{stem}.{number}{suffix}")
-
-
-def prefix(stem: str) -> str:
-    """Give what the names of a photo of this stem and of all its companions begin with."""
-    return _NUMBER.sub("", stem)[:_PREFIX]
 
 
 def _companion(head: str, tail: str, *, cut: bool = False, number: str = "") -> CompanionName:
@@ -174,49 +151,47 @@ class CompanionWait:
     old: float = _OLD_WAIT_SECONDS
 
 
-class CompanionFiling:
-    """Files companions beside their photos; used by the consumer's thread, `give_up` by any."""
+class CompanionMatcher:
+    """Finds the photo of each companion in the queue; used by the consumer's thread, `give_up` by any."""
 
     def __init__(
         self,
         rows: CompanionRows,
-        filing: "Filing",
         roots: Mapping[Place, Path],
         wait: CompanionWait = CompanionWait(),
         *,
         delete_duplicates: bool = False,
     ) -> None:
         self._rows = rows
-        self._filing = filing
         self._roots = roots
-        self._wait = wait
+        self.wait = wait
         self._delete_duplicates = delete_duplicates
         self._over = threading.Event()
 
-    def file(self, job: Job, source: Source, now: float) -> str | None:
-        """File a companion beside its photo; returns what happened, for people.
+    def plan(self, job: Job, file: InboxFile, now: float) -> Plan | None:
+        """Return where a companion goes; None where the file is none, or its photo hasn't come: then it is any file.
 
-        None where the file is no companion, or its photo hasn't come: then it is a file like any other. Raises
-        Postponed while the photo may still come, Rejected where the photo has failed, and what filing raises.
+        Raises Postponed while the photo may still come, Rejected where the photo has failed, Transient where the
+        companion can't be read.
         """
         companion = parse(job.original_name)
-        if companion is None or source.fd is None:
+        if companion is None or file.fd is None:
             return None
         age = max(0.0, now - job.created_at)
         found = self._best(companion, job, age)
         if found is None or found.status in {"queued", "processing"}:
-            if found is None and (self._over.is_set() or age >= self._wait.photo):
+            if found is None and (self._over.is_set() or age >= self.wait.photo):
                 return None
             # Longer and longer: thousands may wait, and the arrival of a photo has them looked at anyway.
             wait = max(_FIRST_WAIT, age)
-            left = self._wait.photo - age
-            raise Postponed(WAITING, min(wait, left) if left > 0 else wait)
+            left = self.wait.photo - age
+            raise Postponed(WaitingReason.PHOTO, min(wait, left) if left > 0 else wait)
         if found.status == "failed":
             raise Rejected(f"its photo, {display(found.name)}, could not be filed (image {found.id})")
-        return self._beside(job, source, source.fd, companion, found)
+        return self._beside(job, file, file.fd, companion, found)
 
     def alone(self, job: Job) -> str:
-        """Say, behind the reason why a file is no photo, that it is no companion either; empty for other names."""
+        """Return what is to be said, behind the reason why it is no photo, of a file that is no companion either."""
         companion = parse(job.original_name)
         if companion is None:
             return ""
@@ -232,7 +207,7 @@ class CompanionFiling:
         return True
 
     def _best(self, companion: CompanionName, job: Job, age: float) -> Photo | None:
-        """Find the photo: one that waits in the inbox goes before those that are filed, the newest before others."""
+        """Return the photo: one that waits in the inbox goes before those that are filed, the newest before others."""
         folder = display(job.path.rpartition("/")[0])
         begins = [companion.begins, *([companion.edited] if companion.edited else [])]
         fitting: list[tuple[int, int, int, Photo]] = []
@@ -250,11 +225,11 @@ class CompanionFiling:
             # What is not filed yet may be no photo at all.
             return split(photo.name)[1].lower() in IMAGE_SUFFIXES
         apart = abs(job.created_at - photo.created_at)
-        patient = age >= self._wait.old or self._over.is_set()
+        patient = age >= self.wait.old or self._over.is_set()
         by_chance = companion.is_video and apart > _VIDEO_DAYS * 86400
         return apart <= _BATCH_SECONDS or (patient and not by_chance)
 
-    def _beside(self, job: Job, source: Source, fd: int, companion: CompanionName, photo: Photo) -> str | None:
+    def _beside(self, job: Job, file: InboxFile, fd: int, companion: CompanionName, photo: Photo) -> Plan | None:
         try:
             sha256 = atomic.sha256(fd)
         except OSError as error:
@@ -267,20 +242,27 @@ class CompanionFiling:
         with atomic.blaming(str(self._roots[original.place])):
             if atomic.size_of(self._roots[original.place] / original.destination) is None:
                 return None  # the photo has been taken away since
-        for place, destination, kept in self._rows.beside(original.id):
-            if kept == sha256 and atomic.size_of(self._roots[place] / destination) is not None:
-                return self._again(job, source, companion, photo, self._roots[place] / destination, sha256)
-            if companion.is_video and destination.lower().endswith((".mov", ".mp4")) and companion.edited is None:
+        for row in self._rows.beside(original.id):
+            kept = self._roots[row.place] / row.destination
+            if row.sha256 == sha256 and atomic.size_of(kept) is not None:
+                return self._again(job, companion, photo, kept, Facts(sha256, file.was.st_size, companion_of=photo.id))
+            if companion.is_video and row.destination.lower().endswith((".mov", ".mp4")) and companion.edited is None:
                 return None  # a live photo has one video, and this is another
         wanted = companion.beside(PurePosixPath(original.destination))
-        return self._filing.accompany(job, source, original.id, original.place, wanted, sha256)
+        return Plan(original.place, wanted, Facts(sha256, file.was.st_size, companion_of=original.id), numbered)
 
-    def _again(self, job: Job, source: Source, companion: CompanionName, photo: Photo, kept: Path, sha256: str) -> str:
-        """Deal with a companion whose bytes lie beside the photo already, as with a photo that came twice."""
-        if self._delete_duplicates:
-            return self._filing.drop(job, source, photo.id, kept, sha256)
+    def _again(self, job: Job, companion: CompanionName, photo: Photo, kept: Path, facts: Facts) -> Plan:
+        """Return where a companion goes whose bytes lie beside the photo already, as with a photo that came twice."""
+        wanted = mirrored(job)
         if photo.place == "duplicates" and photo.destination is not None:
             wanted = companion.beside(PurePosixPath(photo.destination))
-        else:
-            wanted = None
-        return self._filing.accompany(job, source, photo.id, "duplicates", wanted, sha256)
+        return Plan("duplicates", wanted, facts, numbered, kept=kept if self._delete_duplicates else None)
+
+
+def hasten(rows: CompanionRows, job: Job, now: float) -> None:
+    """Have the companions that wait for a photo looked at, now that it is filed or has failed."""
+    # What the names of a photo of this stem and of all its companions begin with.
+    stem = split(job.original_name)[0]
+    waiting = rows.waiting(display(job.folder) if job.folder else "", _NUMBER.sub("", stem)[:_PREFIX])
+    if waiting:
+        rows.due(of_photo(job.original_name, waiting), now)

@@ -1,4 +1,4 @@
-"""Tells when a photo was taken: from EXIF, else from its name, else from the file's modification time.
+"""Decides when a photo was taken: from EXIF, else from its name, else from the file's modification time.
 
 The date is local time as the photographer's clock showed it, without an offset: that is the day under which
 people look for a photo. Where it came from ("exif", "name", "mtime") is kept beside it.
@@ -46,7 +46,7 @@ def taken(datetime_original: str | None, name: str, mtime: float, now: float) ->
 
 
 def date_in(name: str, now: float) -> datetime | None:
-    """Find the date, and the time where there is one, in a file's name."""
+    """Return the date, and the time where there is one, in a file's name."""
     latest = _local(now) + _AHEAD
     for match in _IN_NAME.finditer(name):
         year, month, day = int(match["Y"]), int(match["m"]), int(match["d"])

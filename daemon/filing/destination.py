@@ -1,30 +1,58 @@
-"""Where a file goes, relative to its folder: the template, the name that is still free, and what its row learns."""
+"""Where a file goes, relative to its folder: the template, the first name that is free, and the note of a failure.
 
+A name that another file has already gets a number (`NumberedNames`); a file is never overwritten.
+"""
+
+import json
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from daemon.catalogue import Job
-from daemon.decoding import Decoded
+from daemon.catalogue import Place
+from daemon.catalogue.queue import Facts, Job
+from daemon.decoding import Decoded, Exif
 from daemon.errors import EnvironmentFault, NameRefused
 from daemon.files import atomic, names
 from daemon.filing.dates import Taken
 
 _log = logging.getLogger(__name__)
 
+_TRIES = 1_000_000
+_REMEMBERED = 10_000
+_EXIF = [field.name for field in fields(Exif) if field.name != "raw"]
+_MAX_NOTE_BYTES = 1 << 20
+# In seconds since 1970; dates end there.
+_YEAR_9999 = 253_000_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a file is to go, and what its row learns: the library, beside its photo, the duplicates, or `failed/`.
+
+    `wanted` is its name where that is free, and `numbered` gives those that are tried otherwise. Without a hash in
+    `facts` the file is moved without being read. `thumbnails` are the small and the medium one, where it has some.
+    `kept` is where the same bytes were filed before: then this copy is deleted.
+    """
+
+    place: Place
+    wanted: PurePosixPath
+    facts: Facts
+    numbered: Callable[[PurePosixPath, int], PurePosixPath] = names.numbered
+    thumbnails: tuple[bytes, bytes] | None = None
+    kept: Path | None = None
+
 
 def mirrored(job: Job) -> PurePosixPath:
-    """Keep the name and the subfolders that a file had in the inbox."""
-    folder = [names.component(part) for part in job.path.split("/")[:-1]]
+    """Return the name and the subfolders that a file had in the inbox."""
+    folder = [names.component(part) for part in job.folder.split("/") if part]
     return PurePosixPath(*folder, names.component(job.original_name))
 
 
 def library_name(template: str, job: Job, decoded: Decoded, at: datetime) -> PurePosixPath:
-    """Fill in the template for one image."""
+    """Return the template filled in for one image."""
     exif = decoded.exif
     make, model = exif.camera_make or "", exif.camera_model or ""
     # "Canon Canon EOS 40D" is how a camera introduces itself, not how anybody calls it.
@@ -32,7 +60,7 @@ def library_name(template: str, job: Job, decoded: Decoded, at: datetime) -> Pur
     values = names.Values(
         taken=at,
         name=names.with_true_suffix(names.component(job.original_name), decoded.suffixes),
-        folder=str(mirrored(job).parent) if "/" in job.path else "",
+        folder=job.folder,
         camera=camera,
         make=exif.camera_make,
         model=exif.camera_model,
@@ -43,59 +71,48 @@ def library_name(template: str, job: Job, decoded: Decoded, at: datetime) -> Pur
     return names.expand(template, values)
 
 
-def columns(decoded: Decoded, when: Taken) -> dict[str, Any]:
-    """Give the row's values of a developed image."""
-    exif = {field.name: getattr(decoded.exif, field.name) for field in fields(decoded.exif)}
-    del exif["raw"]
-    return {
-        **exif,
-        "sha256": decoded.sha256,
-        "size_bytes": decoded.identity.size,
-        "format": decoded.format,
-        "width": decoded.width,
-        "height": decoded.height,
-        "warning": decoded.warning,
-        "taken_at": when.at.isoformat(),
-        "taken_from": when.origin,
-        "error": None,
-    }
-
-
-def reason_beside(failed: Path) -> Path:
-    """Name the file that says why another is in `failed/`."""
-    return failed.with_name(failed.name + ".reason.txt")
-
-
-def write_reason(job: Job, destination: Path) -> None:
-    """Say beside a failed file why it is there."""
-    text = (
-        f"{names.display(destination.name)} could not be filed.\n\nReason: {job.error}\n\n"
-        f"It came as {names.display(job.path)} and is image {job.id}.\n"
-        f"It came at {datetime.fromtimestamp(job.created_at, UTC).isoformat()}, by {job.source}.\n"
-        f"To try again: darkroom retry {job.id}\n"
+def facts_of(decoded: Decoded, taken: Taken) -> Facts:
+    """Return what a row learns of a decoded image."""
+    return Facts(
+        sha256=decoded.sha256,
+        size_bytes=decoded.identity.size,
+        format=decoded.format,
+        width=decoded.width,
+        height=decoded.height,
+        warning=decoded.warning,
+        taken_at=taken.at.isoformat(),
+        taken_from=taken.origin,
+        raw=decoded.exif.raw,
+        **{name: getattr(decoded.exif, name) for name in _EXIF},
     )
-    reason = reason_beside(destination)
-    try:
-        atomic.write_whole(reason, temporary(reason, job.id), text.encode("utf-8", "replace"))
-    except FileExistsError:
-        _log.debug("image %d: %s is there already", job.id, reason)
-    except NameRefused as refused:
-        # The row says it, too: `list`, `explain` and the API.
-        _log.warning("image %d: the reason can't be written beside the file: %s", job.id, refused)
 
 
-def temporary(destination: Path, image_id: int) -> Path:
-    """Name the hidden file under which an image's bytes are copied before they get their name."""
-    return destination.with_name(f".darkroom-{image_id}.part")
+class NumberedNames:
+    """Which number to try next behind a name that many files have had, so that ten thousand take linear time.
 
-
-def holds(destination: Path, size: int, sha256: str | None) -> bool | None:
-    """Tell whether a name is free (None), taken by other bytes (False), or has the very bytes already (True).
-
-    The last is a library that the catalogue has forgotten: its files are adopted, not filed twice.
+    It knows the numbers that were used by this process; another process's are found by trying, once.
     """
-    if not atomic.exists(destination):
-        return None
+
+    def __init__(self) -> None:
+        self._next: OrderedDict[tuple[str, PurePosixPath], int] = OrderedDict()
+
+    def untried(self, place: str, wanted: PurePosixPath) -> Iterator[int]:
+        """Return the numbers that were not used yet, from 1 on; the plain name itself is asked for before."""
+        return iter(range(self._next.get((place, wanted), 1), _TRIES))
+
+    def took(self, place: str, wanted: PurePosixPath, number: int) -> None:
+        """Note that a number is used now."""
+        self._next[place, wanted] = number + 1
+        self._next.move_to_end((place, wanted))
+        if len(self._next) > _REMEMBERED:
+            self._next.popitem(last=False)
+
+
+def holds(destination: Path, size: int, sha256: str | None) -> bool:
+    """Return whether a name that is taken has the very bytes already.
+
+    That is a library that the catalogue has forgotten: its files are adopted, not filed twice.
+    """
     if sha256 is None:
         return False
     with atomic.blaming(str(destination)):
@@ -110,26 +127,56 @@ def check_kept(kept: Path, sha256: str) -> None:
         raise EnvironmentFault(f"{kept} no longer holds the bytes that were filed there: run darkroom verify")
 
 
-_TRIES = 1_000_000
-_REMEMBERED = 10_000
+@dataclass(frozen=True)
+class FailureNote:
+    """What the file beside a failed one says for `darkroom rebuild`; `path` is that in the inbox, times in seconds."""
+
+    image_id: int
+    error: str
+    path: str
+    source: str
+    created_at: float
 
 
-class Numbers:
-    """The numbers that were used by this process; another process's are found by trying, once."""
+def reason_beside(failed: Path) -> Path:
+    """Return the name of the file that says why another is in `failed/`."""
+    return failed.with_name(failed.name + ".reason.txt")
 
-    def __init__(self) -> None:
-        self._next: OrderedDict[tuple[str, PurePosixPath], int] = OrderedDict()
 
-    def untried(self, place: str, wanted: PurePosixPath) -> Iterator[int]:
-        """Yield 0, since the plain name may be free again, and then the numbers that were not used yet."""
-        yield 0
-        yield from range(self._next.get((place, wanted), 1), _TRIES)
+def write_reason(job: Job, destination: Path) -> None:
+    """Write beside a failed file why it is there: for people, and in its last line for `darkroom rebuild`."""
+    note = FailureNote(job.id, job.error or "", job.path, job.source, job.created_at)
+    text = (
+        f"{names.display(destination.name)} could not be filed.\n\nReason: {job.error}\n\n"
+        f"It came as {names.display(job.path)} and is image {job.id}.\n"
+        f"It came at {datetime.fromtimestamp(job.created_at, UTC).isoformat()}, by {job.source}.\n"
+        f"To try again: darkroom retry {job.id}\n\n"
+        f"The next line is for darkroom rebuild:\n{json.dumps(asdict(note))}\n"
+    )
+    reason = reason_beside(destination)
+    try:
+        atomic.atomic_write({reason: text.encode("utf-8", "replace")}, str(job.id))
+    except FileExistsError:
+        _log.debug("image %d: %s is there already", job.id, reason)
+    except NameRefused as refused:
+        # The row says it, too: `list`, `explain` and the API.
+        _log.warning("image %d: the reason can't be written beside the file: %s", job.id, refused)
 
-    def took(self, place: str, wanted: PurePosixPath, number: int) -> None:
-        """Note that a number is used now."""
-        if number == 0:
-            return
-        self._next[place, wanted] = number + 1
-        self._next.move_to_end((place, wanted))
-        if len(self._next) > _REMEMBERED:
-            self._next.popitem(last=False)
+
+def read_reason(failed: Path) -> FailureNote | None:
+    """Return what the file beside a failed one says for `rebuild`; None where there is none of Darkroom's."""
+    try:
+        with reason_beside(failed).open("rb") as opened:
+            lines = opened.read(_MAX_NOTE_BYTES).decode("utf-8").split("\n")
+        found = json.loads(next((line for line in reversed(lines) if line.strip()), ""))
+        note = FailureNote(**found)
+        return note if _is_sound(note) else None
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def _is_sound(note: FailureNote) -> bool:
+    """Return whether the values of a note, which anybody may have edited, are of their kinds."""
+    texts = isinstance(note.error, str) and isinstance(note.path, str) and note.source in {"inbox", "upload"}
+    numbers = isinstance(note.image_id, int) and isinstance(note.created_at, int | float)
+    return texts and numbers and 0 < note.image_id < 2**62 and 0 <= note.created_at < _YEAR_9999

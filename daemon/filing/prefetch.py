@@ -1,82 +1,105 @@
-"""The file in the consumer's hand, open and leased; and the next one, developed while this one is filed.
+"""Opens the file whose turn it is, and has it decoded; meanwhile the next one, ahead of its turn.
 
-Developing keeps the child process busy and filing the disk, so the two go on side by side. To look ahead is no claim:
+Decoding keeps the child process busy and filing the disk, so the two go on side by side. To look ahead is no claim:
 the row stays queued, no attempt is spent, and what comes of it counts only if the queue hands out that row next and
 the file is still the same one.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from daemon.catalogue import Job, Queue
+from daemon.catalogue.queue import Job, Queue
 from daemon.decoding import Decoded
-from daemon.errors import DarkroomError, Postponed
-from daemon.files import opening
+from daemon.errors import DarkroomError, Postponed, WaitingReason
 from daemon.files.names import IMAGE_SUFFIXES, split
-from daemon.files.opening import Identity
-from daemon.filing.inbox_file import Hand
+from daemon.files.opening import LeaseState
+from daemon.filing.inbox_file import InboxFile
+
+
+class Decoder(Protocol):
+    """What makes a `Decoded` of a file (the sandbox)."""
+
+    def decode(self, path: Path) -> Decoded:
+        """Raise Rejected, Transient, Postponed or Withdrawn where that can't be done."""
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """The file that is decoded ahead of its turn."""
+
+    image_id: int
+    file: InboxFile
+    decoding: Future[Decoded]
 
 
 class Prefetcher:
-    """Where files are developed: the one in hand, and one ahead. For one thread."""
+    """Opens and decodes the files of one inbox; for one thread."""
 
-    def __init__(self, inbox: Path, queue: Queue, decode: Callable[[Path], Decoded], settle_seconds: float) -> None:
-        self._inbox = inbox
-        self._queue = queue
-        self._decode = decode
-        self._settle_seconds = settle_seconds
-        self._ahead: Hand | None = None
-        # One thread: the sandbox develops one image at a time, a look ahead that came to nothing included.
-        self._thread = ThreadPoolExecutor(1, "develop")
+    def __init__(self, inbox: Path, queue: Queue, decoder: Decoder, settle_seconds: float) -> None:
+        self._inbox, self._queue, self._decoder = inbox, queue, decoder
+        self.settle_seconds = settle_seconds
+        self._ahead: _Ahead | None = None
+        self._taken: tuple[InboxFile, Future[Decoded]] | None = None
+        # One thread: the sandbox decodes one image at a time, one that was decoded ahead in vain included.
+        self._thread = ThreadPoolExecutor(1, "decode")
 
-    def take(self, job: Job) -> Hand:
-        """Give a claimed job's file, perhaps looked ahead at; raises what `settle.open_regular` raises."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is None or not ahead.is_of(job):
-            if ahead is not None:
-                ahead.close()
-            return Hand(self._inbox, job, self._settle_seconds)
-        if ahead.lease.broken():
+    def path(self, job: Job) -> Path:
+        """Return where a row's file is."""
+        return self._inbox / job.path
+
+    def take(self, job: Job) -> InboxFile:
+        """Open a claimed row's file, or hand over the one opened ahead; raises what `InboxFile.open` raises."""
+        path, ahead = self._inbox / job.path, self._ahead
+        self._ahead = None
+        if ahead is None:
+            return InboxFile.open(self._inbox, path, self.settle_seconds)
+        if ahead.image_id != job.id or not ahead.file.is_still(path):
+            ahead.file.close()
+            return InboxFile.open(self._inbox, path, self.settle_seconds)
+        if ahead.file.lease is not None and ahead.file.lease.broken():
             # Its writer waits in open() and has to come first: another lease, taken at once, might beat it.
-            ahead.close()
-            raise Postponed("open for writing", self._settle_seconds)
-        ahead.job = job
-        return ahead
+            ahead.file.close()
+            raise Postponed(WaitingReason.WRITER, self.settle_seconds)
+        self._taken = ahead.file, ahead.decoding
+        return ahead.file
 
-    def decode(self, hand: Hand) -> Decoded:
-        """Have a file developed, if it isn't yet; raises what the developer raises, Postponed where it has changed."""
-        decoded = (hand.decoding or self._thread.submit(self._decode, hand.path)).result()
-        if decoded.identity != Identity.of(hand.was):
-            raise Postponed("changed while it was being read", self._settle_seconds)
-        hand.unchanged()
+    def decode(self, file: InboxFile) -> Decoded:
+        """Return what the bytes of a file tell; raises what the decoder raises, Postponed where it has changed."""
+        taken, self._taken = self._taken, None
+        begun = taken is not None and taken[0] is file
+        decoding = taken[1] if taken and begun else self._thread.submit(self._decoder.decode, file.path)
+        decoded = decoding.result()
+        if decoded.identity != file.identity:
+            raise Postponed(WaitingReason.CHANGED, self.settle_seconds, "read")
+        file.check_unchanged()
         return decoded
 
     def look_ahead(self, now: float) -> None:
-        """Begin to develop the photo whose turn is next.
+        """Begin to decode the photo whose turn is next.
 
         Not one that was tried before, which may be what killed the process then. Not without a lease: nothing else
-        tells what is done to a file before its turn.
+        shows what is done to a file before its turn.
         """
         try:
             following = self._queue.following(now)
             if following is None or following.attempts or split(following.path)[1].lower() not in IMAGE_SUFFIXES:
                 return
-            hand = Hand(self._inbox, following, self._settle_seconds)
+            file = InboxFile.open(self._inbox, self._inbox / following.path, self.settle_seconds)
         except DarkroomError:  # said when it is its turn
             return
-        if hand.lease.state is opening.LeaseState.GRANTED:
-            hand.decoding = self._thread.submit(self._decode, hand.path)
-            self._ahead = hand
+        if file.lease is not None and file.lease.state is LeaseState.GRANTED:
+            self._ahead = _Ahead(following.id, file, self._thread.submit(self._decoder.decode, file.path))
         else:
-            hand.close()
-
-    def shut_down(self) -> None:
-        """Let the thread end; the bench is of no use after that."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+            file.close()
 
     def close(self) -> None:
-        """Let go of the file that was looked ahead at."""
+        """Let go of the file that was opened ahead."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
-            ahead.close()
+            ahead.file.close()
+
+    def shut_down(self) -> None:
+        """Let the thread end; nothing can be decoded after that."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

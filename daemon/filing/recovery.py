@@ -1,6 +1,12 @@
 """Finishes or undoes what a crash, or a fault in the middle of filing, has left; queues failed images again.
 
-Every function here may itself be killed at any instant and be run again.
+Every step here may itself be killed at any instant and be done again.
+
+A failed file that is queued again goes back into the inbox, since that is where a queued file is. The row is written
+first (queued, with the inbox name it is about to get, and still with its place in `failed/`), then the file is linked,
+then its old name goes. A row that has both is never claimed, and whoever finds one after a crash does the rest. Where
+that can't be done the row fails again, as it was. One process or thread at a time: what one has moved, another would
+take for left behind.
 """
 
 import logging
@@ -10,7 +16,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from daemon.catalogue import Job, Place, Queue
+from daemon.catalogue import Place, Queue
+from daemon.catalogue.queue import Job
 from daemon.errors import (
     Busy,
     DarkroomError,
@@ -22,16 +29,20 @@ from daemon.errors import (
     Transient,
     Withdrawn,
 )
-from daemon.files import atomic, lock, names, opening
+from daemon.files import atomic, lock, names
+from daemon.files.opening import open_regular
 from daemon.files.walk import OWN_PREFIX, Found
-from daemon.filing.destination import reason_beside, temporary
+from daemon.filing.cleanup import Cleanup
+from daemon.filing.destination import reason_beside
 from daemon.filing.filing import Filing
-from daemon.filing.inbox_file import Source, source_of
+from daemon.filing.inbox_file import InboxFile
 
 _log = logging.getLogger(__name__)
 
 # What an upload is called in the inbox while it arrives.
 UPLOAD_PREFIX = f"{OWN_PREFIX}upload-"
+_TRIES = 10_000
+_BUSY_SECONDS = 10.0
 
 
 def sweep_uploads(inbox: Path) -> None:
@@ -48,55 +59,86 @@ def sweep_uploads(inbox: Path) -> None:
         _log.warning("%s: what interrupted uploads have left there can't be removed: %s", inbox, error.strerror)
 
 
-def arrived(job: Job, filing: Filing, inbox: Path) -> bool:
-    """Complete a job whose bytes are safe at its destination; return False, with nothing left there, for any other.
+class Recovery:
+    """Resolves the rows that were left in the middle of filing."""
 
-    Raises EnvironmentFault where that can't be told.
-    """
-    try:
-        source = source_of(inbox / job.path)
-    except Immovable:  # never claimed by a name that could be opened, so never on its way
-        return False
-    if job.place is None or job.destination is None:
-        return False
-    destination = filing.roots[job.place] / job.destination
-    try:
-        with atomic.blaming(str(destination.parent)):
-            temporary(destination, job.id).unlink(missing_ok=True)
-            if not _is_there(job, destination, source):
-                _undo(destination, source)
-                return False
-    except NameRefused:  # what can't be called so is not there
-        return False
-    with atomic.blaming(str(destination)):
-        _log.info("image %d: %s", job.id, filing.complete(job, job.place, source))
-    return True
+    def __init__(self, queue: Queue, filing: Filing, requeue: "Requeue", cleanup: Cleanup, inbox: Path) -> None:
+        self._queue, self._filing, self._requeue = queue, filing, requeue
+        self._cleanup, self._inbox = cleanup, inbox
+
+    def complete(self, job: Job) -> bool:
+        """Complete a job whose bytes are safe at its destination; return False, with nothing left there, for any other.
+
+        Raises EnvironmentFault where nobody knows.
+        """
+        try:
+            file = InboxFile.closed(self._inbox / job.path)
+        except Immovable:  # never claimed by a name that could be opened, so never on its way
+            return False
+        destination = self._destination(job)
+        if destination is None:
+            return False
+        try:
+            with atomic.blaming(str(destination.parent)):
+                atomic.temporary(destination, job.id).unlink(missing_ok=True)
+                if not _is_there(job, destination, file):
+                    _undo(destination, file)
+                    return False
+        except NameRefused:  # what can't be called so is not there
+            return False
+        with atomic.blaming(str(destination)):
+            _log.info("image %d: %s", job.id, self._filing.record(job))
+            self._leave(job, file)
+        return True
+
+    def undo_link(self, job: Job) -> None:
+        """Remove the second name that a file of the inbox may have at its destination; best effort."""
+        destination = self._destination(job)
+        if destination is not None:
+            atomic.unlink_second(destination, self._inbox / job.path)
+
+    def leave(self, job: Job) -> None:
+        """Remove the inbox name of a file that is safe elsewhere; what is another file by now is queued."""
+        try:
+            file = InboxFile.closed(self._inbox / job.path)
+        except Immovable:
+            return
+        if file is None or self._is_safe(job, file):
+            self._leave(job, file)
+        else:
+            found = Found(job.path, file.was.st_size, file.was.st_mtime_ns)
+            self._queue.left(job.id)
+            self._queue.enqueue([found], time.time())
+            _log.info("image %d: %s is another file now and is queued", job.id, names.display(job.path))
+
+    def bring_back(self) -> None:
+        """Finish for each row on its way back from `failed/` what a crash has left."""
+        self._requeue.bring_back()
+
+    def _leave(self, job: Job, file: InboxFile | None) -> None:
+        if self._filing.leave(job, file):
+            self._cleanup.note(self._inbox / job.path)
+
+    def _destination(self, job: Job) -> Path | None:
+        if job.place is None or job.destination is None:
+            return None
+        return self._filing.roots[job.place] / job.destination
+
+    def _is_safe(self, job: Job, file: InboxFile) -> bool:
+        """Return whether an inbox file is the one that the row has filed, by its bytes, and they are still filed."""
+        kept = self._destination(job)
+        if kept is None and job.sha256 is not None and (twin := self._queue.filed(job.sha256)) is not None:
+            kept = self._filing.roots["library"] / twin[1]
+        if kept is None or not atomic.exists(kept):
+            return False
+        with atomic.blaming(str(file.path)):
+            if os.path.samestat(kept.lstat(), file.was):
+                return True
+            same_size = atomic.size_of(kept) == atomic.size_of(file.path) is not None
+            return same_size and atomic.sha256(file.path) == job.sha256 == atomic.sha256(kept)
 
 
-def undo_link(job: Job, filing: Filing, inbox: Path) -> None:
-    """Remove the second name that a file of the inbox may have at its destination; best effort."""
-    if job.place is not None and job.destination is not None:
-        atomic.unlink_second(filing.roots[job.place] / job.destination, inbox / job.path)
-
-
-def finish_leaving(job: Job, queue: Queue, filing: Filing, inbox: Path) -> None:
-    """Remove the inbox name of a file that is safe elsewhere; what is another file by now is queued."""
-    try:
-        source = source_of(inbox / job.path)
-    except Immovable:
-        return
-    if source is None:
-        queue.left(job.id)
-    elif _is_safe(job, queue, filing, source):
-        filing.leave(job, source)
-    else:
-        found = Found(job.path, source.was.st_size, source.was.st_mtime_ns)
-        queue.left(job.id)
-        queue.enqueue([found], time.time())
-        _log.info("image %d: %s is another file now and is queued", job.id, names.display(job.path))
-
-
-def _is_there(job: Job, destination: Path, source: Source | None) -> bool:
+def _is_there(job: Job, destination: Path, file: InboxFile | None) -> bool:
     """Return whether the destination durably holds the job's bytes."""
     if job.sha256 is not None:
         if atomic.size_of(destination) is None or atomic.sha256(destination) != job.sha256:
@@ -106,40 +148,20 @@ def _is_there(job: Job, destination: Path, source: Source | None) -> bool:
     # A symbolic link, a FIFO, another's file: known by being the same thing, or by having been renamed.
     if not atomic.exists(destination):
         return False
-    if source is not None and not os.path.samestat(destination.lstat(), source.was):
+    if file is not None and not os.path.samestat(destination.lstat(), file.was):
         return False
     atomic.fsync_folder(destination.parent)
     return True
 
 
-def _undo(destination: Path, source: Source | None) -> None:
+def _undo(destination: Path, file: InboxFile | None) -> None:
     """Remove what the move has left at a destination that does not hold the right bytes, if it is surely ours."""
     with suppress(FileNotFoundError, NotADirectoryError):
         here = destination.lstat()
-        linked = source is not None and os.path.samestat(here, source.was)
+        linked = file is not None and os.path.samestat(here, file.was)
         # Empty: a name reserved on a filesystem without exclusive renames.
         if linked or (here.st_size == 0 and atomic.size_of(destination) == 0):
             destination.unlink()
-
-
-def _is_safe(job: Job, queue: Queue, filing: Filing, source: Source) -> bool:
-    """Return whether an inbox file is the one that the row has filed, by its bytes, and they are still filed."""
-    kept = None
-    if job.place is not None and job.destination is not None:
-        kept = filing.roots[job.place] / job.destination
-    elif job.sha256 is not None and (twin := queue.filed(job.sha256)) is not None:
-        kept = filing.roots["library"] / twin[1]
-    if kept is None or not atomic.exists(kept):
-        return False
-    with atomic.blaming(str(source.path)):
-        if os.path.samestat(kept.lstat(), source.was):
-            return True
-        same_size = atomic.size_of(kept) == atomic.size_of(source.path) is not None
-        return same_size and atomic.sha256(source.path) == job.sha256 == atomic.sha256(kept)
-
-
-_TRIES = 10_000
-_BUSY_SECONDS = 10.0
 
 
 class Requeue:
@@ -208,7 +230,7 @@ class Requeue:
     def _check_readable(self, job: Job, old: Path) -> None:
         """Raise Rejected where the file can't be read, and so would only fail again."""
         try:
-            os.close(opening.open_regular(old, root=self._failed))
+            os.close(open_regular(old, root=self._failed))
         except Rejected:
             pass  # a link or a pipe: moved without being opened, as when it failed
         except Postponed as busy:
@@ -267,7 +289,7 @@ class Requeue:
                 return
             with old.open("rb") as opened:
                 fd = opened.fileno()
-                atomic.place(fd, old, self._inbox, new, temporary(new, job.id), atomic.sha256(fd))
+                atomic.place(fd, old, self._inbox, new, job.id, atomic.sha256(fd))
 
 
 def _same(old: Path, new: Path) -> bool:

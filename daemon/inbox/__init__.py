@@ -1,1 +1,1 @@
-"""Notices what lands in the inbox, by events and by looking, and tells the queue; it decides nothing else."""
+"""Notices what arrives in the inbox, by events and by scans, and queues it; it decides nothing else."""

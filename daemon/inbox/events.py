@@ -1,4 +1,4 @@
-"""Turns watchdog's events into hints of where to look; the only importer of watchdog.
+"""Turns watchdog's events into paths that are to be looked at; the only importer of watchdog.
 
 watchdog's threads do nothing here but write a path down and wake the watcher: an exception or a wait in a handler
 would stop the events of the whole inbox.
@@ -48,7 +48,7 @@ class PendingEvents:
 
 
 class InboxEvents(FileSystemEventHandler):
-    """A watch on the inbox, from construction to `close`; sets `wake` when there are hints to `take`."""
+    """A watch on the inbox, from construction to `close`; sets `wake` when there are some to `take`."""
 
     def __init__(self, inbox: Path, recursive: bool, wake: threading.Event) -> None:
         """Begin to watch; raises OSError, for which `advice` has words."""
@@ -78,7 +78,7 @@ class InboxEvents(FileSystemEventHandler):
             self.lose()
 
     def take(self) -> PendingEvents:
-        """Hand over all hints so far."""
+        """Hand over all that have come so far."""
         with self._lock:
             pending, self._pending = self._pending, PendingEvents()
         return pending
@@ -91,7 +91,7 @@ class InboxEvents(FileSystemEventHandler):
         self._wake.set()
 
     def intact(self) -> bool:
-        """Tell whether events can still arrive; cheap enough for every second."""
+        """Return whether events can still arrive; cheap enough for every second."""
         observer = self._observer
         if self._broken or not observer.is_alive() or not all(one.is_alive() for one in observer.emitters):
             return False
@@ -137,7 +137,7 @@ class InboxEvents(FileSystemEventHandler):
 
 
 class _WatchdogLog(logging.Handler):
-    """Hears in watchdog's log what it tells nobody else: that the kernel's queue overflowed."""
+    """Reads in watchdog's log what it reports nowhere else: that the kernel's queue overflowed."""
 
     _LOG = logging.getLogger("watchdog.observers")
 
@@ -164,7 +164,7 @@ class _WatchdogLog(logging.Handler):
 
 
 def advice(error: OSError) -> str:
-    """Say why there can be no events, and how to mend it."""
+    """Return why there can be no events, and how to fix that."""
     if error.errno == errno.ENOSPC:
         return _limit("max_user_watches", 524_288)
     if error.errno == errno.EMFILE:

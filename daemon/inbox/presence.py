@@ -22,8 +22,8 @@ class Pace:
     """How often the watcher does what no user needs to set; in seconds.
 
     `poll` is the shortest interval of polling, `check` that between two looks at the inbox and its watch,
-    `retry` when events are tried again after they could not be had, `late` how old a file that only a sweep
-    found must be to count against the events, `breath` the least time between sweeps after lost events,
+    `retry` when events are tried again after they could not be had, `late` how old a file that only a scan
+    found must be to count against the events, `between_scans` the least time between scans after lost events,
     `after_error` when to go on after an error.
     """
 
@@ -52,11 +52,11 @@ class Presence:
 
     @property
     def polls(self) -> bool:
-        """Tell whether the inbox is to be swept at short intervals."""
+        """Return whether the inbox is to be swept at short intervals."""
         return self.reason is not None and self._choice != "events"
 
     def check(self, now: float) -> bool:
-        """Look at the inbox and the watch on it, mend what can be mended, and tell whether a whole sweep is due.
+        """Look at the inbox and the watch on it, set a broken watch anew, and return whether a whole scan is due.
 
         A folder with the same name but another device or inode is another inbox (replaced, mounted, unmounted).
         """
@@ -75,14 +75,14 @@ class Presence:
             self._identity, self.gone = identity, None
             return self._attach(now)
         if self._events is not None and not self._events.intact():
-            return self._mend(now)
+            return self._watch_again(now)
         return self._events is None and now >= self._retry_at and self._attach(now)
 
     def take(self) -> PendingEvents:
-        """Hand over what events have told since the last time."""
+        """Hand over what events have come since the last time."""
         return self._events.take() if self._events is not None else PendingEvents()
 
-    def distrust(self, missed: str) -> None:
+    def note_missed(self, missed: str) -> None:
         """Note that events fail to tell of files such as `missed`; believed until the watch is set anew."""
         self.reason = (
             f"events do not arrive for {missed!r} and others: the filesystem makes none, "
@@ -128,7 +128,7 @@ class Presence:
         self.reason = f"{kind} does not tell what other machines write" if shared else None
         return True
 
-    def _mend(self, now: float) -> bool:
+    def _watch_again(self, now: float) -> bool:
         if now - self._attached_at > 10 * self._pace.check:
             logger.warning("the watch on the inbox %r was lost; setting it again", str(self._inbox))
             return self._attach(now)

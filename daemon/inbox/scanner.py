@@ -1,4 +1,4 @@
-"""Looks through the inbox, all of it or where hints point, and hands what it finds to the queue."""
+"""Looks through the inbox, all of it or where events point, and hands what it finds to the queue."""
 
 import os
 import time
@@ -15,7 +15,7 @@ from daemon.inbox.events import PendingEvents
 class FileQueue(Protocol):
     """The queue, as the watcher sees it."""
 
-    def enqueue(self, files: Sequence[Found]) -> list[str]:
+    def enqueue(self, files: Sequence[Found], now: float) -> list[str]:
         """Queue files in one transaction, idempotently; return the paths that were new or had changed."""
         ...
 
@@ -27,7 +27,7 @@ class FileQueue(Protocol):
 class Scanner:
     """Finds files for the queue; used by one thread at a time.
 
-    `progress` is the `time.monotonic()` of the last batch, so that a long sweep can be told from a stuck one.
+    `progress` is the `time.monotonic()` of the last batch, so that a long scan is not taken for a stuck one.
     """
 
     _SAMPLE = 1000
@@ -42,7 +42,7 @@ class Scanner:
     def scan(self, between: Callable[[], bool] | None = None) -> tuple[int, list[str]]:
         """Look through the whole inbox; return how many files were new to the queue, and some of them.
 
-        `between` is called after each batch and ends the sweep by returning False. Raises OSError where the
+        `between` is called after each batch and ends the scan by returning False. Raises OSError where the
         inbox can't be read, and whatever the queue raises.
         """
         began = time.monotonic()
@@ -57,7 +57,7 @@ class Scanner:
         return count, sample
 
     def scan_pending(self, pending: PendingEvents) -> None:
-        """Look where the hints point: renames first, then files, then whole folders."""
+        """Look where events point: renames first, then files, then whole folders."""
         for old, new in pending.renames:
             # From a junk name it was never queued; to one, its row will be withdrawn like a deleted file's.
             if not is_junk(old, self._ignore) and not is_junk(new, self._ignore):
@@ -77,15 +77,15 @@ class Scanner:
         return walk(self._inbox, self._ignore, self._recursive, below=below, reported=self._reported)
 
     def _enqueue(self, batch: Sequence[Found]) -> list[str]:
-        new = self._queue.enqueue(batch)
+        new = self._queue.enqueue(batch, time.time())
         self.progress = time.monotonic()
         return new
 
 
 class EventCheck:
-    """Whether scans keep finding files that events should have told of.
+    """Whether scans keep finding files that events should have named.
 
-    A path counts once, and not at all after an event has told of it: a slow writer makes no events.
+    A path counts once, and not at all after an event has named it: a slow writer makes no events.
     """
 
     _REMEMBERED = 10_000
@@ -96,7 +96,7 @@ class EventCheck:
         self._streak = 0
 
     def seen(self, paths: Iterable[str]) -> None:
-        """Remember paths that events have told of."""
+        """Remember paths that events have named."""
         for path in paths:
             self._known.pop(path, None)
             self._known[path] = None

@@ -1,6 +1,6 @@
 """Watches the inbox with a thread of its own, so that no file lies there unnoticed.
 
-Events are hints; the sweep is the truth. The thread follows what events point to, sweeps the whole inbox at start,
+Events are hints; the scan is the truth. The thread follows what events point to, scans the whole inbox at start,
 every so often and after lost events, and sees each second that the inbox and the watch on it are still what they
 were. Where events do not arrive it polls. It opens nothing in the inbox but folders, while it reads them.
 """
@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,9 +31,9 @@ _QUIET_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class WatcherState:
-    """What `status` tells of the watcher.
+    """How the watcher is, for `/healthz`.
 
-    `mode` "polling" means sweeps at short intervals, with events or without, because of `reason`. `problem` is
+    `mode` "polling" means scans at short intervals, with events or without, because of `reason`. `problem` is
     None while all is well. `progress` is the `time.monotonic()` of the thread's last sign of life.
     """
 
@@ -46,7 +46,7 @@ class WatcherState:
 
     @property
     def healthy(self) -> bool:
-        """Tell whether files put into the inbox are noticed as they should be."""
+        """Return whether files put into the inbox are noticed as they should be."""
         return self.problem is None
 
 
@@ -58,6 +58,7 @@ class Watcher:
         inbox: Path,
         queue: FileQueue,
         *,
+        session: Callable[[], AbstractContextManager[object]] = nullcontext,
         ignore: Sequence[str] = DEFAULT_IGNORE,
         recursive: bool = True,
         observer: ObserverChoice = "auto",
@@ -65,6 +66,7 @@ class Watcher:
         pace: Pace | None = None,
         report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
+        self._session = session
         self._inbox, self._rescan_seconds, self._pace = inbox.absolute(), rescan_seconds, pace or Pace()
         self._wake, self._asked = threading.Event(), threading.Event()
         self._presence = Presence(self._inbox, recursive, observer, self._wake, self._pace)
@@ -79,7 +81,7 @@ class Watcher:
             first_backoff=self._pace.after_error,
         )
         self._check_at, self._scan_at = 0.0, math.inf
-        self._periodic = False  # whether the next sweep is a routine one, by which events are judged
+        self._periodic = False  # whether the next scan is a routine one, by which events are judged
         self._again = False  # whether another follows it
         self._overflow_said = self._scanned_at = -math.inf
         self._explained: str | None = ""
@@ -121,13 +123,15 @@ class Watcher:
         )
 
     def alive(self) -> bool:
-        """Tell whether the thread lives and has made progress within the last minute."""
+        """Return whether the thread lives and has made progress within the last minute."""
         return self.loop.alive and time.monotonic() - self.state.progress < _STUCK_SECONDS
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
         try:
-            yield
+            # The thread keeps its connection: opening one costs more than the insert.
+            with self._session():
+                yield
         finally:
             # In this thread, which nobody waits for: a share may hold watchdog's up. After an error the watch stays.
             if self.loop.stopping:
@@ -164,9 +168,9 @@ class Watcher:
         if pending.lost:
             now = time.monotonic()
             if now - self._overflow_said > _QUIET_SECONDS:
-                logger.warning("more changed in the inbox at once than the kernel tells of; looking through it")
+                logger.warning("more changed in the inbox at once than the kernel has events for; looking through it")
                 self._overflow_said = now
-            # The folders are watched anew only after this news: a second sweep finds what came in between.
+            # The folders are watched anew only after this event: a second scan finds what came in between.
             self._again = True
             self._scan_soon(not_before=self._scanned_at + self._pace.between_scans)
         self._event_check.seen(pending.files)
@@ -186,7 +190,7 @@ class Watcher:
             return
         judged = periodic and self._presence.reason is None
         if judged and (missed := self._event_check.judge(self._inbox, new, time.time())):
-            self._presence.distrust(missed)
+            self._presence.note_missed(missed)
             self._explain()
         self._scanned_at = time.monotonic()
         if self._scan_at == math.inf:  # else it was asked for meanwhile
@@ -197,7 +201,7 @@ class Watcher:
     def _interval(self) -> float:
         if not self._presence.polls:
             return self._rescan_seconds
-        # At most a twentieth of the time goes into sweeps, however slow the filesystem.
+        # At most a twentieth of the time goes into scans, however slow the filesystem.
         interval = max(self._pace.poll, 20 * (self._scanner.seconds or 0.0))
         return min(interval, max(self._rescan_seconds, self._pace.poll))
 

@@ -1,183 +1,35 @@
 """Writes `NAME.EXT.xmp` beside each filed photo: what Darkroom knows of it, readable by every photo program.
 
 A sidecar is Darkroom's own file and can be written anew at any time from the row, the XMP files that came with the
-photo, and what other programs have added to it since. It is never written over anybody else's file.
+photo, and what other programs have added to it since. It is never written over anybody else's file. What it holds is
+enough to make the catalogue anew from the library alone.
 """
 
+import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from daemon.catalogue import ImageEvent, ImageRow
 from daemon.catalogue.captions import Words, together
-from daemon.catalogue.companions import SidecarRows
+from daemon.catalogue.companions import SidecarRows, SidecarSource
+from daemon.catalogue.schema import EventKind
 from daemon.errors import NameRefused
 from daemon.files import atomic
 from daemon.sidecar import xmp
 
 _log = logging.getLogger(__name__)
 
-_CAPTION_COLUMNS = (
-    *("caption", "keywords", "title", "visible_text", "caption_status", "caption_model", "caption_prompt"),
-    *("tokens_in", "tokens_out", "captioned_at", "edited", "edited_at"),
-)
-
-
-class Sidecars:
-    """The sidecars of one library; any thread may call it. Switched off, it does nothing."""
-
-    def __init__(self, rows: SidecarRows, library: Path, *, enabled: bool = True) -> None:
-        self._rows = rows
-        self._library = library
-        self._enabled = enabled
-        # Two threads may have news of one image: the filing of its companion and an edit.
-        self._lock = threading.Lock()
-
-    def write(self, image_id: int) -> None:
-        """Bring one image's sidecar up to date. Raises EnvironmentFault."""
-        with self._lock:
-            row = self._rows.row(image_id)
-            if row is None:
-                return
-            photo = self._library / row["destination"]
-            # A photo that its owner has moved away gets no sidecar where it was.
-            if self._enabled and atomic.size_of(photo) is not None:
-                refusal = self._write(row, path_beside(photo), time.time())
-                if refusal is not None:
-                    self.give_up(image_id, refusal)
-                    return
-            if row["sidecar_due"]:
-                self._rows.written(image_id, row["sidecar_due"])
-
-    def give_up(self, image_id: int, reason: str) -> None:
-        """Note that an image's sidecar can't be written, and why; the next change of the image tries again."""
-        _log.warning("image %d: no sidecar: %s", image_id, reason)
-        self._rows.skipped(image_id, reason, time.time())
-
-    def record(self, image_id: int, photo: Path) -> None:
-        """Write beside a duplicate what the catalogue would be made anew from; no name is taken from another file."""
-        row = self._rows.duplicate(image_id) if self._enabled else None
-        if row is None:
-            return
-        path = path_beside(photo)
-        content = compose(row, None, (), time.time()).serialize()
-        # Where the filesystem can't hold the longer name there is no sidecar.
-        with suppress(FileExistsError, NameRefused):
-            atomic.write_whole(path, path.with_name(f".darkroom-{image_id}.xmp.part"), content)
-
-    def _write(self, row: dict[str, Any], path: Path, now: float) -> str | None:
-        """Write a row's sidecar; returns why it can't be, for people."""
-        try:
-            old = path.read_bytes() if os.path.lexists(path) else None
-            existing = None if old is None else xmp.Packet.parse(old)
-        except (OSError, xmp.Malformed) as error:
-            return f"{path.name} is there already and can't be read: {error}"
-        if existing is not None and existing.text(NAMESPACE, "SHA256") != row["sha256"]:
-            return f"{path.name} is there already and is not Darkroom's"
-        came = self._came_with(row["id"])
-        row = self._learn(row, existing, came, now)
-        content = compose(row, existing, came, now).serialize()
-        if content == old:
-            return None
-        temporary = path.with_name(f".darkroom-{row['id']}.xmp.part")
-        try:
-            with atomic.blaming(str(path)):
-                _replace(path, temporary, content, new=old is None)
-        except FileExistsError:
-            return f"{path.name} has just been made by another program"
-        except NameRefused as refused:
-            return str(refused)
-        return None
-
-    def _came_with(self, image_id: int) -> list[xmp.Packet]:
-        """Read the XMP files that came with a photo; one that makes no sense stays beside it and is passed over."""
-        packets = []
-        for name in self._rows.packets(image_id):
-            try:
-                packets.append(xmp.Packet.parse((self._library / name).read_bytes()))
-            except (OSError, xmp.Malformed) as error:
-                _log.warning("image %d: %s is kept, but its fields can't be taken over: %s", image_id, name, error)
-        return packets
-
-    def _learn(
-        self, row: dict[str, Any], existing: xmp.Packet | None, came: list[xmp.Packet], now: float
-    ) -> dict[str, Any]:
-        """Take a person's words out of XMP into the catalogue, and a caption that the catalogue has lost."""
-        image_id = row["id"]
-        known = facts(existing) if existing is not None else {}
-        if known.get("caption_status") == "done" and row["captioned_at"] is None and not row["edited"]:
-            self._rows.restore(image_id, {name: known.get(name) for name in _CAPTION_COLUMNS}, now)
-            row = self._rows.row(image_id) or row
-        words, edited = _words(row, existing, known, came)
-        if words != Words() or edited != (row["edited"] or ""):
-            self._rows.adopt(image_id, words, edited, now)
-            row = self._rows.row(image_id) or row
-        return row
-
-
-def path_beside(photo: Path) -> Path:
-    """Name a photo's sidecar, as darktable and digiKam do: with the photo's whole name."""
-    return photo.with_name(photo.name + ".xmp")
-
-
-def _words(
-    row: Mapping[str, Any], existing: xmp.Packet | None, known: Mapping[str, Any], came: list[xmp.Packet]
-) -> tuple[Words, str]:
-    """Find a person's words that the row does not have, and which of them no model may change from now on.
-
-    What is not what Darkroom wrote into its sidecar, somebody wrote there with another program. Keywords that came
-    with the photo are found anew each time, so that a model's may join them.
-    """
-    edited = row["edited"] or ""
-    caption = title = None
-    keywords: list[str] = []
-    if existing is not None:
-        theirs = existing.text(xmp.DC, "description")
-        if theirs != known.get("caption") and ("caption" not in edited or row["caption"] == known.get("caption")):
-            caption = theirs
-        keywords = [word for word in existing.texts(xmp.DC, "subject") if word not in (known.get("keywords") or [])]
-        theirs = existing.text(xmp.DC, "title")
-        title = theirs if theirs != known.get("title") else None
-    written = bool(keywords)
-    for packet in came:
-        if "caption" not in edited:
-            caption = caption or packet.text(xmp.DC, "description")
-        if "keywords" not in edited:
-            keywords += packet.texts(xmp.DC, "subject")
-        title = title or row["title"] or packet.text(xmp.DC, "title")
-    all_keywords = list(dict.fromkeys([*keywords, *(row["keywords"] or [])]))
-    words = Words(
-        caption=caption if caption and caption != row["caption"] else None,
-        keywords=all_keywords if set(all_keywords) != set(row["keywords"] or []) else None,
-        title=title if title and title != row["title"] else None,
-    )
-    return words, together(row["edited"], [*(["caption"] if caption else []), *(["keywords"] if written else [])])
-
-
-def _replace(path: Path, temporary: Path, content: bytes, *, new: bool) -> None:
-    try:
-        with temporary.open("wb") as out:
-            out.write(content)
-            # Without this a power cut can leave an empty file under the new name.
-            out.flush()
-            os.fdatasync(out.fileno())
-        if new:
-            atomic.rename_exclusive(temporary, path)
-        else:
-            temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-NAMESPACE = "https://github.com/darkroom-inbox/darkroom/ns/1.0/"
-PREFIX = "darkroom"
+# A name of our own that claims nobody's address (RFC 9562).
+NAMESPACE = "urn:uuid:d3ed3d13-7c08-4015-9a3d-8cfa5a0057b2#"
+_PREFIX = "darkroom"
 
 _TEXTS = {
     "sha256": "SHA256",
@@ -204,71 +56,231 @@ _TIMES = {
 }
 
 
-def compose(row: Mapping[str, Any], existing: xmp.Packet | None, came: Sequence[xmp.Packet], now: float) -> xmp.Packet:
-    """Make an image's packet: all that is in `existing` and in the XMP files that `came` with it, and the row."""
-    packet = xmp.Packet()
-    packet.declare(NAMESPACE, PREFIX)
-    for other in (existing, *came):
-        if other is not None:
-            packet.absorb(other)
-    if row["caption"] or existing is not None:
-        packet.set_language(xmp.DC, "description", row["caption"])
-    if row["title"] or existing is not None:
-        packet.set_language(xmp.DC, "title", row["title"])
-    if row["keywords"] or existing is not None:
-        packet.set_list(xmp.DC, "subject", row["keywords"] or [])
-    _offer(packet, row)
-    for column, name in _TEXTS.items():
-        packet.set(NAMESPACE, name, None if row[column] is None else str(row[column]))
-    for column, name in _NUMBERS.items():
-        packet.set(NAMESPACE, name, None if row[column] is None else str(row[column]))
-    for column, name in _TIMES.items():
-        seconds = now if column == "processed_at" and row[column] is None else row[column]
-        packet.set(NAMESPACE, name, None if seconds is None else _iso(seconds))
-    packet.set_list(NAMESPACE, "Keywords", row["keywords"] or [])
-    packet.set_list(NAMESPACE, "History", [_line(*event) for event in row["history"]])
-    return packet
+@dataclass(frozen=True)
+class SidecarFacts:
+    """What a sidecar holds of an image: the columns of its row that it has, and its history."""
+
+    row: ImageRow
+    history: tuple[ImageEvent, ...]
 
 
-def facts(packet: xmp.Packet) -> dict[str, Any]:
-    """Read an image's columns back out of its sidecar; what it lacks, or holds in another form, is None."""
+class Sidecars:
+    """The sidecars of one library; any thread may call it. Switched off, it does nothing."""
+
+    def __init__(self, rows: SidecarRows, library: Path, *, enabled: bool = True) -> None:
+        self._rows = rows
+        self._library = library
+        self._enabled = enabled
+        # Two threads may have news of one image: the filing of its companion and an edit.
+        self._lock = threading.Lock()
+
+    def write(self, image_id: int) -> None:
+        """Bring one image's sidecar up to date. Raises EnvironmentFault."""
+        with self._lock:
+            source = self._rows.of(image_id, "library")
+            if source is None:
+                return
+            photo = self._library / str(source.row.destination)
+            # A photo that its owner has moved away gets no sidecar where it was.
+            if self._enabled and atomic.size_of(photo) is not None:
+                refusal = self._write(source, path_beside(photo), time.time())
+                if refusal is not None:
+                    self.give_up(image_id, refusal)
+                    return
+            if source.row.sidecar_due:
+                self._rows.written(image_id, source.row.sidecar_due)
+
+    def give_up(self, image_id: int, reason: str) -> None:
+        """Note that an image's sidecar can't be written, and why; the next change of the image tries again."""
+        _log.warning("image %d: no sidecar: %s", image_id, reason)
+        self._rows.skipped(image_id, reason, time.time())
+
+    def record(self, image_id: int, photo: Path) -> None:
+        """Write beside a duplicate what the catalogue would be made anew from; no name is taken from another file."""
+        source = self._rows.of(image_id, "duplicates") if self._enabled else None
+        if source is None:
+            return
+        content = _compose(source, None, (), time.time()).serialize()
+        # Where the filesystem can't hold the longer name there is no sidecar.
+        with suppress(FileExistsError, NameRefused):
+            atomic.atomic_write({path_beside(photo): content}, f"{image_id}.xmp")
+
+    def _write(self, source: SidecarSource, path: Path, now: float) -> str | None:
+        """Write a row's sidecar; return why it can't be, for people."""
+        try:
+            old = path.read_bytes() if os.path.lexists(path) else None
+            existing = None if old is None else xmp.Packet.parse(old)
+        except (OSError, xmp.Malformed) as error:
+            return f"{path.name} is there already and can't be read: {error}"
+        if existing is not None and existing.text(NAMESPACE, "SHA256") != source.row.sha256:
+            return f"{path.name} is there already and is not Darkroom's"
+        came = self._came_with(source)
+        source = self._learn(source, existing, came, now)
+        content = _compose(source, existing, came, now).serialize()
+        if content == old:
+            return None
+        try:
+            # The name need not survive a power cut: the row says that there is a sidecar, and what it holds.
+            tag = f"{source.row.id}.xmp"
+            atomic.atomic_write({path: content}, tag, replace=old is not None, durable_names=False)
+        except FileExistsError:
+            return f"{path.name} has just been made by another program"
+        except NameRefused as refused:
+            return str(refused)
+        return None
+
+    def _came_with(self, source: SidecarSource) -> list[xmp.Packet]:
+        """Read the XMP files that came with a photo; one that makes no sense stays beside it and is passed over."""
+        packets = []
+        for name in source.packets:
+            try:
+                packets.append(xmp.Packet.parse((self._library / name).read_bytes()))
+            except (OSError, xmp.Malformed) as error:
+                text = "image %d: %s is kept, but its fields can't be taken over: %s"
+                _log.warning(text, source.row.id, name, error)
+        return packets
+
+    def _learn(
+        self, source: SidecarSource, existing: xmp.Packet | None, came: Sequence[xmp.Packet], now: float
+    ) -> SidecarSource:
+        """Take a person's words out of XMP into the catalogue, and a caption that the catalogue has lost."""
+        image_id = source.row.id
+        known = ImageRow() if existing is None else _row(existing)
+        if known.caption_status == "done" and source.row.captioned_at is None and not source.row.edited:
+            self._rows.restore(image_id, known, now)
+            source = self._rows.of(image_id, "library") or source
+        words, edited = _words(source.row, existing, known, came)
+        if words != Words() or edited != (source.row.edited or ""):
+            self._rows.adopt(image_id, words, edited, now)
+            source = self._rows.of(image_id, "library") or source
+        return source
+
+
+def path_beside(photo: Path) -> Path:
+    """Return the name of a photo's sidecar, as darktable and digiKam have it: with the photo's whole name."""
+    return photo.with_name(photo.name + ".xmp")
+
+
+def read_facts(packet: xmp.Packet) -> SidecarFacts | None:
+    """Return an image's columns and history out of its sidecar; None where it is not Darkroom's, or not complete."""
+    row = _row(packet)
+    if not (row.id and row.sha256 and row.original_name and row.created_at):
+        return None
+    events = [event for line in packet.texts(NAMESPACE, "History") if (event := _event(line))]
+    return SidecarFacts(row, tuple(events))
+
+
+def _row(packet: xmp.Packet) -> ImageRow:
+    """Return the columns that a sidecar holds; what it lacks, or holds in another form, is as in a new row."""
     columns: dict[str, Any] = {column: packet.text(NAMESPACE, name) for column, name in _TEXTS.items()}
     columns |= {column: _number(packet.text(NAMESPACE, name)) for column, name in _NUMBERS.items()}
     columns |= {column: _seconds(packet.text(NAMESPACE, name)) for column, name in _TIMES.items()}
-    columns["keywords"] = packet.texts(NAMESPACE, "Keywords") or None
-    columns["history"] = [event for line in packet.texts(NAMESPACE, "History") if (event := _event(line))]
-    return columns
+    columns["keywords"] = tuple(packet.texts(NAMESPACE, "Keywords")) or None
+    return ImageRow(**{column: value for column, value in columns.items() if value is not None})
 
 
-def _line(at: float, kind: str, detail: str) -> str:
-    return f"{_iso(at)} | {kind} | {detail}"
+def _compose(source: SidecarSource, existing: xmp.Packet | None, came: Sequence[xmp.Packet], now: float) -> xmp.Packet:
+    """Return an image's packet: all that is in `existing` and in the XMP files that `came` with it, and the row."""
+    row, values = source.row, vars(source.row)
+    times = {name: values[column] for column, name in _TIMES.items()}
+    times["FiledAt"] = times["FiledAt"] or now
+    texts = {name: values[column] for column, name in (_TEXTS | _NUMBERS).items()}
+    texts |= {name: None if seconds is None else _iso(seconds) for name, seconds in times.items()}
+    offers = _offers(row)
+    history = [_line(event) for event in source.history]
+    packet = xmp.Packet()
+    packet.declare(NAMESPACE, _PREFIX)
+    for other in (existing, *came):
+        if other is not None:
+            packet.absorb(other)
+    if row.caption or existing is not None:
+        packet.set_language(xmp.DC, "description", row.caption)
+    if row.title or existing is not None:
+        packet.set_language(xmp.DC, "title", row.title)
+    if row.keywords or existing is not None:
+        packet.set_list(xmp.DC, "subject", row.keywords or ())
+    for properties in offers:
+        # What other programs may know better is set only where they have said nothing.
+        packet.offer(properties)
+    for name, text in texts.items():
+        packet.set(NAMESPACE, name, None if text is None else str(text))
+    packet.set_list(NAMESPACE, "Keywords", row.keywords or ())
+    packet.set_list(NAMESPACE, "History", history)
+    return packet
 
 
-def _event(line: str) -> tuple[float, str, str] | None:
-    at, kind, detail = (*line.split(" | ", 2), "", "")[:3]
-    seconds = _seconds(at)
-    return None if seconds is None or not kind else (seconds, kind, detail)
-
-
-def _offer(packet: xmp.Packet, row: Mapping[str, Any]) -> None:
-    """Set what other programs may know better only where they have said nothing."""
-    date = row["datetime_original"] or (row["taken_at"] if row["taken_from"] != "mtime" else None)
-    if date is not None and not packet.has(xmp.PHOTOSHOP, "DateCreated"):
-        packet.set(xmp.PHOTOSHOP, "DateCreated", date)
-    place = row["lat"], row["lon"]
-    if None not in place and not packet.has(xmp.EXIF, "GPSLatitude") and not packet.has(xmp.EXIF, "GPSLongitude"):
-        packet.set(xmp.EXIF, "GPSLatitude", gps(place[0], "NS"))
-        packet.set(xmp.EXIF, "GPSLongitude", gps(place[1], "EW"))
-    if not packet.has(xmp.XMP, "CreatorTool"):
-        packet.set(xmp.XMP, "CreatorTool", "Darkroom")
+def _offers(row: ImageRow) -> list[dict[tuple[str, str], str]]:
+    """Return the properties that are set together, where a packet has none of them."""
+    offers = [{(xmp.XMP, "CreatorTool"): "Darkroom"}]
+    date = row.datetime_original or (row.taken_at if row.taken_from != "mtime" else None)
+    if date is not None:
+        offers.append({(xmp.PHOTOSHOP, "DateCreated"): date})
+    if row.lat is not None and row.lon is not None:
+        lat, lon = gps(row.lat, "NS"), gps(row.lon, "EW")
+        offers.append({(xmp.EXIF, "GPSLatitude"): lat, (xmp.EXIF, "GPSLongitude"): lon})
+    return offers
 
 
 def gps(degrees: float, directions: str) -> str:
-    """Write a coordinate as XMP does, "DDD,MM.mmmmmmK" (XMP specification part 2, GPSCoordinate)."""
+    """Return a coordinate as XMP has it, "DDD,MM.mmmmmmK" (XMP specification part 2, GPSCoordinate)."""
     # 10^-6 minutes are 2 mm; rounded before it is split, or 59.9999999 would become 60 minutes.
     millionths = round(abs(degrees) * 60_000_000)
     whole, rest = divmod(millionths, 60_000_000)
     return f"{whole},{rest / 1_000_000:.6f}{directions[degrees < 0]}"
+
+
+def _line(event: ImageEvent) -> str:
+    """Return one event as a line of JSON: its codes, and no more of them than it has."""
+    codes = {key: value for key, value in vars(event).items() if value is not None and key not in {"id", "image_id"}}
+    return json.dumps({**codes, "at": _iso(event.at)}, ensure_ascii=True)
+
+
+def _event(line: str) -> ImageEvent | None:
+    """Return the event of a line; None for what is none."""
+    try:
+        codes = json.loads(line)
+        at, kind, other = _seconds(codes.pop("at")), EventKind(codes.pop("kind")), codes.pop("other_id", None)
+        texts = all(isinstance(value, str) for value in codes.values())
+        if at is None or not texts or not isinstance(other, int | None):
+            return None
+        return ImageEvent(at, kind, other_id=other, **codes)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _words(
+    row: ImageRow, existing: xmp.Packet | None, known: ImageRow, came: Sequence[xmp.Packet]
+) -> tuple[Words, str]:
+    """Return a person's words that the row does not have, and which of them no model may change from now on.
+
+    What is not what Darkroom wrote into its sidecar, somebody wrote there with another program. Keywords that came
+    with the photo are found anew each time, so that a model's may join them.
+    """
+    edited = row.edited or ""
+    caption = title = None
+    keywords: list[str] = []
+    if existing is not None:
+        theirs = existing.text(xmp.DC, "description")
+        if theirs != known.caption and ("caption" not in edited or row.caption == known.caption):
+            caption = theirs
+        keywords = [word for word in existing.texts(xmp.DC, "subject") if word not in (known.keywords or ())]
+        theirs = existing.text(xmp.DC, "title")
+        title = theirs if theirs != known.title else None
+    written = bool(keywords)
+    for packet in came:
+        if "caption" not in edited:
+            caption = caption or packet.text(xmp.DC, "description")
+        if "keywords" not in edited:
+            keywords += packet.texts(xmp.DC, "subject")
+        title = title or row.title or packet.text(xmp.DC, "title")
+    all_keywords = tuple(dict.fromkeys([*keywords, *(row.keywords or ())]))
+    words = Words(
+        caption=caption if caption and caption != row.caption else None,
+        keywords=all_keywords if set(all_keywords) != set(row.keywords or ()) else None,
+        title=title if title and title != row.title else None,
+    )
+    more = [*(["caption"] if caption else []), *(["keywords"] if written else [])]
+    return words, together(row.edited, more) if more else edited
 
 
 def _iso(seconds: float) -> str:

@@ -1,56 +1,17 @@
-"""Reads and writes XMP packets (Adobe's XMP specification, part 1), keeping properties that it knows nothing of.
+"""XMP packets, read and written (Adobe's XMP specification, part 1), keeping properties that it knows nothing of.
 
 What is written has one rdf:Description of properties as elements. XMP may come from anybody: a document with a DTD is
 refused before anything is built of it, and so are very large and very deep ones.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from xml.dom import minidom
-from xml.parsers import expat
+from xml.dom.minidom import getDOMImplementation
+from xml.parsers.expat import ExpatError
 
-_MAX_BYTES = 16 << 20
-_MAX_DEPTH = 64
-# Elements and attributes; a tree of so many takes about 100 MB.
-_MAX_NODES = 50_000
-
-
-class Malformed(Exception):
-    """Raised when a file is no XMP packet that can be used; the message says why."""
-
-
-def check(content: bytes) -> None:
-    """Raise Malformed for a document that may be an attack; the parser itself resolves nothing external."""
-    if len(content) > _MAX_BYTES:
-        raise Malformed(f"larger than {_MAX_BYTES >> 20} MB")
-    depth = nodes = 0
-
-    def refuse(*_: object) -> None:
-        raise Malformed("it has a DTD, which XMP never has")
-
-    def deeper(_name: str, attributes: dict[str, str]) -> None:
-        nonlocal depth, nodes
-        depth += 1
-        nodes += 1 + len(attributes)
-        if nodes > _MAX_NODES:
-            raise Malformed(f"more than {_MAX_NODES} elements")
-        if depth > _MAX_DEPTH:
-            raise Malformed("nested too deeply")
-
-    def up(*_: object) -> None:
-        nonlocal depth
-        depth -= 1
-
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = deeper
-    parser.EndElementHandler = up
-    try:
-        parser.Parse(content, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:
-        raise Malformed(f"no well-formed XML: {error}") from error
-
+from defusedxml.common import DefusedXmlException
+from defusedxml.minidom import parseString
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 DC = "http://purl.org/dc/elements/1.1/"
@@ -64,12 +25,22 @@ _XMLNS = "http://www.w3.org/2000/xmlns/"
 _PREFIXES = {RDF: "rdf", DC: "dc", XMP: "xmp", EXIF: "exif", PHOTOSHOP: "photoshop"}
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+_MAX_BYTES = 16 << 20
+# What opens, closes or gives a value in a document: no tree has more elements and attributes, and counting costs no
+# tree. One of so many takes about 100 MB.
+_MAX_MARKS = 100_000
+_MAX_DEPTH = 64
+
+
+class Malformed(Exception):
+    """Raised when a file is no XMP packet that can be used; the message says why."""
+
 
 class Packet:
     """One XMP packet; a property is named by its namespace and its name."""
 
     def __init__(self) -> None:
-        implementation: Any = minidom.getDOMImplementation()
+        implementation: Any = getDOMImplementation()
         self._document: Any = implementation.createDocument(_META, "x:xmpmeta", None)
         root = self._document.documentElement
         root.setAttributeNS(_XMLNS, "xmlns:x", _META)
@@ -82,12 +53,8 @@ class Packet:
 
     @classmethod
     def parse(cls, content: bytes) -> "Packet":
-        """Read a packet. Raises Malformed."""
-        check(content)
-        try:
-            document: Any = minidom.parseString(content)  # noqa: S318 - checked above
-        except (expat.ExpatError, ValueError, LookupError) as error:
-            raise Malformed(f"no well-formed XML: {error}") from error
+        """Return the packet that a file holds. Raises Malformed."""
+        document = _parsed(content)
         found = document.getElementsByTagNameNS(RDF, "RDF")
         if not found:
             raise Malformed("XML, but without the rdf:RDF of XMP")
@@ -108,7 +75,7 @@ class Packet:
             self._import(element)
 
     def text(self, namespace: str, name: str) -> str | None:
-        """Give a property's text: of the default language, or the first, where it has several."""
+        """Return a property's text: of the default language, or the first, where it has several."""
         element = self._find(namespace, name)
         if element is None:
             return None
@@ -119,7 +86,7 @@ class Packet:
         return _text((default or items)[0])
 
     def texts(self, namespace: str, name: str) -> list[str]:
-        """Give a property's texts, whether it is a list or a single one."""
+        """Return a property's texts, whether it is a list or a single one."""
         element = self._find(namespace, name)
         if element is None:
             return []
@@ -127,7 +94,7 @@ class Packet:
         return [item for item in items if item]
 
     def has(self, namespace: str, name: str) -> bool:
-        """Tell whether there is such a property."""
+        """Return whether there is such a property."""
         return self._find(namespace, name) is not None
 
     def set(self, namespace: str, name: str, value: str | None) -> None:
@@ -135,6 +102,12 @@ class Packet:
         self._remove(namespace, name)
         if value is not None:
             self._add(namespace, self._qualified(namespace, name), value)
+
+    def offer(self, properties: Mapping[tuple[str, str], str]) -> None:
+        """Set some plain properties, where there is none of them."""
+        if not any(self.has(namespace, name) for namespace, name in properties):
+            for (namespace, name), value in properties.items():
+                self.set(namespace, name, value)
 
     def set_language(self, namespace: str, name: str, value: str | None) -> None:
         """Set a property's text of the default language (the others stay); None removes the property."""
@@ -150,7 +123,7 @@ class Packet:
             if language and language != "x-default":
                 self._item(alternatives, _text(item), language)
 
-    def set_list(self, namespace: str, name: str, values: list[str]) -> None:
+    def set_list(self, namespace: str, name: str, values: Sequence[str]) -> None:
         """Set a property to an unordered list; an empty one removes it."""
         self._remove(namespace, name)
         if values:
@@ -159,7 +132,7 @@ class Packet:
                 self._item(bag, value)
 
     def serialize(self) -> bytes:
-        """Write the packet as a file's content."""
+        """Return the packet as a file's content."""
         self._rdf.normalize()
         body: str = self._document.documentElement.toxml()
         return (
@@ -242,8 +215,29 @@ class Packet:
         parent.appendChild(self._document.createTextNode("\n"))
 
 
+def _parsed(content: bytes) -> Any:
+    """Return the document in a file that may come from anybody. Raises Malformed."""
+    if len(content) > _MAX_BYTES:
+        raise Malformed(f"larger than {_MAX_BYTES >> 20} MB")
+    if content.count(b"<") + content.count(b"=") > _MAX_MARKS:
+        raise Malformed("too many elements and attributes")
+    try:
+        document = parseString(content, forbid_dtd=True)  # type: ignore[arg-type]  # its stub knows no bytes
+    except DefusedXmlException as error:
+        raise Malformed("it has a DTD, which XMP never has") from error
+    except (ExpatError, ValueError, LookupError) as error:
+        raise Malformed(f"no well-formed XML: {error}") from error
+    # Level by level: whatever else walks a tree does so by recursion, which ends at Python's limit.
+    level = [document]
+    for _ in range(_MAX_DEPTH + 1):
+        level = [child for parent in level for child in _elements(parent)]
+    if level:
+        raise Malformed("nested too deeply")
+    return document
+
+
 def legal(text: str) -> str:
-    """Drop the characters that XML can't hold, escaped or not."""
+    """Return a text without the characters that XML can't hold, escaped or not."""
     return _ILLEGAL.sub("", text)
 
 

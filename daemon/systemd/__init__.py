@@ -1,1 +1,1 @@
-"""The unit that starts darkroom at boot, and what the running service tells systemd."""
+"""The unit that starts darkroom at boot, and what the running service reports to systemd."""

@@ -1,19 +1,19 @@
-"""Tells systemd that the service is ready, stopping, and alive while its loops make progress: sd_notify(3)."""
+"""Reports to systemd that the service is ready, stopping, and alive while its loops make progress: sd_notify(3)."""
 
 import faulthandler
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from daemon.catalogue.stats import Statistics, Stats
 from daemon.errors import EnvironmentFault
 from daemon.loop import Loop, LoopFault
 
 _log = logging.getLogger(__name__)
+
+_STATUS_SECONDS = 10.0
 
 
 class Notifier:
@@ -30,7 +30,7 @@ class Notifier:
 
     @property
     def wanted(self) -> bool:
-        """Tell whether systemd has started this process and listens."""
+        """Return whether systemd has started this process and listens."""
         return bool(self._address)
 
     def send(self, **fields: str | int) -> None:
@@ -44,31 +44,23 @@ class Notifier:
                 out.setblocking(False)
                 out.sendto(text.encode("utf-8", "replace"), self._address)
         except OSError as error:
-            _log.warning("systemd could not be told %s: %s", next(iter(fields)), error.strerror)
-
-
-def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
-    """Read sd_watchdog_enabled(3)'s variables; they may be meant for another process."""
-    pid, microseconds = environ.get("WATCHDOG_PID", ""), environ.get("WATCHDOG_USEC", "")
-    if pid not in {"", str(os.getpid())} or not microseconds.isdecimal():
-        return None
-    return int(microseconds) / 1e6 or None
-
-
-_STATUS_SECONDS = 10.0
+            _log.warning("%s could not be reported to systemd: %s", next(iter(fields)), error.strerror)
 
 
 class Heartbeat:
-    """READY when entered, STOPPING when left, and between them STATUS and WATCHDOG from a thread of its own."""
+    """READY when entered, STOPPING when left, and between them STATUS and WATCHDOG from a thread of its own.
+
+    `status` says how it goes, `fault` which loop makes no progress: then no sign of life is sent any more.
+    """
 
     def __init__(
         self,
         notifier: Notifier,
-        statistics: Statistics,
+        status: Callable[[], str],
         fault: Callable[[], str | None],
         report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
-        self._notifier, self._statistics, self._fault = notifier, statistics, fault
+        self._notifier, self._status, self._fault = notifier, status, fault
         self._said: str | None = None
         patience = notifier.watchdog_seconds
         # A third: one message that is late or lost must not kill the service.
@@ -87,30 +79,29 @@ class Heartbeat:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.loop.stop()
-        self._notifier.send(STOPPING=1, STATUS="stopping: finishing the image in hand")
+        self._notifier.send(STOPPING=1, STATUS="stopping: finishing the image that is being filed")
 
     def _step(self) -> float:
         fault = self._fault()
         if fault is None:
             self._notifier.send(WATCHDOG=1, STATUS=self._counts())
         elif fault != self._said:
-            _log.error("%s; systemd is no longer told that all is well", fault)
+            _log.error("%s; no sign of life is sent to systemd any more", fault)
             self._notifier.send(STATUS=fault)
         self._said = fault
         return self._interval
 
     def _counts(self) -> str:
         try:
-            return sentence(self._statistics.stats(time.time()))
+            return self._status()
         except EnvironmentFault as error:
             # The loops go round all the same, and wait for the database as this does.
             return f"the counts can't be read: {error}"
 
 
-def sentence(stats: Stats) -> str:
-    """Put the counts into one line: "12 queued, 3,401 done, 2 failed; paused: …"."""
-    left = stats.counts["queued"] + stats.counts["processing"]
-    parts = [f"{left:,} queued"] + [f"{stats.counts[name]:,} {name}" for name in ("done", "duplicate", "failed")]
-    troubles = [f"; paused: {stats.paused}"] if stats.paused else []
-    troubles += [f"; the {name}: {fault.reason}" for name, fault in stats.faults.items()]
-    return ", ".join(parts) + "".join(troubles)
+def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
+    """Read sd_watchdog_enabled(3)'s variables; they may be meant for another process."""
+    pid, microseconds = environ.get("WATCHDOG_PID", ""), environ.get("WATCHDOG_USEC", "")
+    if pid not in {"", str(os.getpid())} or not microseconds.isdecimal():
+        return None
+    return int(microseconds) / 1e6 or None

@@ -1,4 +1,4 @@
-"""Writes the systemd unit: what starts darkroom at boot, watches over it and shuts it in.
+"""The systemd unit: what starts darkroom at boot, watches over it and shuts it in.
 
 Two flavours: for the system, run as one account with the one capability that leases on others' files need; and for
 a user's own manager, which has no privileges and shuts the service in by a user namespace, where the kernel lets it.
@@ -47,6 +47,14 @@ ProtectControlGroups=yes
 RemoveIPC=yes
 """
 
+# What ProtectHome and PrivateTmp hide.
+_HIDDEN = tuple(Path(name) for name in ("/home", "/root", "/run/user", "/tmp", "/var/tmp"))  # noqa: S108
+# Folders that hold far more than photos: never made writable as a whole.
+_BROAD = frozenset(
+    "/ /bin /boot /dev /etc /home /lib /media /mnt /opt /proc /root /run /run/media /srv /sys /tmp /usr /usr/local"
+    " /var /var/lib /var/tmp /Volumes".split()
+)
+
 
 @dataclass(frozen=True)
 class Program:
@@ -55,17 +63,6 @@ class Program:
     command: tuple[str, ...]
     files: tuple[Path, ...]
     environment: str | None = None
-
-
-def program(argv0: str) -> Program:
-    """Find the command that started this process, as one that systemd can start too."""
-    package = Path(daemon.__file__).parent
-    files = (Path(sys.prefix), Path(sys.base_prefix), package, package.parent / "web")
-    for script in (Path(argv0).absolute(), Path(sys.prefix) / "bin" / "darkroom"):
-        if script.name == "darkroom" and os.access(script, os.X_OK) and script.is_file():
-            return Program((str(script),), (*files, script))
-    # Started as `python -m daemon`, perhaps out of a checkout that is not installed.
-    return Program((sys.executable, "-m", "daemon"), files, f"PYTHONPATH={package.parent}")
 
 
 def unit(
@@ -77,7 +74,7 @@ def unit(
     *,
     namespaces: bool = True,
 ) -> str:
-    """Give the unit's text.
+    """Return the unit's text.
 
     `file` is the configuration, None where there is none and the working directory decides. `account` is who
     runs the system flavour. `namespaces` False leaves out what a user's manager can't do without user namespaces.
@@ -91,16 +88,15 @@ def unit(
         f"# into a drop-in: systemctl {'--user ' if flavour == 'user' else ''}edit darkroom",
         "[Unit]",
         "Description=Darkroom, the image inbox",
-        "Documentation=https://github.com/darkroom-inbox/darkroom",
         *(["After=local-fs.target remote-fs.target network.target"] if flavour == "system" else []),
         # A disk that is missing for hours must not make systemd give up.
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
         "Type=notify",
-        f"ExecStart={' '.join(escaped(word, command=True) for word in command)}",
-        *([] if file else [f"WorkingDirectory={plain(config.base)}"]),
-        *([f"Environment={escaped(started.environment)}"] if started.environment else []),
+        f"ExecStart={' '.join(_escaped(word, command=True) for word in command)}",
+        *([] if file else [f"WorkingDirectory={_plain(config.base)}"]),
+        *([f"Environment={_escaped(started.environment)}"] if started.environment else []),
         "# GEMINI_API_KEY=… and DARKROOM_TOKEN=…, one a line; read before privileges are dropped, so mode 0600 of root",
         "# will do. A .env beside config.toml works as well.",
         f"EnvironmentFile={secrets}",
@@ -126,14 +122,25 @@ def unit(
     return "\n".join([*lines, "", "[Install]", f"WantedBy={target}", ""])
 
 
+def program(argv0: str) -> Program:
+    """Return the command that started this process, as one that systemd can start too."""
+    package = Path(daemon.__file__).parent
+    files = (Path(sys.prefix), Path(sys.base_prefix), package, package.parent / "web")
+    for script in (Path(argv0).absolute(), Path(sys.prefix) / "bin" / "darkroom"):
+        if script.name == "darkroom" and os.access(script, os.X_OK) and script.is_file():
+            return Program((str(script),), (*files, script))
+    # Started as `python -m daemon`, perhaps out of a checkout that is not installed.
+    return Program((sys.executable, "-m", "daemon"), files, f"PYTHONPATH={package.parent}")
+
+
 def _mounted(folders: Sequence[Path]) -> list[str]:
-    """Have the start wait for the disks: in its namespace every writable path would look mounted."""
+    """Return what has the start wait for the disks: in its namespace every writable path would look mounted."""
     points = sorted({mount_point(folder) for folder in folders} - {Path("/")})
     if not points:
         return []
     return [
         "# These disks must be there; until they are, systemd tries again.",
-        *(f"ExecStartPre=+mountpoint -q {escaped(point, command=True)}" for point in points),
+        *(f"ExecStartPre=+mountpoint -q {_escaped(point, command=True)}" for point in points),
     ]
 
 
@@ -154,31 +161,22 @@ def _capabilities(flavour: Flavour) -> list[str]:
 
 def _paths(config: Config, file: Path | None, started: Program, writable: Sequence[Path]) -> list[str]:
     settings = [config.base / ".env", file or config.base / "config.toml"]
-    read_only = [path for path in [*settings, *started.files] if is_under(path, writable)]
-    hidden = outermost(path for path in [*settings, *started.files] if is_under(path, HIDDEN))
+    read_only = [path for path in [*settings, *started.files] if _is_under(path, writable)]
+    hidden = _outermost(path for path in [*settings, *started.files] if _is_under(path, _HIDDEN))
     lines = [
         "# Folders on one filesystem are opened through a folder that they share where there is one: each by itself",
         "# would be a mount of its own, photos could not be linked between them, and each would be copied.",
-        *(f"ReadWritePaths={escaped(path)}" for path in writable),
-        *(f"ReadOnlyPaths={optional(path)}" for path in read_only),
+        *(f"ReadWritePaths={_escaped(path)}" for path in writable),
+        *(f"ReadOnlyPaths={_optional(path)}" for path in read_only),
     ]
     # Not optional: were one missing, darkroom would file photos into an empty folder that is gone at its end.
-    lines += [f"BindPaths={escaped(path, colon=True)}" for path in writable if is_under(path, HIDDEN)]
-    seen = [path for path in hidden if not is_under(path, writable)]
-    return lines + [f"BindReadOnlyPaths={optional(path, colon=True)}" for path in seen]
-
-
-# What ProtectHome and PrivateTmp hide.
-HIDDEN = tuple(Path(name) for name in ("/home", "/root", "/run/user", "/tmp", "/var/tmp"))  # noqa: S108
-# Folders that hold far more than photos: never made writable as a whole.
-_BROAD = frozenset(
-    "/ /bin /boot /dev /etc /home /lib /media /mnt /opt /proc /root /run /run/media /srv /sys /tmp /usr /usr/local"
-    " /var /var/lib /var/tmp /Volumes".split()
-)
+    lines += [f"BindPaths={_escaped(path, colon=True)}" for path in writable if _is_under(path, _HIDDEN)]
+    seen = [path for path in hidden if not _is_under(path, writable)]
+    return lines + [f"BindReadOnlyPaths={_optional(path, colon=True)}" for path in seen]
 
 
 def writable_paths(folders: Sequence[Path]) -> list[Path]:
-    """Choose what must be writable: for folders of one filesystem what they share, unless that holds much else."""
+    """Return what must be writable: for folders of one filesystem what they share, unless that holds much else."""
     devices: dict[int, list[Path]] = {}
     for folder in folders:
         devices.setdefault(_device(folder), []).append(folder)
@@ -186,7 +184,7 @@ def writable_paths(folders: Sequence[Path]) -> list[Path]:
     for device, group in devices.items():
         shared = Path(os.path.commonpath(group))
         chosen += [shared] if not _is_broad(shared) and _device(shared) == device else group
-    return outermost(chosen)
+    return _outermost(chosen)
 
 
 def _is_broad(path: Path) -> bool:
@@ -198,19 +196,19 @@ def _device(path: Path) -> int:
     return there.stat().st_dev
 
 
-def is_under(path: Path, folders: Iterable[Path]) -> bool:
-    """Tell whether a path is, or lies in, one of some folders."""
+def _is_under(path: Path, folders: Iterable[Path]) -> bool:
+    """Return whether a path is, or lies in, one of some folders."""
     return any(path.is_relative_to(folder) for folder in folders)
 
 
-def outermost(paths: Iterable[Path]) -> list[Path]:
-    """Leave out what is given twice, or lies in another of the paths."""
+def _outermost(paths: Iterable[Path]) -> list[Path]:
+    """Return the paths without those that are given twice, or lie in another."""
     unique = list(dict.fromkeys(paths))
-    return [path for path in unique if not is_under(path, [other for other in unique if other != path])]
+    return [path for path in unique if not _is_under(path, [other for other in unique if other != path])]
 
 
-def escaped(text: str | Path, *, command: bool = False, colon: bool = False) -> str:
-    """Quote one word for a unit file: systemd.syntax(7), and in commands and binds what their keys add to it."""
+def _escaped(text: str | Path, *, command: bool = False, colon: bool = False) -> str:
+    """Return a word quoted for a unit file: systemd.syntax(7), and in commands and binds what their keys add to it."""
     word = str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("%", "%%")
     if command:
         word = word.replace("$", "$$")
@@ -219,12 +217,12 @@ def escaped(text: str | Path, *, command: bool = False, colon: bool = False) -> 
     return word if all(c.isalnum() or c in "/._-=%+@," for c in word) else f'"{word}"'
 
 
-def optional(path: Path, *, colon: bool = False) -> str:
-    """Quote a path that need not be there."""
-    word = escaped(path, colon=colon)
+def _optional(path: Path, *, colon: bool = False) -> str:
+    """Return a path that need not be there, quoted."""
+    word = _escaped(path, colon=colon)
     return f'"-{word[1:]}' if word.startswith('"') else f"-{word}"
 
 
-def plain(path: Path) -> str:
-    """Write a path for a key that takes the whole line as it is."""
+def _plain(path: Path) -> str:
+    """Return a path for a key that takes the whole line as it is."""
     return str(path).replace("%", "%%")

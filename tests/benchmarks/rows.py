@@ -62,9 +62,7 @@ def fill(file: Path, count: int) -> None:
         database.execute("DROP TRIGGER image_text_insert")
         with database:
             database.executemany(f"INSERT INTO image ({_COLUMNS}) VALUES ({marks})", rows(count))
-            database.execute(
-                "INSERT INTO event (image_id, at, kind, detail) SELECT id, created_at, 'done', '' FROM image"
-            )
+            database.execute("INSERT INTO event (image_id, at, kind) SELECT id, created_at, 'done' FROM image")
             database.execute("INSERT INTO image_text (image_text) VALUES ('rebuild')")
         database.execute(trigger)
 

@@ -51,7 +51,7 @@ class Monitor:
                 self.stored.append(self._process.memory_info().rss)
 
     def report(self) -> str:
-        """Say it in one line."""
+        """Return it in one line."""
         health = sorted(self.milliseconds)
         middle, late = statistics.median(health), health[int(len(health) * 0.99)]
         stored = f"memory {min(self.stored) / 1e6:.0f} to {max(self.stored) / 1e6:.0f} MB"

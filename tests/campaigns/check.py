@@ -8,12 +8,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from daemon.sidecar.sidecars import NAMESPACE
 from tests.campaigns.stage import OUTPUTS, Stage
 
 _FINAL = {"library": "done", "duplicates": "duplicate", "failed": "failed"}
 BESIDE = (".reason.txt", ".xmp")
 # In every sidecar that darkroom writes, whatever else it says.
-_SIDECAR = b"darkroom-inbox/darkroom/ns"
+_SIDECAR = NAMESPACE.encode()
 
 
 def hash_of(path: Path) -> str:

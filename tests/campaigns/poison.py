@@ -136,7 +136,7 @@ def decoders() -> Tally:
         room = Room(Path(base) / "room", "[inbox]\nsettle_seconds = 0.1\n[limits]\nattempts = 2\nmin_free_mb = 1\n")
         sandbox = Sandbox(Limits(seconds=3.0, memory_mb=512), misbehave)
         try:
-            room.consumer._decoder = sandbox
+            room.decode_with(sandbox.decode)
             for number, word in enumerate(words):
                 room.put(f"{word}.jpg", word.encode())
                 room.put(f"good {number}.jpg", photo(number))

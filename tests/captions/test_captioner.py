@@ -378,5 +378,5 @@ def test_an_image_on_which_the_captioner_itself_fails_holds_up_no_other(
     assert sorted(map(str, statuses(room))) == ["done", "done", "failed"]
     assert "an error in darkroom itself: IndexError" in room.columns(bad.id)["caption_error"]
     assert room.columns(3)["sidecar_due"] == 0
-    assert any(event["event"] == "sidecar" and "KeyError" in event["detail"] for event in room.statistics.history(3))
+    assert any(event["event"] == "sidecar" and "KeyError" in event["detail"] for event in room.history(3))
     assert len(server.asked) == 2

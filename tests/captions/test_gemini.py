@@ -186,10 +186,10 @@ def test_a_fence_keywords_and_visible_text() -> None:
     keywords = ["#Cat", "cat", " dog ", "", 3, "x" * 99, *map(str, range(20))]
     table = json.dumps({"caption": "A.", "keywords": keywords, "visible_text": " STOP\n\u0007now "})
     answer = prompt.check(f"```json\n{table}\n```")
-    assert answer.keywords == ["Cat", "dog", *map(str, range(10))]
+    assert answer.keywords == ("Cat", "dog", *map(str, range(10)))
     assert answer.visible_text == "STOP\nnow"
     assert prompt.check('{"caption": "A.", "keywords": "a, b", "visible_text": ""}') == prompt.Answer(
-        "A.", ["a", "b"], None
+        "A.", ("a", "b"), None
     )
 
 

@@ -8,18 +8,17 @@ import pytest
 from daemon import config
 from daemon.captions.limits import Quota, day_began, day_ends, roughly
 from daemon.captions.settings import CaptionSettings
+from daemon.catalogue.schema import CaptionRequest
 from daemon.errors import ConfigError
+from tests.support import Room
 
 
-class Ledger:
-    def __init__(self, *made: float) -> None:
-        self.made = list(made)
-
-    def request(self, model: str, now: float) -> None:
-        self.made.append(now)
-
-    def requests(self, model: str, since: float) -> list[float]:
-        return [at for at in self.made if at > since]
+def quota(room: Room, now: float, made: int, per_minute: int, per_day: int) -> Quota:
+    """Give the quota of a model of which so many requests were made at one moment."""
+    with room.catalogue.writing():
+        for _ in range(made):
+            CaptionRequest.insert(model="m", at=now).execute()
+    return Quota(room.captions, "m", per_minute, per_day)
 
 
 def at(text: str) -> float:
@@ -39,19 +38,19 @@ def test_the_day_is_that_of_california(now: str, began: str, ends: str) -> None:
     assert (day_began(at(now)), day_ends(at(now))) == (at(began), at(ends))
 
 
-def test_zero_is_no_limit() -> None:
+def test_zero_is_no_limit(room: Room) -> None:
     now = at("2026-11-23T12:00")
-    quota = Quota(Ledger(*[now] * 1000), "m", 0, 0)
-    assert quota.free_at(now) == now
-    assert quota.seconds_for(10_000, now) == 0
+    free = quota(room, now, 1000, 0, 0)
+    assert free.free_at(now) == now
+    assert free.seconds_for(10_000, now) == 0
 
 
-def test_the_estimate_counts_what_is_left_of_today() -> None:
+def test_the_estimate_counts_what_is_left_of_today(room: Room) -> None:
     now = at("2026-11-23T12:00")
-    quota = Quota(Ledger(*[now] * 180), "m", 15, 200)
-    assert quota.seconds_for(15, now) == 60
-    assert quota.seconds_for(312, now) == pytest.approx(20 * 3600 + 86400 + 92 * 4)
-    assert roughly(quota.seconds_for(312, now)) == "2 days"
+    some = quota(room, now, 180, 15, 200)
+    assert some.seconds_for(15, now) == 60
+    assert some.seconds_for(312, now) == pytest.approx(20 * 3600 + 86400 + 92 * 4)
+    assert roughly(some.seconds_for(312, now)) == "2 days"
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_once_makes_captions_within_the_quota_and_leaves(tmp_path: Path) -> None
     sidecars = [name for name in tree(tmp_path / "library") if name.endswith(".xmp")]
     assert len(sidecars) == 5
     status = darkroom(tmp_path, "status", "--json", GEMINI_API_KEY="k")
-    told = json.loads(status.stdout)["captions"]
+    told = json.loads(status.stdout)["captioner"]
     assert (told["waiting"], told["requests_today"], told["per_day"]) == (2, 3, 3)
     assert "captioned 3 of 3 today, 2 waiting" in darkroom(tmp_path, "status", GEMINI_API_KEY="k").stdout
 

@@ -1,26 +1,29 @@
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
-import peewee
 import pytest
-from playhouse import migrations
 
-from daemon.catalogue import Catalogue, Queue, database
+from daemon.catalogue import Catalogue, ImageEvent, Queue
+from daemon.catalogue.database import CURRENT
 from daemon.catalogue.database import Catalogue as Database
-from daemon.catalogue.schema import MODELS, Image
+from daemon.catalogue.history import History, sentence
+from daemon.catalogue.schema import MODELS, Cause, EventKind
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.settings import Settings
-from daemon.errors import EnvironmentFault
+from daemon.errors import ConfigError, EnvironmentFault, Postponed, WaitingReason
 from daemon.files.walk import Found
+from tests.program import darkroom
 from tests.support import Room
 
 
-def test_the_models_and_the_migrations_agree(room: Room) -> None:
+def test_the_models_and_the_schema_agree(room: Room) -> None:
     with room.catalogue.session():
         for model in MODELS:
             table = model._meta.table_name
-            columns = {row.name for row in model._meta.database.get_columns(table)}
+            columns = {row.name for row in CURRENT.get_columns(table)}
             assert columns == set(model._meta.columns), table
 
 
@@ -40,15 +43,83 @@ def test_a_second_process_finds_the_schema_made(tmp_path: Path) -> None:
     assert results == ["ok"] * 4
 
 
-def test_photos_of_an_older_catalogue_are_found_by_their_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [0, 2, 99])
+def test_a_catalogue_of_another_version_is_refused(tmp_path: Path, version: int) -> None:
     file = tmp_path / "darkroom.db"
-    older = peewee.SqliteDatabase(str(file))
-    migrations.Runner(older, str(Path(database.__file__).parent / "migrations")).up("0005_operations")
-    with older.bind_ctx([Image]):
-        Image.create(status="done", original_name="DSC01234.jpg", created_at=1, not_before=1)
-    older.close()
-    found = Search(Database(file)).page(ImageQuery(text="1234"), 10)
-    assert [row["original_name"] for row in found] == ["DSC01234.jpg"]
+    other = sqlite3.connect(file)
+    other.executescript(f"CREATE TABLE image (id INTEGER PRIMARY KEY); PRAGMA user_version = {version}")
+    other.close()
+    with pytest.raises(ConfigError, match="darkroom rebuild"):
+        Catalogue(file)
+    with closing(sqlite3.connect(file)) as database:
+        assert [name for (name,) in database.execute("SELECT name FROM sqlite_master")] == ["image"]
+        assert database.execute("PRAGMA user_version").fetchone() == (version,)
+
+
+def test_the_commands_say_what_to_do_with_another_version(tmp_path: Path) -> None:
+    file = tmp_path / "state/darkroom.db"
+    file.parent.mkdir()
+    Catalogue(file).close()
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA user_version = 7")
+    for command in (["run", "--once"], ["list"], ["status"]):
+        answer = darkroom(tmp_path, *command)
+        assert answer.returncode == 2
+        assert "of version 7" in answer.stderr
+        assert "darkroom rebuild" in answer.stderr
+        assert "Traceback" not in answer.stderr
+
+
+def test_two_catalogues_in_one_process_do_not_mix(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one = Catalogue(tmp_path / "one/darkroom.db")
+    first = Queue(one)
+    first.enqueue([Found("a.jpg", 1, 1)], 1.0)
+    two = Catalogue(tmp_path / "two/darkroom.db")
+    second = Queue(two)
+    second.enqueue([Found("b.jpg", 1, 1), Found("c.jpg", 1, 1)], 1.0)
+    first.enqueue([Found("d.jpg", 1, 1)], 1.0)
+    with one.session(), two.session():
+        assert [row.path for row in Search(one).page(ImageQuery(), 10)] == ["d.jpg", "a.jpg"]
+        assert [row.path for row in Search(two).page(ImageQuery(), 10)] == ["c.jpg", "b.jpg"]
+        with one.writing():
+            assert Search(two).image(1) is not None
+        assert History(one).last() == 2
+
+
+def test_a_second_catalogue_in_another_thread_does_not_mix(tmp_path: Path) -> None:
+    catalogues = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        catalogues.append(Catalogue(tmp_path / name / "darkroom.db"))
+
+    def fill(catalogue: Catalogue, prefix: str) -> None:
+        queue = Queue(catalogue)
+        for n in range(50):
+            queue.enqueue([Found(f"{prefix}{n}.jpg", 1, 1)], 1.0)
+
+    threads = [threading.Thread(target=fill, args=(one, name)) for one, name in zip(catalogues, "ab", strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, name in zip(catalogues, "ab", strict=True):
+        rows = Search(one).page(ImageQuery(), 100)
+        assert {str(row.path)[0] for row in rows} == {name}
+        assert len(rows) == 50
+
+
+def test_every_kind_of_event_has_words(room: Room) -> None:
+    for kind in EventKind:
+        event = ImageEvent(1.0, kind, place="library", path="a.jpg", other_id=2, text="some text")
+        words = sentence(event)
+        assert words
+        assert "None" not in words
+    for cause in (Cause.FOUND, Cause.UPLOADED, Cause.CHANGED, Cause.ASKED):
+        assert sentence(ImageEvent(1.0, EventKind.QUEUED, cause, path="a.jpg"))
+    for reason in WaitingReason:
+        assert sentence(ImageEvent(1.0, EventKind.POSTPONED, reason, text="2")) == reason.sentence("2")
 
 
 def test_enqueue_is_idempotent_and_tells_what_is_new(room: Room) -> None:
@@ -58,7 +129,7 @@ def test_enqueue_is_idempotent_and_tells_what_is_new(room: Room) -> None:
     assert room.queue.enqueue([Found("b.jpg", 2, 1), Found("c.jpg", 1, 1)], 3.0) == ["b.jpg", "c.jpg"]
     assert [row["path"] for row in room.rows()] == ["a.jpg", "b.jpg", "c.jpg"]
     assert room.kinds(3) == ["queued"]
-    assert room.statistics.history(3)[0]["detail"] == "found in the inbox as c.jpg"
+    assert room.history(3)[0]["detail"] == "found in the inbox as c.jpg"
 
 
 def test_names_that_are_no_text_are_told_apart_and_come_back(room: Room) -> None:
@@ -89,7 +160,7 @@ def test_an_event_while_a_file_is_worked_on_is_not_lost(room: Room) -> None:
     job = room.queue.claim(1.0)
     assert job is not None
     room.queue.enqueue([Found("a.jpg", 2, 2)], 2.0)
-    room.queue.postpone(job, "open for writing", 100.0, 3.0)
+    room.queue.postpone(job, Postponed(WaitingReason.WRITER, 100.0), 3.0)
     assert room.queue.next_due() == 3.0, "it has changed since: look at once"
 
 
@@ -122,7 +193,7 @@ def test_the_counts_are_those_of_the_rows(room: Room) -> None:
     assert stats.avg_processing_time_ms is not None
 
 
-def test_memory_keeps_json(room: Room) -> None:
+def test_settings_keep_json(room: Room) -> None:
     stored = Settings(room.catalogue)
     stored.set("a", {"b": [1, None]})
     assert stored.get("a") == {"b": [1, None]}

@@ -1,14 +1,16 @@
-"""Each line of the doctor is provoked once by the fault that it finds."""
+"""Each line of `doctor` is provoked once by the fault that it finds."""
 
 import json
 import os
+import re
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,9 +19,8 @@ import pytest
 
 from daemon.catalogue import Catalogue
 from daemon.commands import doctor, probes
-from daemon.commands.doctor import captions, decoders
+from daemon.commands.doctor import SAMPLES, captions, decoders
 from daemon.config import Config, load
-from daemon.decoding.samples import samples
 from daemon.health import Finding
 from tests.program import Program, darkroom, environment
 from tests.support import Room, jpeg, tree, wait_until
@@ -46,12 +47,12 @@ def test_all_is_well_on_a_fresh_machine(tmp_path: Path) -> None:
     before = tree(tmp_path)
     answer = darkroom(tmp_path, "doctor")
     assert answer.returncode == 0, answer.stdout
-    assert "MEND" not in answer.stdout
+    assert "FIX" not in answer.stdout
     assert "inbox: " in answer.stdout
     assert "is made by the first run" in answer.stdout
-    for name in samples():
-        assert f"ok    {name} decoder: 64 by 48 pixels" in answer.stdout
-    assert tree(tmp_path) == before, "it looks, and leaves nothing behind"
+    for name in SAMPLES:
+        assert f"ok    {name} decoder: 32 by 24 pixels" in answer.stdout
+    assert tree(tmp_path) == before, "it leaves nothing behind"
 
 
 def test_one_document_for_scripts(tmp_path: Path) -> None:
@@ -64,6 +65,16 @@ def test_one_document_for_scripts(tmp_path: Path) -> None:
     assert lines["inbox"] == {"ok": True, "subject": "inbox", "text": lines["inbox"]["text"], "fix": None}
     assert not lines["library"]["ok"]
     assert "mkdir" in lines["library"]["fix"]
+
+
+def test_what_is_not_well_is_shown_with_its_fix(tmp_path: Path) -> None:
+    made = config(tmp_path / "room")
+    (made.folders.state / "darkroom.db").touch()
+    made.folders.library.rmdir()
+    answer = darkroom(tmp_path / "room", "doctor")
+    assert answer.returncode == 1
+    assert f"FIX   library: {made.folders.library} is not there\n      \u2192 mount its disk" in answer.stdout
+    assert re.search(r"\n\n1 of \d+ to fix\n$", answer.stdout)
 
 
 def test_a_configuration_that_cant_be_used(tmp_path: Path) -> None:
@@ -107,7 +118,7 @@ def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
             parent.chmod(0o711)
         if parent == Path("/tmp"):
             break
-    finding = _as_another_user(made, "folders.folder('library', config.folders.library)")
+    finding = _as_another_user(made, "probes.folder('library', config.folders.library)")
     assert "can't be written: Permission denied" in finding
     assert "give daemon the right" in finding
     assert tree(tmp_path / "room/library") == {}
@@ -163,13 +174,15 @@ def test_leases_that_are_refused_on_files_of_others(tmp_path: Path) -> None:
         parent.chmod(0o711)
     made.folders.inbox.chmod(0o777)
     assert probes.leases(made).ok
+    (made.folders.inbox / "secret.jpg").touch(0o600)
+    assert "granted" in _as_another_user(made, "probes.leases(config)"), "what can't be read shows nothing"
     (made.folders.inbox / "roots.jpg").write_bytes(jpeg())
     assert probes.leases(made).ok
-    finding = _as_another_user(made, "folders.leases(config)")
+    finding = _as_another_user(made, "probes.leases(config)")
     assert "none on files of other owners (roots.jpg)" in finding
     assert "service --install" in finding
     patient = config(tmp_path / "room", "[inbox]\nsettle_seconds = 20.0\n")
-    assert "; a file counts as complete" in _as_another_user(patient, "folders.leases(config)")
+    assert "; a file counts as complete" in _as_another_user(patient, "probes.leases(config)")
 
 
 def test_more_folders_than_inotify_watches(tmp_path: Path) -> None:
@@ -197,7 +210,7 @@ def test_a_file_server_whose_clock_is_off(tmp_path: Path, monkeypatch: pytest.Mo
     assert probes.clocks(made) is None
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 3600)
-    finding = only(doctor.quick(made), "clock")
+    finding = only(doctor.quick_checks(made), "clock")
     assert "off from this machine" in finding.text
     assert not finding.ok
 
@@ -228,26 +241,40 @@ def test_a_lost_catalogue_of_a_library_with_photos(tmp_path: Path) -> None:
     assert not doctor.catalogue(made).ok, "one without any image is as good as none"
 
 
-@pytest.mark.parametrize("name", sorted(samples()))
+def test_a_catalogue_of_another_version(tmp_path: Path) -> None:
+    made = config(tmp_path / "room")
+    with closing(sqlite3.connect(made.folders.state / "darkroom.db")) as database:
+        database.execute("PRAGMA user_version = 99")
+    finding = doctor.catalogue(made)
+    assert "is of version 99" in finding.text
+    assert "darkroom rebuild" in str(finding.fix)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_a_decoder_that_fails(tmp_path: Path, name: str) -> None:
     made = config(tmp_path / "room")
-    content = samples()[name]()
-    [finding] = decoders(made, {name: lambda: content[: len(content) // 3]})
+    content = SAMPLES[name].read_bytes()
+    damaged = tmp_path / "sample"
+    damaged.write_bytes(content[: len(content) // 3])
+    [finding] = decoders(made, {name: damaged})
     assert finding.subject == f"{name} decoder"
     assert "install" in str(finding.fix)
 
 
 def test_a_decoder_that_takes_one_format_for_another(tmp_path: Path) -> None:
-    [finding] = decoders(config(tmp_path / "room"), {"HEIC": samples()["PNG"]})
+    [finding] = decoders(config(tmp_path / "room"), {"HEIC": SAMPLES["PNG"]})
     assert finding.text == "takes it for PNG"
 
 
-def test_an_encoder_that_is_missing(tmp_path: Path) -> None:
-    def lacking() -> bytes:
-        raise KeyError("AVIF")
+def test_a_test_image_that_is_missing(tmp_path: Path) -> None:
+    [finding] = decoders(config(tmp_path / "room"), {"AVIF": tmp_path / "sample.avif"})
+    assert finding.text.startswith(f"the test image {tmp_path}/sample.avif can't be decoded: ")
+    assert "install" in str(finding.fix)
 
-    [finding] = decoders(config(tmp_path / "room"), {"AVIF": lacking})
-    assert "no test image can be made" in finding.text
+
+def test_every_test_image_comes_with_the_program() -> None:
+    [folder] = {file.parent for file in SAMPLES.values()}
+    assert tree(folder) == {file.name: file.read_bytes() for file in SAMPLES.values()}
 
 
 def test_no_decoder_at_all(tmp_path: Path) -> None:
@@ -261,13 +288,15 @@ def test_no_decoder_at_all(tmp_path: Path) -> None:
 
 @contextmanager
 def gemini(status: int, message: str = "") -> Iterator[str]:
-    """Answer every request for a model's description alike."""
+    """Answer every request for a model's description alike; yield the server's address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             assert self.path.startswith("/v1beta/models/gemini-flash-lite-latest")
-            body = {"error": {"code": status, "message": message, "status": "X"}} if status != 200 else {"name": "m"}
-            content = json.dumps(body).encode()
+            kind = "type.googleapis.com/google.rpc.ErrorInfo"
+            details = [{"@type": kind, "reason": "API_KEY_INVALID"}] if status == 400 else []
+            error = {"code": status, "message": message, "status": "X", "details": details}
+            content = json.dumps({"name": "m"} if status == 200 else {"error": error}).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
@@ -314,11 +343,13 @@ def test_no_way_to_gemini(tmp_path: Path) -> None:
     assert captions(config(tmp_path / "room")).ok, "no key is no fault"
 
 
-def test_the_start_makes_the_quick_looks(tmp_path: Path) -> None:
+def test_the_start_makes_the_quick_checks(tmp_path: Path) -> None:
     base = tmp_path / "room"
     with Program(base, "[limits]\nmin_free_mb = 1_000_000_000\n") as program:
         wait_until(lambda: "space: " in program.log(), what="the warning")
         assert "make room" in program.log()
+        # Killed in the middle of the next check, it would leave a file behind.
+        assert program.stop() == 0
     assert not [path for path in base.rglob("*") if "doctor" in path.name]
 
 
@@ -333,14 +364,14 @@ def test_what_a_killed_doctor_left_goes(tmp_path: Path) -> None:
     assert own.exists(), "a doctor that is at work keeps what is its own"
 
 
-def _as_another_user(made: Config, look: str) -> str:
-    """Give what a look says to somebody who is not root."""
+def _as_another_user(made: Config, check: str) -> str:
+    """Return what a check finds that somebody makes who is not root."""
     script = (
         "import os, sys; from pathlib import Path; from daemon.config import load\n"
-        "from daemon.commands import probes as folders\n"
+        "from daemon.commands import probes\n"
         "import daemon.inbox.events, psutil\n"
         "config = load(Path(sys.argv[1]), {}); os.setgroups([]); os.setgid(1); os.setuid(1)\n"
-        f"print({look})\n"
+        f"print({check})\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(made.file)], capture_output=True, text=True, env=environment(), check=False

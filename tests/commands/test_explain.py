@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.catalogue.settings import Settings
 from daemon.commands.explain import Explainer
-from daemon.errors import Rejected
+from daemon.errors import Postponed, Rejected, WaitingReason
 from daemon.files import lock
 from tests.captions.darkroom import FullRoom
 from tests.program import darkroom
@@ -140,15 +139,27 @@ def test_a_quiet_time_is_counted(running: Room) -> None:
     assert job is not None
     now = time.time()
     settle = running.config.inbox.settle_seconds
-    running.queue.postpone(job, f"unchanged for less than {settle:g} s", now + 60, now)
-    assert "quiet for 0 of 2 s" in told(running, "1")
+    running.queue.postpone(job, Postponed(WaitingReason.QUIET, 60.0, f"{settle:g}"), now)
+    text = told(running, "1")
+    assert "quiet for 0 of 2 s" in text
+    assert "is looked at again in 60 s" in text
+    assert "postponed: unchanged for less than 2 s" in text
+
+
+def test_any_other_wait_is_told_by_its_reason(running: Room) -> None:
+    running.put("a.jpg", jpeg())
+    running.scan()
+    job = running.queue.claim(time.time())
+    assert job is not None
+    running.queue.retry_later(job, "the decoder crashed", time.time() + 60, time.time())
+    assert "  the decoder crashed\n  1 of 3 attempts failed\n" in told(running, "1")
 
 
 def test_a_pause_and_a_queue_are_told(running: Room) -> None:
     for name in ("a.jpg", "b.jpg"):
         running.put(name, jpeg())
         running.scan()
-    Settings(running.catalogue).set("paused", {"reason": "the library folder is full", "since": 0})
+    running.stored.set_pause("the library folder is full")
     text = told(running, "b.jpg")
     assert "the queue is paused: the library folder is full" in text
     assert "1 others are before it" in text
@@ -172,17 +183,17 @@ def test_a_darkroom_that_does_not_run_is_told(room: Room) -> None:
 def test_a_file_that_nobody_has_queued(tmp_path: Path, name: str, toml: str, text: str) -> None:
     room = Room(tmp_path / "room", toml)
     room.put(name, jpeg())
-    assert text in str(Explainer(room.config, room.catalogue).untracked(f"inbox/{name}", room.config.base))
+    assert text in str(Explainer(room.config, room.catalogue).unqueued(f"inbox/{name}", room.config.base))
     room.catalogue.close()
 
 
-def test_a_folder_and_a_strangers_file(running: Room) -> None:
+def test_a_folder_and_a_file_that_is_not_in_the_inbox(running: Room) -> None:
     explainer = Explainer(running.config, running.catalogue)
     (running.inbox / "trip").mkdir()
     running.put("a.jpg", jpeg())
-    assert "is a folder" in str(explainer.untracked("trip", running.inbox))
-    assert "looked through every 60 s" in str(explainer.untracked("a.jpg", running.inbox))
-    assert explainer.untracked(os.devnull, running.inbox) is None
+    assert "is a folder" in str(explainer.unqueued("trip", running.inbox))
+    assert "looked through every 60 s" in str(explainer.unqueued("a.jpg", running.inbox))
+    assert explainer.unqueued(os.devnull, running.inbox) is None
 
 
 def test_the_command(room: Room) -> None:

@@ -5,18 +5,29 @@ import os
 import re
 import shutil
 import sqlite3
+import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from daemon.app import roots
+from daemon.catalogue import Catalogue, ImageEvent
+from daemon.catalogue.history import History
+from daemon.catalogue.schema import Cause, EventKind
+from daemon.catalogue.search import Inventory, Search
+from daemon.commands.rebuild import Rebuild, RebuildReport
+from daemon.errors import Rejected
+from tests.captions.darkroom import FullRoom
 from tests.captions.gemini_server import Gemini
 from tests.program import Program, darkroom
-from tests.support import jpeg, tree, wait_until
+from tests.support import Room, jpeg, tree, wait_until
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 # 500 take more than a minute; .ci/run has them made.
 _MANY = int(os.environ.get("REBUILD_IMAGES", "60"))
@@ -30,7 +41,7 @@ def lose(base: Path) -> None:
 
 
 def address(program: Program) -> str:
-    """Tell where the web is served, as the log does."""
+    """Return where the web is served, as the log has it."""
     serving = re.compile(r"serving (http://\S+?)/?\n")
     wait_until(lambda: serving.search(program.log()), what="the web")
     found: list[str] = serving.findall(program.log())
@@ -38,7 +49,7 @@ def address(program: Program) -> str:
 
 
 def answers(program: Program) -> dict[str, Any]:
-    """Ask for everything that the API says of images."""
+    """Return everything that the API says of images."""
     url = address(program)
 
     def get(path: str) -> Any:
@@ -71,6 +82,7 @@ def patch(program: Program, image_id: int, words: dict[str, Any]) -> None:
         assert response.status == 200
 
 
+@slow
 def test_what_the_api_answers_is_the_same_as_before(tmp_path: Path) -> None:
     base = tmp_path / "room"
     inbox = base / "inbox"
@@ -123,7 +135,7 @@ def _until(condition: Any) -> None:
 
 
 def room_of(tmp_path: Path, toml: str = "", **photos: bytes) -> Path:
-    """File some photos into a room; returns its folder."""
+    """File some photos into a room and return its folder."""
     base = tmp_path / "room"
     (base / "inbox").mkdir(parents=True)
     (base / "config.toml").write_text(toml)
@@ -145,24 +157,26 @@ def base(_filed: Path, tmp_path: Path) -> Path:
 
 
 def listed(base: Path) -> list[tuple[int, str, str]]:
-    """List all images, oldest first; from the database, which is much quicker than a command."""
+    """Return all images, oldest first; from the database, which is much quicker than a command."""
     with closing(sqlite3.connect(base / "state/darkroom.db")) as database:
         return database.execute("SELECT id, status, destination FROM image ORDER BY id").fetchall()
 
 
+@slow
 def test_photos_without_a_sidecar_get_ids_behind_all_others(tmp_path: Path) -> None:
     base = room_of(tmp_path, a=jpeg(seed=1, taken="2024:05:01 12:00:00"), b=jpeg(seed=2, taken="2024:05:01 12:00:00"))
     lose(base)
     (base / "library/2024/05/a.jpg.xmp").unlink()
-    (base / "library/stranger.txt").write_text("no photo")
+    (base / "library/notes.txt").write_text("no photo")
     done = darkroom(base, "rebuild")
     assert done.returncode == 1, "not all is in the catalogue"
     assert "left alone" in done.stderr
-    assert "stranger.txt: not an image" in done.stderr
+    assert "notes.txt: not an image" in done.stderr
     assert "1 got a new id" in done.stdout
     assert listed(base) == [(2, "done", "2024/05/b.jpg"), (3, "done", "2024/05/a.jpg")]
 
 
+@slow
 def test_a_photo_that_its_owner_moved_and_one_that_was_copied(base: Path) -> None:
     lose(base)
     library = base / "library"
@@ -176,6 +190,7 @@ def test_a_photo_that_its_owner_moved_and_one_that_was_copied(base: Path) -> Non
     assert where in {"best/a.jpg", "a.jpg"}
 
 
+@slow
 def test_a_photo_that_rotted_meanwhile_is_still_the_one_that_was_filed(base: Path) -> None:
     photo = base / "library/2024/05/a.jpg"
     photo.write_bytes(photo.read_bytes()[:200])
@@ -185,6 +200,7 @@ def test_a_photo_that_rotted_meanwhile_is_still_the_one_that_was_filed(base: Pat
     assert "changed" in darkroom(base, "verify").stdout
 
 
+@slow
 def test_a_catalogue_that_is_there_is_left_alone(base: Path) -> None:
     refused = darkroom(base, "rebuild")
     assert refused.returncode == 1
@@ -192,6 +208,7 @@ def test_a_catalogue_that_is_there_is_left_alone(base: Path) -> None:
     assert len(listed(base)) == 1
 
 
+@slow
 def test_an_empty_catalogue_and_a_damaged_one(base: Path) -> None:
     lose(base)
     (base / "state/darkroom.db").write_bytes(b"no database at all, but a long enough text" * 200)
@@ -205,6 +222,7 @@ def test_an_empty_catalogue_and_a_damaged_one(base: Path) -> None:
     assert [image_id for image_id, _, _ in listed(base)] == [1]
 
 
+@slow
 def test_it_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     base = room_of(tmp_path, a=jpeg(seed=1), b=jpeg(seed=2))
     database = base / "state/darkroom.db"
@@ -220,6 +238,7 @@ def test_it_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert not (base / "state/rebuilt.db").exists()
 
 
+@slow
 def test_not_while_darkroom_runs_and_not_without_the_library(tmp_path: Path) -> None:
     with Program(tmp_path / "room") as program:
         assert darkroom(program.base, "rebuild").returncode == 2
@@ -229,6 +248,7 @@ def test_not_while_darkroom_runs_and_not_without_the_library(tmp_path: Path) -> 
     assert "is its disk mounted" in refused.stderr
 
 
+@slow
 @pytest.mark.parametrize("sidecars", ["true", "false"])
 def test_failures_keep_their_ids_with_sidecars_and_without(tmp_path: Path, sidecars: str) -> None:
     base = room_of(tmp_path, f"[filing]\nsidecars = {sidecars}\n")
@@ -242,3 +262,135 @@ def test_failures_keep_their_ids_with_sidecars_and_without(tmp_path: Path, sidec
     assert _without_times(after) == _without_times(before)
     assert darkroom(base, "retry", "1").returncode == 0
     assert (base / "inbox/sub/poem.txt").is_file()
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[FullRoom]:
+    """A room that writes sidecars, in one process and with a scripted decoder."""
+    made = FullRoom(tmp_path / "full")
+    yield made
+    made.catalogue.close()
+
+
+def rebuilt(room: Room) -> tuple[Catalogue, RebuildReport]:
+    """Make a room's catalogue anew, beside the one that it has."""
+    catalogue = Catalogue(room.state / "rebuilt.db")
+    work = Rebuild(catalogue, roots(room.config), room.thumbnails, room.decoder.decode, room.config.inbox.ignore)
+    return catalogue, work.run(lambda: None)
+
+
+def history(catalogue: Catalogue, image_id: int) -> list[ImageEvent]:
+    """Return an image's history without its times, which a sidecar rounds."""
+    return [replace(event, at=0.0, id=0) for event in History(catalogue).of(image_id)]
+
+
+def put(room: Room, *names: str, content: bytes | None = None) -> None:
+    for name in names:
+        room.put(name, name.encode() if content is None else content)
+        room.drain()
+
+
+def test_histories_come_back_in_codes(full: FullRoom) -> None:
+    full.decoder.errors = {"poem.txt": [Rejected("not an image")], "IMG_1.aae": [Rejected("not an image")] * 9}
+    put(full, "trip/IMG_1.jpg", "trip/IMG_1.aae", "poem.txt")
+    put(full, "again.jpg", content=b"trip/IMG_1.jpg")
+    full.captions.edit(1, time.time(), caption="Rome")
+    full.sidecars.write(1)
+    catalogue, report = rebuilt(full)
+    assert (report.restored, report.companions) == ({"done": 1, "duplicate": 1, "failed": 1}, 1)
+    assert (report.new_ids, report.left) == (0, [])
+    queued = ImageEvent(0.0, EventKind.QUEUED, Cause.FOUND, path="trip/IMG_1.jpg", image_id=1)
+    done = ImageEvent(0.0, EventKind.DONE, place="library", path="2024/05/IMG_1.jpg", image_id=1)
+    beside = replace(done, kind=EventKind.COMPANION, cause=Cause.CAME_WITH, path="2024/05/IMG_1.aae", other_id=2)
+    edited = ImageEvent(0.0, EventKind.EDITED, text="caption", image_id=1)
+    assert history(catalogue, 1) == [queued, done, replace(beside, text="IMG_1.aae"), edited]
+    assert history(catalogue, 3) == [
+        ImageEvent(0.0, EventKind.QUEUED, Cause.FOUND, path="poem.txt", image_id=3),
+        ImageEvent(0.0, EventKind.FAILED, place="failed", path="poem.txt", text="not an image", image_id=3),
+    ]
+    assert history(catalogue, 4) == [
+        ImageEvent(0.0, EventKind.QUEUED, Cause.FOUND, path="again.jpg", image_id=4),
+        ImageEvent(0.0, EventKind.DUPLICATE, place="duplicates", path="again.jpg", image_id=4),
+    ]
+    assert all(history(catalogue, one) == history(full.catalogue, one) for one in (1, 3, 4))
+    [came] = Inventory(catalogue).beside(1)
+    assert (came.destination, came.original_name, came.folder) == ("2024/05/IMG_1.aae", "IMG_1.aae", "trip")
+    for one in (1, 3, 4):
+        before, after = Search(full.catalogue).image(one), Search(catalogue).image(one)
+        assert before is not None
+        assert after is not None
+        for name in ("status", "place", "destination", "original_name", "folder", "sha256", "caption", "duplicate_of"):
+            assert getattr(after, name) == getattr(before, name), name
+
+
+def failed_poem(room: Room) -> Path:
+    """Have a text fail; return the file that says why."""
+    room.decoder.errors["poem.txt"] = [Rejected("not an image")]
+    put(room, "sub/poem.txt")
+    reason = room.failed / "sub/poem.txt.reason.txt"
+    assert reason.is_file()
+    return reason
+
+
+def test_a_reason_whose_sentences_were_edited_still_tells_by_its_last_line(room: Room) -> None:
+    put(room, "a.jpg")
+    reason = failed_poem(room)
+    *_, last = reason.read_text().splitlines()
+    reason.write_text(f"Roses! Reason: none. It came as x.jpg and is image 77.\n\n{last}\n")
+    catalogue, report = rebuilt(room)
+    assert report.new_ids == 1, "the photo, which has no sidecar here"
+    row = Search(catalogue).image(2)
+    assert row is not None
+    assert (row.status, row.error, row.destination) == ("failed", "not an image", "sub/poem.txt")
+    assert (row.folder, row.original_name, row.source) == ("sub", "poem.txt", "inbox")
+    assert history(catalogue, 2) == history(room.catalogue, 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "poem.txt could not be filed.\n\nReason: not an image\n\nIt came as sub/poem.txt and is image 1.\n",
+        "A note of the owner's.\n",
+        '{"image_id": "one"}\n',
+        "",
+    ],
+)
+def test_a_reason_without_its_last_line_is_a_file_like_any(room: Room, text: str) -> None:
+    reason = failed_poem(room)
+    reason.write_text(text)
+    catalogue, report = rebuilt(room)
+    assert (report.restored["failed"], report.new_ids, report.left) == (2, 2, [])
+    rows = [Search(catalogue).image(image_id) for image_id in (1, 2)]
+    assert {row.destination for row in rows if row} == {"sub/poem.txt", "sub/poem.txt.reason.txt"}
+    assert {row.error for row in rows if row} == {"found in the failed folder without its reason"}
+
+
+def test_what_the_sidecar_tells_goes_before_what_the_file_tells(full: FullRoom) -> None:
+    put(full, "a.jpg")
+    before = Search(full.catalogue).image(1)
+    assert before is not None
+    (full.library / "2024/05/a.jpg").write_bytes(b"edited by its owner")
+    after = Search(rebuilt(full)[0]).image(1)
+    assert after is not None
+    assert after.sha256 == before.sha256, "as it was filed: verify says that it has changed"
+    assert (after.size_bytes, after.camera_make) == (len(b"edited by its owner"), "Canon"), "which no sidecar holds"
+
+
+def test_a_failed_link_keeps_its_id(room: Room) -> None:
+    (room.inbox / "link.jpg").symlink_to("nowhere")
+    room.drain()
+    assert (room.failed / "link.jpg").is_symlink()
+    catalogue, report = rebuilt(room)
+    assert (report.restored["failed"], report.new_ids) == (1, 0)
+    assert history(catalogue, 1) == history(room.catalogue, 1)
+
+
+def test_a_sidecar_with_a_source_that_there_is_not(full: FullRoom) -> None:
+    put(full, "a.jpg")
+    sidecar = full.library / "2024/05/a.jpg.xmp"
+    text = sidecar.read_text()
+    assert "Source>inbox<" in text
+    sidecar.write_text(text.replace("Source>inbox<", "Source>scanner<"))
+    row = Search(rebuilt(full)[0]).image(1)
+    assert row is not None
+    assert row.source == "inbox"

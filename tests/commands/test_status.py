@@ -2,14 +2,18 @@
 
 import time
 
-from daemon.catalogue.settings import Settings
-from daemon.commands.status import facts_of, lines_of, progress_of
+from daemon.commands.status import lines_of, progress_of, status_of
+from daemon.errors import Postponed, WaitingReason
 from daemon.files import lock
 from tests.support import Room, jpeg
 
 
 def shown(room: Room) -> tuple[str, str]:
-    return progress_of(facts_of(room.config, room.statistics))
+    return progress_of(status_of(room.config, room.statistics))
+
+
+def printed(room: Room) -> str:
+    return "\n".join(lines_of(status_of(room.config, room.statistics)))
 
 
 def test_a_rate_is_shown_while_there_is_work(room: Room) -> None:
@@ -17,7 +21,7 @@ def test_a_rate_is_shown_while_there_is_work(room: Room) -> None:
     room.drain()
     assert shown(room) == ("not running", "")
     with lock.exclusive(room.state, []):
-        assert facts_of(room.config, room.statistics)["rate_per_second"] > 0, "some minutes long"
+        assert status_of(room.config, room.statistics).stats.rate > 0, "some minutes long"
         assert shown(room) == ("idle", ""), "there is nothing left that could have a rate"
         room.put("b.jpg", jpeg(seed=2))
         room.scan()
@@ -25,15 +29,16 @@ def test_a_rate_is_shown_while_there_is_work(room: Room) -> None:
         assert what == "filing"
         assert "/s, " in speed
         assert speed.endswith(" s left")
-        assert "a second" in "\n".join(lines_of(facts_of(room.config, room.statistics)))
-        Settings(room.catalogue).set("paused", {"reason": "the library folder is full", "since": 0})
+        assert "a second" in printed(room)
+        room.stored.set_pause("the library folder is full", 0.0)
         assert shown(room) == ("paused: the library folder is full", "")
-        assert "a second" not in "\n".join(lines_of(facts_of(room.config, room.statistics)))
-        Settings(room.catalogue).set("paused", None)
+        assert "a second" not in printed(room)
+        room.stored.set_pause(None)
         job = room.queue.claim(time.time())
         assert job is not None
-        room.queue.postpone(job, "open for writing", time.time() + 60, time.time())
+        room.queue.postpone(job, Postponed(WaitingReason.WRITER, 60.0), time.time())
         assert shown(room) == ("waiting", ""), "nobody knows for how long"
+        assert "waiting: 1 open for writing" in printed(room)
 
 
 def test_no_rate_before_the_first_is_filed(room: Room) -> None:

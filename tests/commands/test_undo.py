@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from daemon.catalogue.settings import Settings
+from daemon.app import thumbnail_store
+from daemon.catalogue.restore import UndoRows
 from daemon.commands.undo import Undo, alone, finish
 from daemon.errors import Busy, EnvironmentFault, Rejected
 from daemon.files import atomic
-from daemon.filing.thumbnail_store import Thumbnails
 from tests.captions.darkroom import FullRoom
 from tests.program import darkroom, environment
 from tests.support import Room, jpeg, tree
 
 
 def undo(room: Room) -> Undo:
-    return Undo(room.catalogue, dict(room.config.folders.items()), Thumbnails(room.state / "thumbnails"))
+    return Undo(room.catalogue, dict(room.config.folders.items()), thumbnail_store(room.config))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_photo_comes_out_under_the_name_it_came_with(room: Room, out: Path) ->
     assert tree(room.state / "thumbnails") == {}
     assert room.rows() == []
     assert room.kinds(1) == ["queued", "done", "undone"]
-    assert Settings(room.catalogue).get("undo") is None
+    assert UndoRows(room.catalogue).journal() is None
 
 
 def test_put_back_it_is_filed_anew_and_is_no_duplicate(room: Room, out: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_folder_that_cant_be_written_leaves_all_as_it_was(room: Room, tmp_path
         undo(room).out(1, tmp_path / "gone")
     assert room.row()["status"] == "done"
     assert len(tree(room.library)) == 1
-    assert Settings(room.catalogue).get("undo") is None, "nothing stands in the way of the next start"
+    assert UndoRows(room.catalogue).journal() is None, "nothing stands in the way of the next start"
     (tmp_path / "gone").mkdir()
     undo(room).out(1, tmp_path / "gone")
     assert sorted(tree(tmp_path / "gone")) == ["a.jpg"]
@@ -162,12 +162,12 @@ def test_since_means_what_was_filed_since(room: Room) -> None:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
+from daemon.app import thumbnail_store
 from daemon.files import atomic
 from daemon.commands import undo
 from daemon.catalogue import Catalogue
 from daemon.catalogue.restore import UndoRows
 from daemon.config import load
-from daemon.filing.thumbnail_store import Thumbnails
 
 config = load(Path(sys.argv[1]), {})
 calls, at, when = 0, int(sys.argv[2]), sys.argv[3]
@@ -185,17 +185,18 @@ def dying(function):
         return result
     return wrapped
 
-from daemon.catalogue.settings import Settings
-for owner, name in ((Settings, "set"), (atomic, "place"), (UndoRows, "take_out"), (Path, "unlink")):
+for owner, name in (
+    *((UndoRows, "begin"), (atomic, "place"), (UndoRows, "take_out"), (Path, "unlink"), (UndoRows, "end")),
+):
     setattr(owner, name, dying(getattr(owner, name)))
 folders = dict(config.folders.items())
 catalogue = Catalogue(config.folders.state / "darkroom.db")
-undo.Undo(catalogue, folders, Thumbnails(config.folders.state / "thumbnails")).out(1, Path(sys.argv[4]))
+undo.Undo(catalogue, folders, thumbnail_store(config)).out(1, Path(sys.argv[4]))
 """
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", range(1, 7))
+@pytest.mark.parametrize("step", range(1, 8))
 def test_killed_at_any_step_the_photo_is_never_nowhere(room: Room, out: Path, step: int, when: str) -> None:
     photo = jpeg()
     room.put("a.jpg", photo)
@@ -205,12 +206,12 @@ def test_killed_at_any_step_the_photo_is_never_nowhere(room: Room, out: Path, st
     assert died.returncode == -signal.SIGKILL
     assert photo in [*tree(room.library).values(), *tree(out).values()]
     folders = dict(room.config.folders.items())
-    finish(room.catalogue, folders, Thumbnails(room.state / "thumbnails"))
-    finish(room.catalogue, folders, Thumbnails(room.state / "thumbnails"))
+    finish(room.catalogue, folders, thumbnail_store(room.config))
+    finish(room.catalogue, folders, thumbnail_store(room.config))
     assert [*tree(room.library).values(), *tree(out).values()] == [photo], "in one place, whole"
     assert bool(room.rows()) is bool(tree(room.library)), "and the catalogue knows which"
     assert list(out.rglob(".*")) == []
-    assert Settings(room.catalogue).get("undo") is None
+    assert UndoRows(room.catalogue).journal() is None
 
 
 def test_killed_and_the_emptied_folder_deleted_it_still_ends(
@@ -221,13 +222,13 @@ def test_killed_and_the_emptied_folder_deleted_it_still_ends(
 
     room.put("a.jpg", jpeg())
     room.drain()
-    monkeypatch.setattr(Undo, "_forget", die)
+    monkeypatch.setattr(Undo, "_remove_thumbnails", die)
     with pytest.raises(KeyboardInterrupt):
         undo(room).out(1, out)
     monkeypatch.undo()
     (room.library / "2024/05").rmdir()
     undo(room).resume()
-    assert Settings(room.catalogue).get("undo") is None
+    assert UndoRows(room.catalogue).journal() is None
     assert list(tree(out)) == ["a.jpg"]
 
 

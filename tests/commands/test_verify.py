@@ -1,4 +1,4 @@
-"""`verify` names what rotted, what is gone and what is unknown, goes on where it stopped, and mends thumbnails."""
+"""`verify` names what rotted, what is gone and what is unknown, goes on where it stopped, and fixes thumbnails."""
 
 import json
 import os
@@ -6,22 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from daemon.app import roots
-from daemon.commands.verify import Fix, Problem, Verification
+from daemon.app import roots, thumbnail_store
+from daemon.commands.verify import FixThumbnails, Problem, Verification
 from daemon.errors import EnvironmentFault, Rejected
-from daemon.filing.thumbnail_store import Thumbnails
 from tests.program import darkroom
 from tests.support import Room, jpeg, tree
 
 FILED = "2024/05/a.jpg"
 
 
-def verification(room: Room, fix: Fix | None = None) -> Verification:
-    thumbnails = Thumbnails(room.state / "thumbnails")
-    return Verification(room.catalogue, roots(room.config), thumbnails, room.config.inbox.ignore, fix)
+def verification(room: Room, fix: FixThumbnails | None = None) -> Verification:
+    return Verification(room.catalogue, roots(room.config), thumbnail_store(room.config), room.config.inbox.ignore, fix)
 
 
-def problem(room: Room, *, again: bool = False) -> list[tuple[str, int | None]]:
+def problems(room: Room, *, again: bool = False) -> list[tuple[str, int | None]]:
     return [(one.kind, one.image_id) for one in verification(room).run(again=again)]
 
 
@@ -78,20 +76,20 @@ def test_a_missing_file_and_an_unknown_one(filed: Room) -> None:
 
 def test_duplicates_are_read_too(filed: Room) -> None:
     flip(filed.duplicates / "twin.jpg", mtime=False)
-    assert problem(filed) == [("changed", filed.row_of("twin.jpg")["id"])]
+    assert problems(filed) == [("changed", filed.row_of("twin.jpg")["id"])]
 
 
 def test_a_folder_in_the_place_of_a_photo(filed: Room) -> None:
     (filed.library / FILED).unlink()
     (filed.library / FILED).mkdir()
-    assert problem(filed) == [("changed", 1)]
+    assert problems(filed) == [("changed", 1)]
 
 
 def test_thumbnails_are_made_again(filed: Room) -> None:
     sha256 = str(filed.row_of("b.jpg")["sha256"])
-    thumbnail = Thumbnails(filed.state / "thumbnails").path(sha256, "medium")
+    thumbnail = thumbnail_store(filed.config).path(sha256, "medium")
     thumbnail.unlink()
-    assert problem(filed) == [("thumbnail", 2)]
+    assert problems(filed) == [("thumbnail", 2)]
     made: list[Path] = []
     work = verification(filed, lambda path, _sha256: made.append(path))
     assert list(work.run()) == []
@@ -105,7 +103,7 @@ def test_thumbnails_are_made_again(filed: Room) -> None:
     assert one.detail == "no thumbnails can be made: a damaged JPEG"
 
 
-def test_it_goes_on_where_it_stopped_and_looks_again_at_what_was_amiss(filed: Room) -> None:
+def test_it_goes_on_where_it_stopped_and_checks_problems_again(filed: Room) -> None:
     flip(filed.library / FILED, mtime=False)
     (filed.library / "2024/05/b.jpg").rename(filed.library / "away.jpg")
     first = verification(filed)
@@ -119,6 +117,20 @@ def test_it_goes_on_where_it_stopped_and_looks_again_at_what_was_amiss(filed: Ro
     assert [one.kind for one in second.run()] == ["changed"], "b.jpg was put back meanwhile"
     assert second.files == 5
     assert verification(filed).resumed() is None, "what is finished begins anew"
+
+
+def test_stopped_twice_it_forgets_no_problem(filed: Room) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        flip(filed.library / "2024/05" / name, mtime=False)
+    for _ in range(2):
+        running = verification(filed).run()
+        next(running)
+        next(running, None)
+        running.close()
+        running = verification(filed).run()
+        assert next(running).image_id == 1, "it is checked again first"
+        running.close()
+    assert problems(filed) == [("changed", 1), ("changed", 2)]
 
 
 def test_a_pass_can_be_begun_anew(filed: Room) -> None:
@@ -138,7 +150,7 @@ def test_an_unmounted_library_is_not_a_thousand_missing_photos(filed: Room) -> N
 
 
 @pytest.mark.slow
-def test_the_command_mends_lists_and_tells(tmp_path: Path) -> None:
+def test_the_command_lists_and_fixes(tmp_path: Path) -> None:
     base = tmp_path / "room"
     (base / "inbox").mkdir(parents=True)
     (base / "inbox/a.jpg").write_bytes(jpeg(taken="2024:05:01 12:34:56"))
@@ -150,15 +162,18 @@ def test_the_command_mends_lists_and_tells(tmp_path: Path) -> None:
     for path in (base / "state/thumbnails").rglob("*.jpg"):
         path.unlink()
     assert darkroom(base, "verify").returncode == 1
-    assert "thumbnails of 1 made again" in darkroom(base, "verify", "--mend").stdout
+    assert "thumbnails of 1 made again" in darkroom(base, "verify", "--fix").stdout
+    assert darkroom(base, "verify", "--mend").returncode == 0, "the option's former name"
     assert tree(base / "state/thumbnails") == thumbnails
     flip(base / "library/2024/05/a.jpg", mtime=False)
     rotten = darkroom(base, "verify")
     assert rotten.returncode == 1
     assert f"changed    {base}/library/2024/05/a.jpg (image 1): other bytes" in rotten.stdout
+    assert rotten.stdout.endswith(" read: 1 problem\n")
     document = json.loads(darkroom(base, "verify", "--json").stdout)
-    assert document["files"] == 1
-    assert document["amiss"][0]["kind"] == "changed"
+    assert (document["files"], document["thumbnails_fixed"]) == (1, 0)
+    [problem] = document["problems"]
+    assert (problem["kind"], problem["image_id"]) == ("changed", 1)
 
 
 def test_nothing_to_verify(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from daemon.decoding import Decoded, Exif, Limits
 from daemon.decoding.worker import decode
-from daemon.errors import Postponed
+from daemon.errors import Postponed, WaitingReason
 from daemon.files.opening import Identity
 
 
@@ -19,7 +19,7 @@ def work(path: Path, limits: Limits) -> Decoded:
     if path.stem in deeds:
         deeds[path.stem]()
     if path.stem == "postponed":
-        raise Postponed("still open", 2.5)
+        raise Postponed(WaitingReason.QUIET, 2.5, "3")
     if path.stem == "odd":
         raise KeyError("no\nsuch thing")
     if path.stem == "modules":

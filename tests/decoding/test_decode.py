@@ -97,14 +97,14 @@ def test_only_regular_files_are_opened_and_none_blocks(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket.jpg"))
     for name, reason in {
-        "link.jpg": "a symbolic link, not a file",
-        "fifo.jpg": "a named pipe, not a file",
-        "folder.jpg": "a folder, not a file",
-        "socket.jpg": "a socket, not a file",
+        "link.jpg": "is a symbolic link to .*, not a regular file",
+        "fifo.jpg": "is a named pipe, not a regular file",
+        "folder.jpg": "is a folder, not a regular file",
+        "socket.jpg": "is a socket, not a regular file",
     }.items():
         with pytest.raises(Rejected, match=reason):
             decode(tmp_path / name)
-    with pytest.raises(Withdrawn, match="the file is gone"):
+    with pytest.raises(Withdrawn, match="no longer in the inbox"):
         decode(tmp_path / "gone.jpg")
 
 
@@ -116,7 +116,7 @@ def test_a_file_without_the_right_to_read_it_says_so(tmp_path: Path) -> None:
     if me == 0:  # root may read everything
         os.seteuid(65534)
     try:
-        with pytest.raises(Transient, match="can't be read: Permission denied"):
+        with pytest.raises(Transient, match="permission denied"):
             decode(path)
     finally:
         os.seteuid(me)

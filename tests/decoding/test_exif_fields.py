@@ -75,7 +75,7 @@ def test_iso_is_a_number_that_was_meant(tags: dict[int, tuple[str, Any]], iso: i
 def fields_of_sub_directory(tags: dict[int, tuple[str, Any]]) -> dict[str, Any]:
     """Read tags as from an Exif directory, which tiff_bytes does not write."""
     found = read(tags).raw
-    return fields({name.replace("Image", "EXIF"): v if isinstance(v, list) else [v] for name, v in found.items()})
+    return vars(fields({name.replace("Image", "EXIF"): v if isinstance(v, list) else [v] for name, v in found.items()}))
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_positions_have_their_sign_or_are_absent(latitude: list[Any], ref: str |
     }
     if ref:
         tags["GPS GPSLatitudeRef"] = ref
-    found = fields(tags)
+    found = vars(fields(tags))
     assert (found["lat"], found["lon"]) == ((degrees, -10.0) if degrees is not None else (None, None))
 
 
 def test_a_receiver_without_a_fix_has_been_nowhere() -> None:
     tags: dict[str, Any] = {"GPS GPSLatitude": [0.0] * 3, "GPS GPSLongitude": [0.0] * 3, "GPS GPSStatus": "V"}
-    assert fields(tags)["lat"] is None
+    assert fields(tags).lat is None
 
 
 def test_senseless_values_are_absent_and_text_is_clean() -> None:

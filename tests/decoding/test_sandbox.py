@@ -85,7 +85,7 @@ def test_a_stuck_image_is_given_up_at_the_time_limit(good: Path, tmp_path: Path,
 
 
 def test_errors_come_back_as_they_were_raised(sandbox: Sandbox, tmp_path: Path) -> None:
-    with pytest.raises(Postponed, match="still open") as raised:
+    with pytest.raises(Postponed, match="unchanged for less than 3 s") as raised:
         sandbox.decode(tmp_path / "postponed.jpg")
     assert raised.value.seconds == 2.5
     (tmp_path / "text.jpg").write_text("not a picture")
@@ -186,9 +186,9 @@ from daemon.decoding.sandbox import Sandbox
 from tests.decoding.misbehave import work
 sandbox = Sandbox(Limits(), work)
 threading.Thread(target=sandbox.start).start()  # a thread that ends at once
-sandbox.develop(Path({good!r}))
+sandbox.decode(Path({good!r}))
 print(sandbox.pid, flush=True)
-sandbox.develop(Path({stuck!r}))
+sandbox.decode(Path({stuck!r}))
 """
 
 

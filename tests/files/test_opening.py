@@ -301,7 +301,7 @@ def test_a_truncation_waits_for_the_lease_too(photo: Path) -> None:
 
 
 def test_leases_tell_nothing_on_network_filesystems(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.files.opening.filesystem", lambda path: "cifs")
+    monkeypatch.setattr("daemon.files.mounts.filesystem", lambda path: "cifs")
     with child(WRITER, photo), opened(photo) as fd, Lease(fd) as lease:
         assert lease.state is LeaseState.UNSUPPORTED
         assert not lease.broken()

@@ -41,7 +41,7 @@ class Keeper:
         self.batches: list[list[str]] = []
         self.renames: list[tuple[str, str]] = []
 
-    def enqueue(self, files: Sequence[Found]) -> list[str]:
+    def enqueue(self, files: Sequence[Found], now: float) -> list[str]:
         self.batches.append([file.path for file in files])
         return self.batches[-1]
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from daemon.catalogue.companions import CompanionRows
 from daemon.catalogue.schema import Image
 from daemon.errors import EnvironmentFault, Rejected
 from daemon.files import atomic
@@ -287,7 +288,8 @@ def test_killed_at_any_step(full: FullRoom, monkeypatch: pytest.MonkeyPatch, ste
 
         return die
 
-    where = {"plan": full.queue, "arrived": full.companion_rows, "forget": full.companion_rows, "write": full.sidecars}
+    where: dict[str, object] = {"plan": full.queue, "write": full.sidecars}
+    where |= {"arrived": CompanionRows, "forget": CompanionRows}
     with monkeypatch.context() as patch:
         if step == "place":
             patch.setattr(atomic, "place", dying(atomic.place))

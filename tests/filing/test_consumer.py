@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from daemon.catalogue import Job
+from daemon.catalogue.queue import Job
 from daemon.errors import EnvironmentFault, InternalError, Rejected, Truncated
 from daemon.files import atomic
 from daemon.filing.consumer import Turn
@@ -281,7 +281,7 @@ def test_an_error_of_our_own_costs_one_image_its_attempts_only(tmp_path: Path, m
     assert room.row_of("a.jpg")["attempts"] == 3
 
 
-@pytest.mark.parametrize("step", ["daemon.filing.filing.Filing.complete", "daemon.catalogue.Queue.plan"])
+@pytest.mark.parametrize("step", ["daemon.filing.filing.Filing.record", "daemon.catalogue.Queue.plan"])
 def test_a_row_that_can_not_even_be_failed_is_failed_where_it_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

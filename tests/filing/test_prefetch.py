@@ -6,10 +6,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient
+from daemon.catalogue.queue import Job
+from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, WaitingReason
 from daemon.filing.consumer import Turn
 from tests.support import Room, no_new_descriptors, tree, wait_until
 
@@ -52,14 +54,14 @@ def test_the_next_photo_is_developed_once_and_its_row_only_waits(two: Room) -> N
 
 
 def test_developing_ahead_goes_on_while_a_photo_is_filed(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = room.filing.file
+    place = room.filing.place
 
-    def wait_for_the_other(*args: object) -> str:
+    def wait_for_the_other(*args: Any) -> Job:
         wait_until(lambda: len(room.decoder.seen) == 2)
-        return file(*args)  # type: ignore[arg-type]
+        return place(*args)
 
     arrive(room, "a.jpg", "b.jpg")
-    monkeypatch.setattr(room.filing, "file", wait_for_the_other)
+    monkeypatch.setattr(room.filing, "place", wait_for_the_other)
     assert room.consumer.run_once(NOW) is Turn.FILED
     monkeypatch.undo()
     room.drain()
@@ -109,7 +111,8 @@ def test_a_writer_that_comes_before_its_turn_gets_in(two: Room) -> None:
         assert writer.stdout is not None
         ahead = two.consumer._prefetcher._ahead
         assert ahead is not None
-        wait_until(ahead.lease.broken)
+        assert ahead.file.lease is not None
+        wait_until(ahead.file.lease.broken)
         assert two.consumer.run_once(NOW) is Turn.WAITING
         assert writer.stdout.readline() == b"in\n"
         writer.communicate(b"\n")
@@ -136,7 +139,7 @@ def test_nothing_is_held_once_the_loop_stands_still(
         raise fault
 
     arrive(room, "a.jpg", "b.jpg")
-    monkeypatch.setattr(room.filing, "file", fail)
+    monkeypatch.setattr(room.filing, "place", fail)
     with no_new_descriptors():
         if isinstance(fault, EnvironmentFault):
             assert room.consumer.run_once(NOW) is Turn.PAUSED
@@ -180,7 +183,7 @@ def test_with_one_attempt_each_photo_is_filed_alone(tmp_path: Path) -> None:
 
 
 def test_what_was_tried_before_is_not_looked_ahead_at(room: Room) -> None:
-    room.decoder.errors = {"a.jpg": [Postponed("busy", 1.0)], "b.jpg": [Transient("crashed")]}
+    room.decoder.errors = {"a.jpg": [Postponed(WaitingReason.LEASE, 1.0)], "b.jpg": [Transient("crashed")]}
     arrive(room, "a.jpg", "b.jpg")
     room.drain()
     assert seen_after_one_turn(room) == ["a.jpg", "b.jpg", "a.jpg"]
@@ -193,7 +196,7 @@ def test_what_may_be_no_photo_waits_its_turn(room: Room, name: str) -> None:
 
 
 def test_without_leases_nothing_is_looked_ahead_at(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.files.opening.filesystem", lambda _: "nfs4")
+    monkeypatch.setattr("daemon.files.mounts.filesystem", lambda _: "nfs4")
     arrive(room, "a.jpg", "b.jpg")
     assert [room.consumer.run_once(time.time()) for _ in "ab"] == [Turn.WAITING, Turn.WAITING]
     assert seen_after_one_turn(room) == ["a.jpg"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.catalogue.queue import Facts
 from daemon.errors import EnvironmentFault, Rejected
 from daemon.filing.consumer import Turn
 from tests.support import Room, tree
@@ -28,7 +29,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, target: str, when: Callable[..., bo
 @pytest.mark.parametrize(
     "target",
     [
-        "daemon.filing.thumbnail_store.Thumbnails.save",
+        "daemon.filing.thumbnail_store.ThumbnailStore.save",
         "daemon.catalogue.Queue.plan",
         "daemon.files.atomic.place",
         "daemon.files.atomic.fsync_folder",
@@ -94,7 +95,7 @@ def test_a_copy_that_was_cut_off_leaves_no_temporary(room: Room) -> None:
     job = room.queue.claim(time.time())
     assert job is not None
     (room.library / "2024/05").mkdir(parents=True)
-    assert room.queue.plan(job, "library", "2024/05/a.jpg", {"sha256": "0" * 64}, None)
+    assert room.queue.plan(job, "library", "2024/05/a.jpg", Facts("0" * 64))
     (room.library / f"2024/05/.darkroom-{job.id}.part").write_bytes(b"half")
     room.recover()
     assert tree(room.library) == {}
@@ -107,7 +108,7 @@ def test_somebody_elses_file_at_the_destination_is_left_alone(room: Room) -> Non
     room.scan()
     job = room.queue.claim(time.time())
     assert job is not None
-    assert room.queue.plan(job, "library", "2024/05/a.jpg", {"sha256": "0" * 64}, None)
+    assert room.queue.plan(job, "library", "2024/05/a.jpg", Facts("0" * 64))
     (room.library / "2024/05").mkdir(parents=True)
     (room.library / "2024/05/a.jpg").write_bytes(b"mine")
     room.recover()

@@ -39,7 +39,7 @@ class Recorder:
         self.batches: list[int] = []
         self.error: Exception | None = None
 
-    def enqueue(self, files: Sequence[Found]) -> list[str]:
+    def enqueue(self, files: Sequence[Found], now: float) -> list[str]:
         if self.error is not None:
             raise self.error
         self.batches.append(len(files))
@@ -84,7 +84,7 @@ def say(**what):
     os.write(1, (json.dumps(what) + chr(10)).encode())
 class Queue:
     rows = {}
-    def enqueue(self, files):
+    def enqueue(self, files, now):
         new = [f.path for f in files if self.rows.get(f.path) != (f.size, f.mtime_ns)]
         self.rows.update({f.path: (f.size, f.mtime_ns) for f in files})
         if new:
@@ -433,7 +433,7 @@ def test_a_lost_queue_is_made_good_by_a_scan(inbox: Path, tmp_path: Path) -> Non
             os.link(tmp_path / "photo", inbox / f"{number}.jpg")
         child.process.send_signal(signal.SIGCONT)
         wait_for(lambda: len(child.found) == count)
-        assert child.log[1:] == ["more changed in the inbox at once than the kernel tells of; looking through it"]
+        assert child.log[1:] == ["more changed in the inbox at once than the kernel has events for; looking through it"]
 
 
 def test_a_dead_reading_thread_is_replaced(inbox: Path, tmp_path: Path) -> None:

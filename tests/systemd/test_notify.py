@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from daemon.app import Service
+from daemon.app import build
+from daemon.catalogue.schema import Status
 from daemon.catalogue.stats import Stats
 from daemon.decoding import Decoded
-from daemon.health import Pulse
-from daemon.systemd.notify import Heartbeat, Notifier, sentence
+from daemon.health import Pulse, sentence_of
+from daemon.systemd.notify import Heartbeat, Notifier
 from tests.program import Program
 from tests.support import Room, jpeg, wait_until
 
@@ -114,14 +115,14 @@ class Stuck:
 @pytest.mark.slow
 def test_the_watchdog_starves_when_the_consumer_is_stuck(tmp_path: Path) -> None:
     room = Room(tmp_path / "room")
-    service, stuck = Service(room.config, room.catalogue), Stuck()
-    service.consumer._decoder = stuck
+    service, stuck = build(room.config, room.catalogue), Stuck()
+    setattr(service.sandbox, "decode", stuck.decode)  # noqa: B010
     pulse = Pulse(service.watcher, service.consumer, service.queue, decode_seconds=0.1, turn_seconds=2.5)
     with manager(str(tmp_path / "notify")) as systemd:
         notifier = Notifier({"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "300000"})
         service.start()
         try:
-            with Heartbeat(notifier, service.statistics, pulse.fault):
+            with Heartbeat(notifier, lambda: sentence_of(service.statistics.stats(time.time())), pulse.fault):
                 wait_until(lambda: systemd.listen().count("WATCHDOG=1") > 3, what="signs of life")
                 room.put("a.jpg", jpeg())
                 assert stuck.entered.wait(20)
@@ -136,7 +137,7 @@ def test_the_watchdog_starves_when_the_consumer_is_stuck(tmp_path: Path) -> None
 
 
 def test_a_large_image_in_hand_is_no_stuck_consumer(room: Room) -> None:
-    service = Service(room.config, room.catalogue)
+    service = build(room.config, room.catalogue)
     pulse = Pulse(service.watcher, service.consumer, service.queue, decode_seconds=0.1, turn_seconds=1)
     service.watcher.start()
     try:
@@ -155,12 +156,12 @@ def test_a_large_image_in_hand_is_no_stuck_consumer(room: Room) -> None:
 
 
 def test_a_dead_watcher_is_told(room: Room) -> None:
-    service = Service(room.config, room.catalogue)
+    service = build(room.config, room.catalogue)
     assert "watcher" in str(Pulse(service.watcher, service.consumer, service.queue, 60).fault())
     service.sandbox.close()
 
 
 def test_the_counts_in_a_sentence() -> None:
-    counts = {"queued": 11, "processing": 1, "done": 3401, "duplicate": 0, "failed": 2}
+    counts: dict[Status, int] = {"queued": 11, "processing": 1, "done": 3401, "duplicate": 0, "failed": 2}
     stats = Stats(counts, None, 0.0, None, "the library folder is gone", 0.0, {})
-    assert sentence(stats) == "12 queued, 3,401 done, 0 duplicate, 2 failed; paused: the library folder is gone"
+    assert sentence_of(stats) == "12 queued, 3,401 done, 0 duplicate, 2 failed; paused: the library folder is gone"

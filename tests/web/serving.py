@@ -1,45 +1,39 @@
 """A server on loopback in a thread, over the folders of a Room."""
 
 import io
+import socket
 import sqlite3
 import threading
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 from PIL import Image
 
-from daemon.app import roots
-from daemon.catalogue.captions import Captions
-from daemon.filing.thumbnail_store import Thumbnails
+from daemon.commands.run import web_context
+from daemon.health import PartHealth
 from tests.support import Room
 from web.app import App, Server, bind, url
-from web.context import AccessRules, Context, Health
+from web.context import AccessRules
 
-WELL = {"watcher": Health(ok=True, detail="events"), "captioner": Health(ok=True, detail="on")}
+WELL = {"watcher": PartHealth(ok=True, detail="events"), "captioner": PartHealth(ok=True, detail="on")}
 
 
 class Served:
-    """The web of one Room; `http` is a client, `health` what the parts behind the web say of themselves."""
+    """The web of one Room; `http` is a client, `health` and `captions_on` what the parts behind the web say."""
 
     def __init__(self, room: Room, *, token: str | None = None, upload_bytes: int = 5_000_000, **access: Any) -> None:
         self.room = room
-        self.health: Mapping[str, Health] = WELL
-        self.captions = Captions(room.catalogue)
-        self.context = Context(
-            catalogue=room.catalogue,
-            queue=room.queue,
-            captions=self.captions,
-            thumbnails=Thumbnails(room.state / "thumbnails"),
-            inbox=room.inbox,
-            roots=roots(room.config),
-            ignore=room.config.inbox.ignore,
+        self.health: Mapping[str, PartHealth] = WELL
+        self.captions_on = True
+        self.context = replace(
+            web_context(room.app),
             upload_bytes=upload_bytes,
             min_free_bytes=0,
             health=lambda: self.health,
-            captions_line=lambda: "captions are off",
-            retry=room.requeue.retry,
+            captions_on=lambda: self.captions_on,
         )
         self.access = AccessRules("127.0.0.1", token=token, **access)
 
@@ -70,6 +64,12 @@ class Served:
         answer = self.http.post("/api/images", files={"file": (name, content)})
         assert answer.status_code == 202, answer.text
         return int(answer.json()["data"]["image_id"])
+
+    def raw(self, request: bytes) -> bytes:
+        """Send bytes that no client library would; returns the status line."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
+            client.sendall(request)
+            return client.recv(4096).split(b"\r\n")[0]
 
     def sql(self, statement: str) -> None:
         """Do to the database what the program itself never does."""

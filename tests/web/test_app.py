@@ -1,4 +1,4 @@
-"""The web in the real program: start, stop, crash."""
+"""The web in the real program: start, stop, crash; and what it listens on."""
 
 import re
 import signal
@@ -10,8 +10,12 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from daemon.errors import ConfigError
 from tests.program import Program, darkroom, environment
 from tests.support import jpeg, tree, wait_until
+from tests.web.serving import Served
+from web.app import bind
+from web.context import AccessRules
 
 
 def client(program: Program) -> httpx2.Client:
@@ -105,3 +109,25 @@ def test_the_web_costs_nothing_where_it_is_not_served() -> None:
     served = "any(name.split('.')[0] in ('starlette', 'uvicorn', 'web') for name in sys.modules)"
     code = f"import daemon.commands.run, sys; sys.exit({served})"
     assert subprocess.run([sys.executable, "-c", code], env=environment(), check=False).returncode == 0
+
+
+def test_binding_to_all_addresses_takes_a_token() -> None:
+    for host in ("0.0.0.0", "::"):
+        with pytest.raises(ConfigError, match="DARKROOM_TOKEN"):
+            bind(AccessRules(host), 0)
+    bind(AccessRules("0.0.0.0", token="x"), 0).close()
+
+
+def test_answers_are_not_held_back_for_an_acknowledgement() -> None:
+    with bind(AccessRules("127.0.0.1"), 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP, "asyncio sets TCP_NODELAY on these alone"
+
+
+def test_binding_to_a_busy_port(served: Served) -> None:
+    with pytest.raises(ConfigError, match=rf"port {served.port} on 127.0.0.1 can't be used"):
+        bind(AccessRules("127.0.0.1"), served.port)
+
+
+def test_binding_to_what_is_no_address() -> None:
+    with pytest.raises(ConfigError, match=r"no\.such\.host\.invalid"):
+        bind(AccessRules("no.such.host.invalid"), 0)

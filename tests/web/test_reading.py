@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from daemon.catalogue.schema import Image
+from daemon.catalogue.schema import Event, Image
 from daemon.errors import Rejected
 from tests.support import jpeg
 from tests.web.serving import Served
@@ -182,7 +182,7 @@ def test_a_caption_is_asked_for_again(served: Served) -> None:
     assert (answer.status_code, answer.json()["data"]) == (202, {"image_id": 1, "caption_status": "pending"})
     served.http.patch("/api/images/1", json={"caption": "mine"})
     assert served.http.post("/api/images/1/caption").status_code == 409
-    served.health = {}
+    served.captions_on = False
     assert served.http.post("/api/images/1/caption").json()["error"]["code"] == "captions_off"
 
 
@@ -217,9 +217,13 @@ def test_a_duplicate_points_at_its_original(served: Served) -> None:
 def test_no_answer_tells_where_the_folders_are(served: Served) -> None:
     fill(served, "a.jpg")
     base = str(served.room.inbox.parent)
-    change(served, 1, error=f"{base}/library/x y.jpg: No space left", waiting="it was on /mnt/usb, now it is on /")
-    served.room.queue.lost(1, f"{base}/library/2024/a.jpg is gone from /srv/photos", time.time())
-    for path in ("/api/images", "/api/images/1", "/api/stats", "/healthz"):
+    change(served, 1, error=f"{base}/library/x y.jpg: No space left", warning="copied from /mnt/usb")
+    served.upload("b.jpg", jpeg(seed=1))
+    change(served, 2, waiting="attempt", waiting_detail="it was on /mnt/usb, now it is on /")
+    with served.room.catalogue.writing():
+        text = f"{base}/library/2024/a.jpg is gone from /srv/photos"
+        Event.insert(image_id=1, at=time.time(), kind="failed", text=text).execute()
+    for path in ("/api/images", "/api/images/1", "/api/images/2", "/api/stats", "/healthz"):
         text = served.http.get(path).text
         assert base not in text
         assert "/mnt/usb" not in text

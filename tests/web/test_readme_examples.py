@@ -21,7 +21,7 @@ TIMED_OUT = 28
 
 
 def blocks(kind: str) -> list[str]:
-    """Give the fenced blocks under the heading REST."""
+    """Return the fenced blocks under the heading REST."""
     section = re.split(r"^## REST$", README.read_text(), flags=re.MULTILINE)[1]
     section = re.split(r"^## ", section, flags=re.MULTILINE)[0]
     found = re.findall(rf"^```{kind}\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)

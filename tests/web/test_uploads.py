@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.catalogue import Catalogue
+from daemon.catalogue import Queue
+from daemon.errors import DiskFull
 from daemon.filing.recovery import UPLOAD_PREFIX, sweep_uploads
 from tests.support import jpeg, tree, wait_until
 from tests.web.serving import Served, photo, picture
@@ -216,6 +217,16 @@ def test_a_full_disk_is_said_and_leaves_nothing(served: Served, monkeypatch: pyt
     assert served.room.rows() == []
 
 
+def test_a_full_disk_under_the_database_is_said_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def upload(*_: object) -> None:
+        raise DiskFull("the database /state/darkroom.db: database or disk is full")
+
+    monkeypatch.setattr(Queue, "upload", upload)
+    answer = served.http.post("/api/images", content=photo())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "no_room")
+    assert served.left_behind() == []
+
+
 def test_a_missing_inbox_is_said_without_its_path(served: Served) -> None:
     served.room.inbox.rmdir()
     answer = served.http.post("/api/images", content=photo())
@@ -243,7 +254,6 @@ def test_the_watcher_finds_nothing_new_in_an_upload(served: Served) -> None:
     served.upload("a.jpg", photo())
     served.room.scan()
     assert len(served.room.rows()) == 1
-    assert isinstance(served.room.catalogue, Catalogue)
 
 
 def test_names_in_the_extended_form_are_read(served: Served) -> None:
@@ -254,3 +264,10 @@ def test_names_in_the_extended_form_are_read(served: Served) -> None:
     )
     served.http.post("/api/images", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
     assert served.room.row()["original_name"] == "Grüße.jpg"
+
+
+def test_a_huge_body_that_is_only_announced(served: Served) -> None:
+    head = b"%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\nExpect: 100-continue\r\n\r\n"
+    assert b" 413 " in served.raw(head % b"POST /api/images")
+    assert b" 413 " in served.raw(head % b"PUT /api/images/x.jpg")
+    assert served.left_behind() == []

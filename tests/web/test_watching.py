@@ -7,9 +7,9 @@ from typing import Any
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
+from daemon.health import PartHealth
 from tests.support import jpeg, wait_until
 from tests.web.serving import Served
-from web.context import Health
 
 
 def messages(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -62,7 +62,7 @@ def test_health_names_the_part_that_is_not_well(served: Served) -> None:
     well = served.http.get("/healthz")
     assert (well.status_code, well.json()["data"]["healthy"]) == (200, True)
     assert set(well.json()["data"]["parts"]) == {"watcher", "captioner", "database", "free_space"}
-    served.health = {"consumer": Health(ok=False, detail=f"paused: {served.room.library} is full")}
+    served.health = {"consumer": PartHealth(ok=False, detail=f"paused: {served.room.library} is full")}
     ill = served.http.get("/healthz")
     assert ill.status_code == 503
     assert ill.json()["error"] == {"code": "unhealthy", "message": "consumer: paused: library is full"}
@@ -99,7 +99,7 @@ def test_metrics(served: Served) -> None:
         assert after["darkroom_images", "done"] == 3
         assert after["darkroom_image_seconds_count",] == after["darkroom_image_seconds_bucket", "+Inf"] == 3
     assert after["darkroom_paused",] == 0
-    served.captions.request("a-model", 1.0)
+    served.room.captions.request("a-model", 1.0)
     assert samples(served)["darkroom_caption_requests_total",] == 1
     assert after["process_resident_memory_bytes",] > 0
 
@@ -108,4 +108,4 @@ def test_many_listeners_come_and_go(served: Served) -> None:
     for _ in range(5):
         with served.http.stream("GET", "/api/events") as stream:
             next(stream.iter_lines())
-    wait_until(lambda: served.app._handlers.events._listeners == 0, what="the end of the streams")
+    wait_until(lambda: served.app.events.listeners == 0, what="the end of the streams")

@@ -301,7 +301,7 @@ class _Passthrough:
         return self._backing + path
 
     def _hand_over(self, real: str) -> None:
-        """Give a new entry to who asked for it: this process makes them all by its own account."""
+        """Return a new entry to who asked for it: this process makes them all by its own account."""
         uid, gid, _ = self._caller()
         inherits = os.stat(os.path.dirname(real)).st_mode & stat.S_ISGID
         os.chown(real, uid, -1 if inherits else gid, follow_symlinks=False)

@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parent.parent
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Give an environment without anybody's keys, in which the program is found from any folder."""
+    """Return an environment without anybody's keys, in which the program is found from any folder."""
     kept = {key: value for key, value in os.environ.items() if "API_KEY" not in key and "DARKROOM" not in key}
     return {**kept, "PYTHONPATH": str(_ROOT), **more}
 
@@ -89,7 +89,7 @@ class Program:
         return "watching" in self.log()
 
     def log(self) -> str:
-        """Give all that the program has said."""
+        """Return all that the program has said."""
         return (self.base / "log").read_text()
 
     def status(self) -> dict[str, Any]:

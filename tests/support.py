@@ -38,7 +38,7 @@ def jpeg(size: tuple[int, int] = (64, 48), seed: int = 0, taken: str | None = No
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Give all regular files below a folder, by their relative path."""
+    """Return all regular files below a folder, by their relative path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -160,36 +160,36 @@ class Room:
         self.new_consumer().recover()
 
     def images(self) -> list[ImageRow]:
-        """Give all rows, oldest first."""
+        """Return all rows, oldest first."""
         return Search(self.catalogue).page(ImageQuery(), 1_000_000)[::-1]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Give all rows as dictionaries, oldest first; `waiting` is the sentence."""
+        """Return all rows as dictionaries, oldest first; `waiting` is the sentence."""
         return [_columns(row) for row in self.images()]
 
     def row(self) -> dict[str, Any]:
-        """Give the only row."""
+        """Return the only row."""
         [row] = self.rows()
         return row
 
     def row_of(self, name: str) -> dict[str, Any]:
-        """Give the only row of a file that came under a name."""
+        """Return the only row of a file that came under a name."""
         [row] = [row for row in self.rows() if row["original_name"] == name]
         return row
 
     def columns(self, image_id: int = 1) -> dict[str, Any]:
-        """Give all columns of an image."""
+        """Return all columns of an image."""
         row = Search(self.catalogue).image(image_id)
         assert row is not None
         return _columns(row)
 
     def history(self, image_id: int = 1) -> list[dict[str, Any]]:
-        """Give an image's history in words."""
+        """Return an image's history in words."""
         events = History(self.catalogue).of(image_id)
         return [{"at": event.at, "event": event.kind.value, "detail": sentence(event)} for event in events]
 
     def kinds(self, image_id: int = 1) -> list[str]:
-        """Give the kinds of an image's history."""
+        """Return the kinds of an image's history."""
         return [event.kind.value for event in History(self.catalogue).of(image_id)]
 
 

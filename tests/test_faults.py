@@ -44,7 +44,7 @@ def put(program: Program, name: str, content: bytes) -> None:
 
 
 def health(program: Program) -> dict[str, Any]:
-    """Give the parts of /healthz."""
+    """Return the parts of /healthz."""
     status, answer = program.ask("/healthz")
     assert (status == 200) == answer["data"]["healthy"]
     parts: dict[str, Any] = answer["data"]["parts"]

@@ -15,7 +15,7 @@ from tests.support import jpeg, tree, wait_until
 
 
 def photos_in(library: Path) -> list[bytes]:
-    """Give the filed photos, without their sidecars."""
+    """Return the filed photos, without their sidecars."""
     return [content for name, content in tree(library).items() if not name.endswith(".xmp")]
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from daemon.catalogue.queue import Upload
+from daemon.catalogue.schema import Upload
 from daemon.decoding import formats
 from daemon.errors import DiskFull, NameRefused
 from daemon.files import atomic, names

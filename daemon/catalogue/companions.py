@@ -7,7 +7,6 @@ from peewee import SQL
 
 from daemon.catalogue.captions import Words
 from daemon.catalogue.database import Catalogue
-from daemon.catalogue.queue import Job
 from daemon.catalogue.schema import (
     Cause,
     Companion,
@@ -16,6 +15,7 @@ from daemon.catalogue.schema import (
     Image,
     ImageEvent,
     ImageRow,
+    Job,
     Place,
     Status,
 )

@@ -6,7 +6,6 @@ what turns out not to be the image's fault gives the attempt back. `not_before` 
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, cast
 
@@ -15,97 +14,22 @@ from peewee import SQL, Case, ModelSelect, fn
 from daemon.catalogue.database import CURRENT, Catalogue, FilenameField
 from daemon.catalogue.schema import (
     FINAL,
-    CaptionStatus,
     Cause,
     Companion,
     Event,
     EventKind,
+    Facts,
     Final,
     Image,
-    ImageRow,
+    Job,
     Place,
     RawExif,
-    Tags,
+    Upload,
 )
 from daemon.errors import EnvironmentFault, NameRefused, Postponed, WaitingReason, Withdrawn
 from daemon.files.names import display
 from daemon.files.opening import Snapshot
 from daemon.files.walk import Found
-
-
-@dataclass(frozen=True)
-class Job:
-    """A claimed row; its values are those of the claim.
-
-    `path` is relative to the inbox, `folder` that of it, "" for the inbox itself.
-    """
-
-    id: int
-    path: str
-    folder: str
-    original_name: str
-    source: str
-    created_at: float
-    attempts: int
-    size: int | None
-    mtime_ns: int | None
-    quiet_since: float | None
-    claimed_at: float
-    place: Place | None = None
-    destination: str | None = None
-    sha256: str | None = None
-    error: str | None = None
-    companion_of: int | None = None
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a row learns when its file is filed; None is not known, and leaves the column as it is, but for `error`."""
-
-    sha256: str | None = None
-    size_bytes: int | None = None
-    format: str | None = None
-    width: int | None = None
-    height: int | None = None
-    warning: str | None = None
-    taken_at: str | None = None
-    taken_from: str | None = None
-    camera_make: str | None = None
-    camera_model: str | None = None
-    lens_model: str | None = None
-    datetime_original: str | None = None
-    iso: int | None = None
-    focal_length: float | None = None
-    exposure_time: str | None = None
-    f_number: float | None = None
-    orientation: int | None = None
-    lat: float | None = None
-    lon: float | None = None
-    error: str | None = None
-    duplicate_of: int | None = None
-    companion_of: int | None = None
-    caption_status: CaptionStatus | None = None
-    raw: Tags | None = None
-
-    def fill(self, row: ImageRow) -> ImageRow:
-        """Return a row with those facts that it does not have yet."""
-        missing = {name: value for name, value in self._columns().items() if getattr(row, name) is None}
-        return replace(row, **missing)
-
-    def _columns(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if value is not None and key != "raw"} | {
-            "error": self.error
-        }
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file that has arrived whole; `size` is in bytes, `mtime_ns` nanoseconds since 1970."""
-
-    original_name: str
-    size: int
-    mtime_ns: int
-    sha256: str
 
 
 class Queue:
@@ -262,7 +186,7 @@ class Queue:
 
     def plan(self, job: Job, place: Place, destination: str, facts: Facts) -> bool:
         """Write down what was learned and where the file is about to go; False when that name is another row's."""
-        changes = {**facts._columns(), "place": place, "destination": destination}
+        changes = {**_columns(facts), "place": place, "destination": destination}
         if facts.caption_status is not None:
             kept = (_CAPTION_IS_WRITTEN, Image.caption_status)
             changes["caption_status"] = Case(None, [kept], facts.caption_status)
@@ -291,7 +215,7 @@ class Queue:
 
     def finish_deleted(self, job: Job, original: int, facts: Facts, now: float) -> None:
         """Make a row final whose file is about to be deleted, since an original has the same bytes."""
-        changes = {**facts._columns(), "duplicate_of": original}
+        changes = {**_columns(facts), "duplicate_of": original}
         self._finish(job, "duplicate", now, changes, {"cause": Cause.DELETED, "other_id": original})
 
     def fail_in_place(self, job: Job, error: str, now: float) -> None:
@@ -423,6 +347,12 @@ _filename = FilenameField()
 # path, id, size_bytes, mtime_ns, status, and whether the file has a place outside the inbox. Plain SQL, here and for
 # the new rows: a burst of 50,000 files is an ordinary day, and peewee's query builder takes most of its time.
 _KNOWN = "SELECT path, id, size_bytes, mtime_ns, status, destination IS NOT NULL FROM image WHERE path IN (%s)"
+
+
+def _columns(facts: Facts) -> dict[str, Any]:
+    """Return the columns that some facts change: `error` also where there is none any more."""
+    known = {name: value for name, value in vars(facts).items() if name != "raw" and value is not None}
+    return known | {"error": facts.error}
 
 
 def _job(row: Image) -> Job:

@@ -1,7 +1,7 @@
 """The tables as peewee sees them (schema.sql makes them), and the typed rows in which their values leave."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -144,6 +144,76 @@ class ImageRow:
     def waiting_text(self) -> str | None:
         """The reason why a queued image is not worked on yet, for people."""
         return None if self.waiting is None else self.waiting.sentence(self.waiting_detail or "")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A claimed row; its values are those of the claim.
+
+    `path` is relative to the inbox, `folder` that of it, "" for the inbox itself.
+    """
+
+    id: int
+    path: str
+    folder: str
+    original_name: str
+    source: str
+    created_at: float
+    attempts: int
+    size: int | None
+    mtime_ns: int | None
+    quiet_since: float | None
+    claimed_at: float
+    place: Place | None = None
+    destination: str | None = None
+    sha256: str | None = None
+    error: str | None = None
+    companion_of: int | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a row learns when its file is filed; None is not known, and leaves the column as it is, but for `error`."""
+
+    sha256: str | None = None
+    size_bytes: int | None = None
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+    warning: str | None = None
+    taken_at: str | None = None
+    taken_from: str | None = None
+    camera_make: str | None = None
+    camera_model: str | None = None
+    lens_model: str | None = None
+    datetime_original: str | None = None
+    iso: int | None = None
+    focal_length: float | None = None
+    exposure_time: str | None = None
+    f_number: float | None = None
+    orientation: int | None = None
+    lat: float | None = None
+    lon: float | None = None
+    error: str | None = None
+    duplicate_of: int | None = None
+    companion_of: int | None = None
+    caption_status: CaptionStatus | None = None
+    raw: Tags | None = None
+
+    def fill(self, row: ImageRow) -> ImageRow:
+        """Return a row with those facts that it does not have yet."""
+        known = {name: value for name, value in vars(self).items() if name != "raw"}
+        return replace(row, **{name: value for name, value in known.items() if getattr(row, name) is None})
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that has arrived whole; `size` is in bytes, `mtime_ns` nanoseconds since 1970."""
+
+    original_name: str
+    size: int
+    mtime_ns: int
+    sha256: str
 
 
 class _Base(Model):

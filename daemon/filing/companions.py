@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from daemon.catalogue import Place
 from daemon.catalogue.companions import CompanionRows, Photo
-from daemon.catalogue.queue import Facts, Job
+from daemon.catalogue.schema import Facts, Job
 from daemon.errors import Postponed, Rejected, Transient, WaitingReason
 from daemon.files import atomic
 from daemon.files.names import IMAGE_SUFFIXES, display, split

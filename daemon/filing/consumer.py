@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from daemon.catalogue import Catalogue, Queue
-from daemon.catalogue.queue import Job
+from daemon.catalogue.schema import Job
 from daemon.catalogue.settings import Settings
 from daemon.errors import EnvironmentFault, Immovable, Postponed, Rejected, Transient, WaitingReason, Withdrawn
 from daemon.files.mounts import FolderCheck

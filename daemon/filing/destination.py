@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from daemon.catalogue import Place
-from daemon.catalogue.queue import Facts, Job
+from daemon.catalogue.schema import Facts, Job
 from daemon.decoding import Decoded, Exif
 from daemon.errors import EnvironmentFault, NameRefused
 from daemon.files import atomic, names

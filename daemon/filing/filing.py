@@ -18,8 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from daemon.catalogue import Place, Queue
 from daemon.catalogue.companions import CompanionRows
-from daemon.catalogue.queue import Facts, Job
-from daemon.catalogue.schema import CaptionStatus
+from daemon.catalogue.schema import CaptionStatus, Facts, Job
 from daemon.decoding import Decoded
 from daemon.errors import EnvironmentFault, NameRefused, Postponed
 from daemon.files import atomic, names

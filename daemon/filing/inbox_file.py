@@ -4,7 +4,7 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from daemon.catalogue.queue import Job
+from daemon.catalogue.schema import Job
 from daemon.errors import EnvironmentFault, Immovable, Postponed, WaitingReason
 from daemon.files.atomic import BAD_NAME
 from daemon.files.names import display

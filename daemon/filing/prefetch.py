@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from daemon.catalogue.queue import Job, Queue
+from daemon.catalogue.queue import Queue
+from daemon.catalogue.schema import Job
 from daemon.decoding import Decoded
 from daemon.errors import DarkroomError, Postponed, WaitingReason
 from daemon.files.names import IMAGE_SUFFIXES, split

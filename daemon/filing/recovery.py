@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from daemon.catalogue import Place, Queue
-from daemon.catalogue.queue import Job
+from daemon.catalogue.schema import Job
 from daemon.errors import (
     Busy,
     DarkroomError,

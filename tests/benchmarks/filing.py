@@ -86,7 +86,7 @@ class Program:
         return [main, *main.children(recursive=True)]
 
     def stored(self) -> float:
-        """Give the memory of all processes in MB (PSS: what is shared counts once)."""
+        """Return the memory of all processes in MB (PSS: what is shared counts once)."""
         total = 0
         for process in self._processes():
             try:
@@ -104,7 +104,7 @@ class Program:
 
 
 def latency(base: Path, photos: list[Path]) -> list[float]:
-    """Give the seconds from `mv` to `done`, one photo at a time."""
+    """Return the seconds from `mv` to `done`, one photo at a time."""
     program = Program(base / "latency")
     seconds = []
     for number, photo in enumerate(photos):
@@ -120,7 +120,7 @@ def latency(base: Path, photos: list[Path]) -> list[float]:
 
 
 def throughput(base: Path, photos: list[Path]) -> tuple[float, float]:
-    """Give images a second: of the bare loop, and of the program when all are moved in at once."""
+    """Return images a second: of the bare loop, and of the program when all are moved in at once."""
     decode(photos[0], Limits())
     begin = time.monotonic()
     for photo in photos:
@@ -137,7 +137,7 @@ def throughput(base: Path, photos: list[Path]) -> tuple[float, float]:
 
 
 def stored(base: Path, photos: list[Path]) -> float:
-    """Give the peak of the whole program's memory in MB."""
+    """Return the peak of the whole program's memory in MB."""
     program = Program(base / "memory")
     for photo in photos:
         photo.rename(program.inbox / photo.name)

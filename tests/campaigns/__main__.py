@@ -65,7 +65,7 @@ def _each(what: str, names: Iterable[str], play: Callable[[Act], Tally]) -> tupl
 
 
 def _told(what: str, tally: Tally) -> Tally:
-    """Tell on stderr what came of a part, and what is wrong as soon as it is known."""
+    """Return on stderr what came of a part, and what is wrong as soon as it is known."""
     print(f"{time.strftime('%H:%M:%S')} {what}: {tally.name}: {tally.points}", file=sys.stderr)
     for problem in tally.problems:
         print(problem, file=sys.stderr, flush=True)

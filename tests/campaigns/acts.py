@@ -46,7 +46,7 @@ class Act:
 
     @contextmanager
     def template(self) -> Iterator[Stage]:
-        """Give the folders as they are before the act, for `stage` to copy."""
+        """Return the folders as they are before the act, for `stage` to copy."""
         with temporary_stage(across=self.across, quick=True) as stage:
             stage.configure(filing=dict(self.filing))
             if self.before is not None:
@@ -57,7 +57,7 @@ class Act:
 
     @contextmanager
     def stage(self, template: Stage) -> Iterator[Stage]:
-        """Give a copy of the template to play on."""
+        """Return a copy of the template to play on."""
         here, there = filesystems()
         base = Path(tempfile.mkdtemp(prefix="campaign-", dir=here))
         away = Path(tempfile.mkdtemp(prefix="campaign-", dir=there)) if template.away is not None else None

@@ -86,7 +86,7 @@ class Disk:
             _write_out(self._roots[str(root)], target, cut, {})
 
     def promised(self, path: Path) -> bytes | None:
-        """Give the bytes that a power cut leaves under a name; None where not even the name is promised."""
+        """Return the bytes that a power cut leaves under a name; None where not even the name is promised."""
         root = self._root_of(str(path))
         node: Node | None = self._roots[root]
         for part in str(path).removeprefix(f"{root}/").split("/"):
@@ -94,12 +94,12 @@ class Disk:
         return None if node is None else node.promised
 
     def content(self, path: str) -> bytes | None:
-        """Give the bytes that a name has now; None where it has none."""
+        """Return the bytes that a name has now; None where it has none."""
         node = self._find(path) if self._root_of(path) else None
         return None if node is None or node.entries is not None else bytes(node.content)
 
     def unpromised(self, path: str) -> bool:
-        """Tell whether a file has bytes that no fsync has promised yet."""
+        """Return whether a file has bytes that no fsync has promised yet."""
         node = self._find(path)
         return node is not None and node.entries is None and bytes(node.content) != node.promised
 

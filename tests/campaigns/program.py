@@ -32,12 +32,12 @@ class Outcome:
 
 
 def command(*words: str) -> list[str]:
-    """Give the words that start darkroom."""
+    """Return the words that start darkroom."""
     return [sys.executable, "-m", "daemon", *words]
 
 
 def environment() -> dict[str, str]:
-    """Give the environment for the program: no keys, this source tree."""
+    """Return the environment for the program: no keys, this source tree."""
     kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
 
@@ -134,7 +134,7 @@ def wait(condition: Callable[[], object], seconds: float, what: Callable[[], str
 
 
 def has_strace() -> bool:
-    """Tell whether strace is here and may trace."""
+    """Return whether strace is here and may trace."""
     if shutil.which("strace") is None:
         return False
     return (

@@ -61,7 +61,7 @@ def each(act: Act, *, thin: bool = True, wrecked: int = 1, every: int = 1) -> Ta
 
 
 def _wrecks(act: Act, template: Stage, stack: ExitStack, every: int = 1) -> list[tuple[trace.Call, Stage]]:
-    """Give the different wrecks that kills of an act leave, each with the first call before which it was killed."""
+    """Return the different wrecks that kills of an act leave, each with the first call before which it was killed."""
     calls = distinct(thinned(points(act, template)))[::every]
     stages = [stack.enter_context(act.stage(template)) for _ in calls]
 
@@ -123,7 +123,7 @@ def _step(call: trace.Call, stage: Stage) -> tuple[str, ...]:
 
 
 def _tells(call: trace.Call, stage: Stage) -> bool:
-    """Tell whether a call is one of filing: folders may be there already, syncs come at all times."""
+    """Return whether a call is one of filing: folders may be there already, syncs come at all times."""
     return (
         call.ok
         and call.name.startswith(("write", "link", "rename", "unlink", "copy_file_range", "sendfile"))

@@ -66,11 +66,11 @@ class Stage:
         return [self.base, *([self.away] if self.away else [])]
 
     def moved_to(self, other: "Stage") -> dict[Path, Path]:
-        """Tell where each of this stage's folders is on another."""
+        """Return where each of this stage's folders is on another."""
         return dict(zip(self.roots, other.roots, strict=True))
 
     def folder(self, name: str) -> Path:
-        """Tell where one of the three outputs is."""
+        """Return where one of the three outputs is."""
         return (self.away or self.base) / name
 
     def put(self, name: str, content: bytes, *, bad: bool = False) -> Path:
@@ -88,7 +88,7 @@ class Stage:
             self.bad.add(digest(content))
 
     def knows(self, content: str) -> bool:
-        """Tell whether bytes have been put in, by a writer that has ended or is at it; from any thread."""
+        """Return whether bytes have been put in, by a writer that has ended or is at it; from any thread."""
         return content in self.may or content in self.must
 
     def configure(self, **sections: Mapping[str, object]) -> None:
@@ -138,7 +138,7 @@ def _toml(value: object) -> str:
 
 @contextmanager
 def temporary_stage(*, across: bool = False, quick: bool = False) -> Iterator[Stage]:
-    """Give fresh folders, the outputs on another filesystem where `across`, and remove them in the end."""
+    """Return fresh folders, the outputs on another filesystem where `across`, and remove them in the end."""
     here, there = filesystems()
     with ExitStack() as stack:
 
@@ -156,7 +156,7 @@ def temporary_stage(*, across: bool = False, quick: bool = False) -> Iterator[St
 
 @cache
 def filesystems() -> tuple[Path, Path]:
-    """Give the folder in which to play, and one on another filesystem.
+    """Return the folder in which to play, and one on another filesystem.
 
     A kill leaves to the next process all that was written, whatever was synced: so where there is room the first lies
     in memory, and no run waits for a disk.
@@ -168,5 +168,5 @@ def filesystems() -> tuple[Path, Path]:
 
 
 def has_second_filesystem() -> bool:
-    """Tell whether /dev/shm is another filesystem than the temporary folder's."""
+    """Return whether /dev/shm is another filesystem than the temporary folder's."""
     return SHM.is_dir() and SHM.stat().st_dev != Path(tempfile.gettempdir()).stat().st_dev

@@ -82,13 +82,13 @@ def _went_well(rest: str) -> bool:
 
 
 def words(log: Path, names: Iterable[str] = CHANGING, written: int = 0) -> list[str]:
-    """Give the words that trace calls of these names into a log, with so many of the bytes that are written."""
+    """Return the words that trace calls of these names into a log, with so many of the bytes that are written."""
     what = ["-e", f"trace={','.join(names)}"]
     return ["strace", "-f", "--seccomp-bpf", "-y", "-qq", "-s", str(written), "-o", str(log), *what]
 
 
 def relocated(call: Call, moved: Mapping[Path, Path]) -> Call:
-    """Give the same call on other folders."""
+    """Return the same call on other folders."""
     return replace(call, paths=tuple(_relocated(Path(path), moved) for path in call.paths))
 
 
@@ -100,7 +100,7 @@ def _relocated(path: Path, moved: Mapping[Path, Path]) -> str:
 
 
 def at(call: Call, moved: Mapping[Path, Path], what: str, log: Path = Path("/dev/null")) -> list[str]:
-    """Give the words that do something to one call of a second run, whose folders have been `moved`.
+    """Return the words that do something to one call of a second run, whose folders have been `moved`.
 
     `what` is as strace puts it: `signal=SIGKILL`, `error=EIO`; in the log it says "(INJECTED)" where it did that.
     """

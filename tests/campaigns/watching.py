@@ -24,7 +24,7 @@ def status(stage: Stage) -> dict[str, object]:
 
 
 def settled(stage: Stage) -> bool:
-    """Tell whether the inbox is empty and every row final."""
+    """Return whether the inbox is empty and every row final."""
     return not list(check.files(stage.inbox)) and not [
         row for row in check.rows(stage) if row["status"] in {"queued", "processing"} or row["path"]
     ]

@@ -22,7 +22,7 @@ class FullRoom(Room):
 
     @property
     def settings(self) -> CaptionSettings:
-        """Give the captions' settings as they are now."""
+        """Return the captions' settings as they are now."""
         return self.app.caption_settings()
 
     @settings.setter
@@ -52,6 +52,6 @@ class FullRoom(Room):
         return self.captioner.run_once(now or time.time())
 
     def beside(self) -> dict[str, int]:
-        """Give where companions were filed, and with which image."""
+        """Return where companions were filed, and with which image."""
         with self.catalogue.reading():
             return {f"{row.place}/{row.destination}": row.image_id for row in Companion.select()}

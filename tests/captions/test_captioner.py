@@ -39,7 +39,7 @@ Make = Callable[..., tuple[FullRoom, Gemini]]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Give a room with some filed photos, each with a thumbnail of its own, and the server that it asks."""
+    """Return a room with some filed photos, each with a thumbnail of its own, and the server that it asks."""
     opened: list[tuple[FullRoom, Gemini]] = []
 
     def made(

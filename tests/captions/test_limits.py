@@ -14,7 +14,7 @@ from tests.support import Room
 
 
 def quota(room: Room, now: float, made: int, per_minute: int, per_day: int) -> Quota:
-    """Give the quota of a model of which so many requests were made at one moment."""
+    """Return the quota of a model of which so many requests were made at one moment."""
     with room.catalogue.writing():
         for _ in range(made):
             CaptionRequest.insert(model="m", at=now).execute()

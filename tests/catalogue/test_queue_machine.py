@@ -208,7 +208,7 @@ class Inbox(RuleBasedStateMachine):
 
 
 def _dying(step: str, skip: int, before: bool) -> Callable[..., object]:
-    """Give a stand-in for a step that works as it does, but the process dies at its `skip`-th call."""
+    """Return a stand-in for a step that works as it does, but the process dies at its `skip`-th call."""
     module, _, name = step.rpartition(".")
     owner: Any = pkgutil.resolve_name(module)
     real, calls = getattr(owner, name), iter(range(skip + 1))

@@ -12,7 +12,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 def fake_systemctl(tmp_path: Path, code: int = 0) -> str:
-    """Give a PATH on which a systemctl notes what it is asked."""
+    """Return a PATH on which a systemctl notes what it is asked."""
     folder = tmp_path / "bin"
     folder.mkdir()
     script = folder / "systemctl"

@@ -134,7 +134,7 @@ def test_names_that_no_filesystem_takes_are_rejected(tmp_path: Path) -> None:
 
 @contextmanager
 def unprivileged() -> Iterator[Path]:
-    """Give a folder that a stranger may enter, and be that stranger if we are root."""
+    """Return a folder that a stranger may enter, and be that stranger if we are root."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)

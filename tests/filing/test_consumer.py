@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from daemon.catalogue.queue import Job
+from daemon.catalogue.schema import Job
 from daemon.errors import EnvironmentFault, InternalError, Rejected, Truncated
 from daemon.files import atomic
 from daemon.filing.consumer import Turn

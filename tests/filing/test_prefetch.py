@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from daemon.catalogue.queue import Job
+from daemon.catalogue.schema import Job
 from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, WaitingReason
 from daemon.filing.consumer import Turn
 from tests.support import Room, no_new_descriptors, tree, wait_until
@@ -27,7 +27,7 @@ def arrive(room: Room, *names: str) -> None:
 
 @pytest.fixture
 def two(room: Room) -> Room:
-    """Give a room in which one photo has been filed and the next one was looked ahead at."""
+    """Return a room in which one photo has been filed and the next one was looked ahead at."""
     arrive(room, "a.jpg", "b.jpg")
     assert room.consumer.run_once(NOW) is Turn.FILED
     wait_until(lambda: room.decoder.seen == ["a.jpg", "b.jpg"])
@@ -35,7 +35,7 @@ def two(room: Room) -> Room:
 
 
 def is_free(path: Path) -> bool:
-    """Tell whether a writer can open a file at once."""
+    """Return whether a writer can open a file at once."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
     except BlockingIOError:
@@ -157,7 +157,7 @@ def test_stopped_it_holds_nothing(room: Room) -> None:
 
 
 def seen_after_one_turn(room: Room) -> list[str]:
-    """Give what has been developed, or is about to be, once the first photo is filed."""
+    """Return what has been developed, or is about to be, once the first photo is filed."""
     assert room.consumer.run_once(NOW) is Turn.FILED
     finish_developing(room)
     return room.decoder.seen

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.catalogue.queue import Facts
+from daemon.catalogue.schema import Facts
 from daemon.errors import EnvironmentFault, Rejected
 from daemon.filing.consumer import Turn
 from tests.support import Room, tree

@@ -62,7 +62,7 @@ def filed(room: FullRoom, name: str = "IMG_1.JPG") -> Path:
 
 
 def captioned(room: FullRoom, image_id: int = 1) -> None:
-    """Give an image a model's caption, as the captioner does."""
+    """Return an image a model's caption, as the captioner does."""
     room.captions.fill_in([image_id])
     assert room.captions.store(image_id, WORDS, ORIGIN, "0" * 64, time.time())
     room.caption()

@@ -177,12 +177,14 @@ class Darkroom:
 def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = False) -> Darkroom:
     """Join the parts; `once` is for a single pass over the inbox.
 
-    Raises ConfigError, EnvironmentFault where the catalogue can't be opened or a folder not be made.
+    Who gives a catalogue has also made the folders (`prepare`); else both is done here. Raises ConfigError,
+    EnvironmentFault where that can't be done.
     """
-    catalogue = catalogue or open_catalogue(config)
+    if catalogue is None:
+        catalogue = open_catalogue(config)
+        prepare(config, Settings(catalogue))
     folders, limits, settle = config.folders, config.limits, config.inbox.settle_seconds
     settings = Settings(catalogue)
-    prepare(config, settings)
     queue, places, faults = Queue(catalogue), roots(config), Faults(settings)
     thumbnails, captions = thumbnail_store(config), Captions(catalogue)
     beside, written = CompanionRows(catalogue), sidecars(config, catalogue)

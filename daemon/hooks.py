@@ -36,7 +36,7 @@ from daemon.loop import Loop, LoopFault, Strikes
 
 _log = logging.getLogger(__name__)
 
-_MEMORY = "hooks"
+_REPORTED = "hooks"
 _LOOK_SECONDS = 1.0
 _BATCH = 100
 _STOP_SECONDS = 5.0
@@ -56,7 +56,7 @@ _AGAIN = {408, 425, 429}
 
 
 class HookRefused(DarkroomError):
-    """Raised when telling of an outcome failed and would fail again."""
+    """Raised when reporting an outcome failed and would fail again."""
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,6 @@ class Hooks:
         self._history, self._stored = History(catalogue), Settings(catalogue)
         self._roots = roots
         self._backoff_seconds = backoff_seconds
-        self._stopping = threading.Event()
         self._begun = False
         self._strikes = Strikes()
         self.loop = Loop("hooks", self._step, within=catalogue.session, report=report)
@@ -319,26 +318,25 @@ class Hooks:
             self.loop.start()
 
     def begin(self) -> bool:
-        """Note from where on to tell, and return whether anything is configured."""
-        known = self._stored.get(_MEMORY)
+        """Note from where on to report, and return whether anything is configured."""
+        known = self._stored.get(_REPORTED)
         if not self.wanted:
-            # Should hooks come back in a year, they must not tell of that year.
+            # Should hooks come back in a year, they must not report that year.
             if known is not None:
-                self._stored.set(_MEMORY, None)
+                self._stored.set(_REPORTED, None)
             return False
         if known is None:
-            self._stored.set(_MEMORY, self._history.last())
+            self._stored.set(_REPORTED, self._history.last())
         self._begun = True
         return True
 
     def drain(self) -> None:
         """Do all that there is to do, in the caller's thread; after `begin`."""
-        if self._stored.get(_MEMORY) is not None:
+        if self._stored.get(_REPORTED) is not None:
             self._turn()
 
     def stop(self) -> None:
         """End the loop; what is being reported is given up, and reported again by the next process."""
-        self._stopping.set()
         self.loop.stop(_STOP_SECONDS)
 
     def _step(self) -> float:
@@ -348,7 +346,7 @@ class Hooks:
         return _LOOK_SECONDS
 
     def _turn(self) -> None:
-        number = _number(self._stored.get(_MEMORY))
+        number = _number(self._stored.get(_REPORTED))
         while outcomes := self._history.outcomes(number, self._settings.on, _BATCH):
             for outcome in outcomes:
                 event = outcome.event
@@ -356,13 +354,13 @@ class Hooks:
                     _log.warning("hook: image %d: %s; not reported", event.image_id, self._strikes.reason(event.id))
                 else:
                     with self._strikes.counting(event.id):
-                        if self._stopping.is_set() or not self._tell(outcome):
+                        if self.loop.stopping or not self._report(outcome):
                             return
                 self._strikes.forget(event.id)
                 number = event.id
-                self._stored.set(_MEMORY, number)
+                self._stored.set(_REPORTED, number)
 
-    def _tell(self, outcome: Outcome) -> bool:
+    def _report(self, outcome: Outcome) -> bool:
         """Return whether one outcome was reported; False where the program is to stop before that."""
         ways = ((run_command, self._settings.command), (post, self._settings.url))
         return all(self._try(way, outcome) for way, wanted in ways if wanted)
@@ -373,7 +371,7 @@ class Hooks:
         attempts = self._settings.attempts
         for attempt in range(1, attempts + 1):
             try:
-                way(self._settings, document, self._stopping)
+                way(self._settings, document, self.loop.stop_requested)
             except HookRefused as refused:
                 _log.warning("hook: %s: %s; not reported", which, refused)
                 return True
@@ -383,8 +381,8 @@ class Hooks:
             else:
                 return True
             if attempt < attempts:
-                self._stopping.wait(self._backoff_seconds * _BACKOFF_FACTOR ** (attempt - 1))
-            if self._stopping.is_set():
+                self.loop.stop_requested.wait(self._backoff_seconds * _BACKOFF_FACTOR ** (attempt - 1))
+            if self.loop.stopping:
                 return False
         return True
 

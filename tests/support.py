@@ -13,10 +13,11 @@ from typing import Any
 
 from PIL import Image
 
-from daemon.app import Darkroom, build
+from daemon.app import Darkroom, build, prepare
 from daemon.catalogue import Catalogue, ImageRow
 from daemon.catalogue.history import History, sentence
 from daemon.catalogue.search import ImageQuery, Search
+from daemon.catalogue.settings import Settings
 from daemon.config import Config, load
 from daemon.decoding import Decoded, Exif
 from daemon.errors import DarkroomError
@@ -114,6 +115,7 @@ class Room:
         if not database.exists():
             database.write_bytes(_empty_catalogue())
         self.catalogue = Catalogue(database)
+        prepare(config, Settings(self.catalogue))
         self.decoder = Script()
         self.app = self.restarted()
         self.stored, self.queue, self.statistics = self.app.settings, self.app.queue, self.app.statistics

@@ -360,7 +360,7 @@ def test_an_undo_whose_disk_was_pulled_stops_no_start(tmp_path: Path) -> None:
         old = base / "library/2024/05/a.jpg"
         for rows in (True, False):
             moves = [{"old": str(old), "new": str(out / "a:b.jpg"), "sha256": "0" * 64}]
-            journal = {"image": 1, "to": str(out), "moves": moves, "rows": rows}
+            journal = {"image_id": 1, "to": str(out), "moves": moves, "rows": rows}
             with closing(sqlite3.connect(base / "state/darkroom.db")) as database:
                 value = json.dumps(journal)
                 database.execute("INSERT OR REPLACE INTO setting (key, value) VALUES ('undo', ?)", (value,))

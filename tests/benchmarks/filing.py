@@ -85,7 +85,7 @@ class Program:
         main = psutil.Process(self.process.pid)
         return [main, *main.children(recursive=True)]
 
-    def stored(self) -> float:
+    def memory(self) -> float:
         """Return the memory of all processes in MB (PSS: what is shared counts once)."""
         total = 0
         for process in self._processes():
@@ -136,14 +136,14 @@ def throughput(base: Path, photos: list[Path]) -> tuple[float, float]:
     return bare, filed
 
 
-def stored(base: Path, photos: list[Path]) -> float:
+def memory(base: Path, photos: list[Path]) -> float:
     """Return the peak of the whole program's memory in MB."""
     program = Program(base / "memory")
     for photo in photos:
         photo.rename(program.inbox / photo.name)
     peak = 0.0
     while program.done() < len(photos):
-        peak = max(peak, program.stored())
+        peak = max(peak, program.memory())
     assert program.stop() == 0
     return peak
 
@@ -158,7 +158,7 @@ def main() -> None:
         print(f"mv to done, 12 MP         median {statistics.median(seconds):.3f} s, slowest {max(seconds):.3f} s")
         bare, filed = throughput(base, make_photos(base / "b", args.photos, TWELVE))
         print(f"{args.photos} photos of 12 MP at once  {filed:.1f}/s, bare loop {bare:.1f}/s, ratio {filed / bare:.2f}")
-        print(f"peak memory, 24 MP        {stored(base, make_photos(base / 'c', 30, TWENTY_FOUR)):.0f} MB")
+        print(f"peak memory, 24 MP        {memory(base, make_photos(base / 'c', 30, TWENTY_FOUR)):.0f} MB")
     finally:
         shutil.rmtree(base)
 

@@ -31,7 +31,7 @@ class Monitor:
         self._url, self._process = url, process
         self._stopping = threading.Event()
         self.milliseconds: list[float] = []
-        self.stored: list[int] = []
+        self.memory: list[int] = []
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> "Monitor":
@@ -48,15 +48,15 @@ class Monitor:
                 began = time.perf_counter()
                 assert http.get("/healthz").status_code == 200
                 self.milliseconds.append((time.perf_counter() - began) * 1000)
-                self.stored.append(self._process.memory_info().rss)
+                self.memory.append(self._process.memory_info().rss)
 
     def report(self) -> str:
         """Return it in one line."""
         health = sorted(self.milliseconds)
         middle, late = statistics.median(health), health[int(len(health) * 0.99)]
-        stored = f"memory {min(self.stored) / 1e6:.0f} to {max(self.stored) / 1e6:.0f} MB"
+        memory = f"memory {min(self.memory) / 1e6:.0f} to {max(self.memory) / 1e6:.0f} MB"
         return (
-            f"/healthz {middle:.1f} ms at the median, {late:.1f} ms at the 99th percentile of {len(health)}; {stored}"
+            f"/healthz {middle:.1f} ms at the median, {late:.1f} ms at the 99th percentile of {len(health)}; {memory}"
         )
 
 

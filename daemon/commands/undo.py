@@ -22,7 +22,7 @@ from daemon.catalogue.search import Inventory, Search
 from daemon.config import Config
 from daemon.errors import DarkroomError, EnvironmentFault, NameRefused, Rejected
 from daemon.files import atomic, lock, names
-from daemon.filing.destination import NumberedNames
+from daemon.filing.collisions import NumberedNames
 from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
 from daemon.sidecar.sidecars import path_beside
 

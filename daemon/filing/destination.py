@@ -1,12 +1,8 @@
-"""Where a file goes, relative to its folder: the template, the first name that is free, and the note of a failure.
-
-A name that another file has already gets a number (`NumberedNames`); a file is never overwritten.
-"""
+"""Where a file goes, relative to its folder, what its row learns of it, and the note beside one that failed."""
 
 import json
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -20,8 +16,6 @@ from daemon.filing.dates import Taken
 
 _log = logging.getLogger(__name__)
 
-_TRIES = 1_000_000
-_REMEMBERED = 10_000
 _EXIF = [field.name for field in fields(Exif) if field.name != "raw"]
 _MAX_NOTE_BYTES = 1 << 20
 # In seconds since 1970; dates end there.
@@ -85,38 +79,6 @@ def facts_of(decoded: Decoded, taken: Taken) -> Facts:
         raw=decoded.exif.raw,
         **{name: getattr(decoded.exif, name) for name in _EXIF},
     )
-
-
-class NumberedNames:
-    """Which number to try next behind a name that many files have had, so that ten thousand take linear time.
-
-    It knows the numbers that were used by this process; another process's are found by trying, once.
-    """
-
-    def __init__(self) -> None:
-        self._next: OrderedDict[tuple[str, PurePosixPath], int] = OrderedDict()
-
-    def untried(self, place: str, wanted: PurePosixPath) -> Iterator[int]:
-        """Return the numbers that were not used yet, from 1 on; the plain name itself is asked for before."""
-        return iter(range(self._next.get((place, wanted), 1), _TRIES))
-
-    def took(self, place: str, wanted: PurePosixPath, number: int) -> None:
-        """Note that a number is used now."""
-        self._next[place, wanted] = number + 1
-        self._next.move_to_end((place, wanted))
-        if len(self._next) > _REMEMBERED:
-            self._next.popitem(last=False)
-
-
-def holds(destination: Path, size: int, sha256: str | None) -> bool:
-    """Return whether a name that is taken has the very bytes already.
-
-    That is a library that the catalogue has forgotten: its files are adopted, not filed twice.
-    """
-    if sha256 is None:
-        return False
-    with atomic.blaming(str(destination)):
-        return atomic.size_of(destination) == size and atomic.sha256(destination) == sha256
 
 
 def check_kept(kept: Path, sha256: str) -> None:

@@ -12,7 +12,7 @@ What the row says and what is on disk at each instant, and so what start-up find
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -24,13 +24,12 @@ from daemon.errors import EnvironmentFault, NameRefused, Postponed
 from daemon.files import atomic, names
 from daemon.files.walk import Found
 from daemon.filing import companions
+from daemon.filing.collisions import NumberedNames, holds, plainer_names
 from daemon.filing.dates import taken
 from daemon.filing.destination import (
-    NumberedNames,
     Plan,
     check_kept,
     facts_of,
-    holds,
     library_name,
     mirrored,
     reason_beside,
@@ -193,7 +192,7 @@ class Filing:
                 held = self._try(job, file, plan, shape)
                 return (shape, held) if held is not None else self._place_under_number(job, file, plan, shape)
             except NameRefused as refused:
-                shapes = shapes if refusal else _plainer(plan.wanted)
+                shapes = shapes if refusal else plainer_names(plan.wanted)
                 refusal = refused
         assert refusal is not None  # noqa: S101
         raise refusal
@@ -252,12 +251,3 @@ class Filing:
                 return original, path
         self._queue.lost(original, found[1], time.time())
         return None
-
-
-def _plainer(wanted: PurePosixPath) -> Iterator[PurePosixPath]:
-    """Yield the plainer names that are tried where a filesystem refuses one."""
-    portable, plainest = names.portable(wanted), names.plainest(wanted)
-    if portable != wanted:
-        yield portable
-    if plainest not in {wanted, portable}:
-        yield plainest

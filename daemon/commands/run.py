@@ -39,12 +39,14 @@ _LEAVE_SECONDS = 3.0
 def main(config: Config, args: argparse.Namespace) -> int:
     """Run; 0 when stopped cleanly, 1 when --once left failed or unfiled images."""
     catalogue = open_catalogue(config)
-    prepare(config, Settings(catalogue))
-    folders = [path for name, path in config.folders.items() if name != "state"]
-    with lock.exclusive(config.folders.state, folders):
-        darkroom = build(config, catalogue, once=args.once)
-        undo.finish(catalogue, dict(config.folders.items()), darkroom.thumbnails)
-        code = _Once(darkroom).run() if args.once else _serve(darkroom)
+    # One connection for all of it: SQLite makes and removes its log with the first and the last one.
+    with catalogue.session():
+        prepare(config, Settings(catalogue))
+        folders = [path for name, path in config.folders.items() if name != "state"]
+        with lock.exclusive(config.folders.state, folders):
+            darkroom = build(config, catalogue, once=args.once)
+            undo.finish(catalogue, dict(config.folders.items()), darkroom.thumbnails)
+            code = _Once(darkroom).run() if args.once else _serve(darkroom)
     _leave(code)
     return code
 

@@ -126,7 +126,6 @@ class Darkroom:
     filing: Filing
     cleanup: Cleanup
     requeue: Requeue
-    recovery: Recovery
     consumer: Consumer
     watcher: Watcher
     hooks: Hooks
@@ -137,7 +136,7 @@ class Darkroom:
 
     def start(self) -> None:
         """Start all parts; returns at once."""
-        recovery.sweep_uploads(self.config.folders.inbox)
+        recovery.remove_partial_uploads(self.config.folders.inbox)
         with suppress(EnvironmentFault):
             self.faults.clear()
         self.sandbox.start()
@@ -253,7 +252,6 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         filing=filing,
         cleanup=cleanup,
         requeue=requeue,
-        recovery=recovered,
         consumer=consumer,
         watcher=watcher,
         hooks=hooks,

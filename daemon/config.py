@@ -139,7 +139,7 @@ def _address(text: str) -> str:
 
 
 class HooksSection(_Section):
-    """Whom to tell of each image that became final."""
+    """What is called for each image that became final."""
 
     command: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), strict=False)
     url: Annotated[str, AfterValidator(_address)] = ""
@@ -264,7 +264,7 @@ def _parse(table: dict[str, Any]) -> tuple[_File, list[tuple[str, str]]]:
 
 
 def _nuls(table: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return the texts with a NUL in them: the system, SQLite and HTTP each refuse one or end there, some day."""
+    """Yield where a text holds a NUL, which the system, SQLite or HTTP would refuse or end at, and the fault."""
     found: list[tuple[tuple[str, ...], Any]] = [((), table)]
     # It grows meanwhile. No function that calls itself: dotted keys lead as deep as somebody likes.
     for keys, value in found:

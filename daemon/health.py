@@ -77,7 +77,7 @@ class Pulse:
         self._turn_seconds = turn_seconds
 
     def fault(self) -> str | None:
-        """Return which loop is stuck or gone, in a sentence; None while both go round."""
+        """Return which loop is stuck or gone, in a sentence; None while both make progress."""
         if not self._watcher.alive():
             return "the watcher has stopped looking"
         if self._consumer.loop.started and not self._consumer.loop.alive:

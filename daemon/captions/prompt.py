@@ -64,7 +64,7 @@ def version(instructions: str, language: str) -> str:
 
 
 def check(text: str) -> Answer:
-    """Make an `Answer` of the model's text. Raises Unusable, Refused."""
+    """Make an `Answer` of the model's text. Raises Unusable, Declined."""
     table = _table(text)
     caption = _without_opening(_clean(table.get("caption")))
     if not caption:

@@ -21,7 +21,7 @@ from daemon.catalogue.schema import (
 )
 from daemon.errors import WaitingReason
 
-# The index `image_original`; and as literals, or SQLite would not use the partial index `image_lonely`.
+# The index `image_original`; and as literals, or SQLite would not use the partial index `image_waiting_companion`.
 _BETWEEN = "(original_name COLLATE NOCASE >= ? AND original_name COLLATE NOCASE < ?)"
 _WAITS: Any = SQL(f"(status = 'queued' AND waiting = '{WaitingReason.PHOTO}')")
 

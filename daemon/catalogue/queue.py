@@ -335,6 +335,8 @@ _FAILED = Image.status == "failed"
 _RETURNING = (Image.status == "queued") & Image.destination.is_null(False)
 # A person's words, written while the file waited: no model is asked for others.
 _CAPTION_IS_WRITTEN = fn.INSTR(fn.COALESCE(Image.edited, ""), "caption") > 0
+# Which row this one is beside, or a copy of, and why it failed: that is no more than the newest plan says.
+_ALWAYS_WRITTEN = frozenset({"error", "duplicate_of", "companion_of"})
 # Naming them counts: peewee takes 2 ms to write out all sixty of a row.
 _JOB_COLUMNS: tuple[Any, ...] = tuple(
     getattr(Image, name)
@@ -350,9 +352,15 @@ _KNOWN = "SELECT path, id, size_bytes, mtime_ns, status, destination IS NOT NULL
 
 
 def _columns(facts: Facts) -> dict[str, Any]:
-    """Return the columns that some facts change: `error` also where there is none any more."""
-    known = {name: value for name, value in vars(facts).items() if name != "raw" and value is not None}
-    return known | {"error": facts.error}
+    """Return the columns that some facts change.
+
+    A second plan may be for other bytes: of what was decoded all is written, also what these bytes don't have.
+    """
+    is_decoded = facts.format is not None
+    columns = {name: value for name, value in vars(facts).items() if name not in {"raw", "caption_status"}}
+    return {
+        name: value for name, value in columns.items() if is_decoded or value is not None or name in _ALWAYS_WRITTEN
+    }
 
 
 def _job(row: Image) -> Job:

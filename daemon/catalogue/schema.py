@@ -173,7 +173,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a row learns when its file is filed; None is not known, and leaves the column as it is, but for `error`."""
+    """What a row learns when its file is filed.
+
+    None is not known. It leaves a column as it is, but for those of a decoded image (`format` is known), and for
+    `error`, `duplicate_of` and `companion_of`, which are what the newest plan says.
+    """
 
     sha256: str | None = None
     size_bytes: int | None = None
@@ -364,6 +368,3 @@ class CaptionRequest(_Base):
 
     class Meta:
         table_name = "caption_request"
-
-
-MODELS: tuple[type[Model], ...] = (Image, RawExif, Event, Tally, Setting, Companion, CaptionRequest)

@@ -89,7 +89,7 @@ CREATE INDEX image_caption_due ON image (caption_not_before, id) WHERE caption_s
 CREATE INDEX image_thumb ON image (thumb_sha) WHERE thumb_sha IS NOT NULL;
 CREATE INDEX image_sidecar_due ON image (id) WHERE sidecar_due > 0;
 CREATE INDEX image_original ON image (folder, original_name COLLATE NOCASE);
-CREATE INDEX image_lonely ON image (folder, original_name COLLATE NOCASE)
+CREATE INDEX image_waiting_companion ON image (folder, original_name COLLATE NOCASE)
     WHERE status = 'queued' AND waiting = 'photo';
 
 CREATE TABLE raw_exif (image_id INTEGER PRIMARY KEY, tags TEXT NOT NULL);

@@ -141,7 +141,7 @@ class _Once:
         darkroom = self._darkroom
         _on_signals(self._stop)
         before = darkroom.statistics.stats(time.time()).counts
-        recovery.sweep_uploads(darkroom.config.folders.inbox)
+        recovery.remove_partial_uploads(darkroom.config.folders.inbox)
         for _, folder in darkroom.config.folders.items():
             sweep(folder)
         with suppress(EnvironmentFault):

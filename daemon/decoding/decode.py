@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from daemon.decoding import Decoded, Exif, Limits, exif, pictures, thumbnails
 from daemon.decoding.formats import CR3, HEAD_BYTES, PNG, RAF, TIFF, Format, describe, identify, is_beginning
-from daemon.decoding.pictures import check_pixels, open_picture, orientation_of
+from daemon.decoding.pictures import check_pixels, open_picture, open_raw, orientation_of
 from daemon.decoding.truncation import checksums_match, ends_early
 from daemon.errors import DarkroomError, Rejected, Transient, Truncated
 from daemon.files.opening import Identity, unchanged
@@ -72,8 +72,6 @@ def _identified(file: BufferedReader) -> Format:
 def _opened_picture(file: BufferedReader, kind: Format, limits: Limits) -> tuple[Image.Image, tuple[int, int]]:
     """Return the picture, not decoded yet, and the size of the image in pixels: of a RAW file upright."""
     if kind.raw:
-        from daemon.decoding.pictures import open_raw
-
         return open_raw(file, limits)
     picture = open_picture(file, kind)
     check_pixels(picture.size, limits)

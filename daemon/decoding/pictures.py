@@ -138,7 +138,7 @@ def load(picture: Image.Image) -> str | None:
 
 
 def _strictly(picture: ImageFile.ImageFile) -> str | None:
-    """Decode a JPEG, drafted to its scale, unless it is damaged; tell how it is."""
+    """Decode a JPEG, drafted to its scale, unless it is damaged; return in which way it is, None where it is not."""
     # Here, not above: it brings numpy along, which a worker without JPEGs does not need.
     import simplejpeg  # type: ignore[import-untyped]
 

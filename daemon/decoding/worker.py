@@ -45,13 +45,12 @@ def prepare(limits: Limits, parent: int) -> None:
         os._exit(1)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_AS, limits.memory_mb << 20)
-    logging.getLogger().addHandler(logging.NullHandler())  # ExifRead grumbles about every odd tag
+    logging.getLogger().addHandler(logging.NullHandler())  # ExifRead warns of every odd tag
     import daemon.decoding.decode  # noqa: F401
 
     # What is here now stays: looking through it again behind each image would take longer than its EXIF.
     gc.collect()
     gc.freeze()
-    gc.freeze()  # what is imported stays, and need not be looked at after each image
     # libtiff and others write to the terminal, past Python, what they think of a file.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

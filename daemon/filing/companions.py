@@ -134,21 +134,14 @@ def _takeout(head: str, suffix: str) -> CompanionName:
     return _companion(bare, suffix, cut=cut, number=number)
 
 
-_FIRST_WAIT = 1.0
+_FIRST_WAIT_SECONDS = 1.0
+_PHOTO_WAIT_SECONDS = 600.0
 # A photo that came long ago is taken for a companion's only after this: camera counters begin again, and the photo
 # of that name which belongs to it may be a moment behind.
 _BATCH_SECONDS = 600.0
 _OLD_WAIT_SECONDS = 30.0
 # A video is no proof of a live photo: with an older photo than this it shares the name by chance.
 _VIDEO_DAYS = 30
-
-
-@dataclass(frozen=True)
-class CompanionWait:
-    """How long a companion waits for its photo, in seconds; `old` is the wait for one that may have come long ago."""
-
-    photo: float = 600.0
-    old: float = _OLD_WAIT_SECONDS
 
 
 class CompanionMatcher:
@@ -158,13 +151,11 @@ class CompanionMatcher:
         self,
         rows: CompanionRows,
         roots: Mapping[Place, Path],
-        wait: CompanionWait = CompanionWait(),
         *,
         delete_duplicates: bool = False,
     ) -> None:
         self._rows = rows
         self._roots = roots
-        self.wait = wait
         self._delete_duplicates = delete_duplicates
         self._over = threading.Event()
 
@@ -180,11 +171,11 @@ class CompanionMatcher:
         age = max(0.0, now - job.created_at)
         found = self._best(companion, job, age)
         if found is None or found.status in {"queued", "processing"}:
-            if found is None and (self._over.is_set() or age >= self.wait.photo):
+            if found is None and (self._over.is_set() or age >= _PHOTO_WAIT_SECONDS):
                 return None
             # Longer and longer: thousands may wait, and the arrival of a photo has them looked at anyway.
-            wait = max(_FIRST_WAIT, age)
-            left = self.wait.photo - age
+            wait = max(_FIRST_WAIT_SECONDS, age)
+            left = _PHOTO_WAIT_SECONDS - age
             raise Postponed(WaitingReason.PHOTO, min(wait, left) if left > 0 else wait)
         if found.status == "failed":
             raise Rejected(f"its photo, {display(found.name)}, could not be filed (image {found.id})")
@@ -225,7 +216,7 @@ class CompanionMatcher:
             # What is not filed yet may be no photo at all.
             return split(photo.name)[1].lower() in IMAGE_SUFFIXES
         apart = abs(job.created_at - photo.created_at)
-        patient = age >= self.wait.old or self._over.is_set()
+        patient = age >= _OLD_WAIT_SECONDS or self._over.is_set()
         by_chance = companion.is_video and apart > _VIDEO_DAYS * 86400
         return apart <= _BATCH_SECONDS or (patient and not by_chance)
 

@@ -45,7 +45,7 @@ _TRIES = 10_000
 _BUSY_SECONDS = 10.0
 
 
-def sweep_uploads(inbox: Path) -> None:
+def remove_partial_uploads(inbox: Path) -> None:
     """Remove what uploads that a dead process was receiving have left; before any new one can arrive.
 
     What can't be removed now is hidden and harmless, and is tried again at the next start.

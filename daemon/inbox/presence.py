@@ -52,7 +52,7 @@ class Presence:
 
     @property
     def polls(self) -> bool:
-        """Return whether the inbox is to be swept at short intervals."""
+        """Return whether the inbox is to be scanned at short intervals."""
         return self.reason is not None and self._choice != "events"
 
     def check(self, now: float) -> bool:
@@ -83,7 +83,7 @@ class Presence:
         return self._events.take() if self._events is not None else PendingEvents()
 
     def note_missed(self, missed: str) -> None:
-        """Note that events fail to tell of files such as `missed`; believed until the watch is set anew."""
+        """Note that no events come for files such as `missed`; believed until the watch is set anew."""
         self.reason = (
             f"events do not arrive for {missed!r} and others: the filesystem makes none, "
             "or fs.inotify.max_user_watches is too low for all its folders"
@@ -125,7 +125,7 @@ class Presence:
             self._retry_at = now + self._pace.retry
             return True
         shared = self._choice == "auto" and is_network(kind := filesystem(self._inbox))
-        self.reason = f"{kind} does not tell what other machines write" if shared else None
+        self.reason = f"{kind} makes no events for what other machines write" if shared else None
         return True
 
     def _watch_again(self, now: float) -> bool:

@@ -68,7 +68,7 @@ class Watcher:
     ) -> None:
         self._session = session
         self._inbox, self._rescan_seconds, self._pace = inbox.absolute(), rescan_seconds, pace or Pace()
-        self._wake, self._asked = threading.Event(), threading.Event()
+        self._wake = threading.Event()
         self._presence = Presence(self._inbox, recursive, observer, self._wake, self._pace)
         self._scanner = Scanner(self._inbox, queue, ignore, recursive)
         self._event_check = EventCheck(late_seconds=self._pace.late)
@@ -93,11 +93,6 @@ class Watcher:
     def stop(self) -> None:
         """End the thread; returns within seconds, whatever the thread is waiting for."""
         self.loop.stop(_STOP_SECONDS)
-
-    def request_scan(self) -> None:
-        """Have the whole inbox looked through at once, by the thread."""
-        self._asked.set()
-        self._wake.set()
 
     def scan_now(self) -> int:
         """Look through the whole inbox in the caller's thread; return how many files were new to the queue.
@@ -156,9 +151,6 @@ class Watcher:
         if self._presence.gone is not None:
             self._scan_at = math.inf
             return
-        if self._asked.is_set():
-            self._asked.clear()
-            self._scan_soon()
         self._scan_pending()
         if time.monotonic() >= self._scan_at:
             self._scan_all()

@@ -20,8 +20,8 @@ from typing import Any
 from daemon.catalogue import ImageEvent, ImageRow
 from daemon.catalogue.captions import Words, together
 from daemon.catalogue.companions import SidecarRows, SidecarSource
-from daemon.catalogue.schema import EventKind
-from daemon.errors import NameRefused
+from daemon.catalogue.schema import FINAL, Cause, EventKind
+from daemon.errors import NameRefused, WaitingReason
 from daemon.files import atomic
 from daemon.sidecar import xmp
 
@@ -239,13 +239,22 @@ def _event(line: str) -> ImageEvent | None:
     """Return the event of a line; None for what is none."""
     try:
         codes = json.loads(line)
-        at, kind, other = _seconds(codes.pop("at")), EventKind(codes.pop("kind")), codes.pop("other_id", None)
-        texts = all(isinstance(value, str) for value in codes.values())
-        if at is None or not texts or not isinstance(other, int | None):
+        at, kind = _seconds(codes["at"]), EventKind(codes["kind"])
+        cause, place, other = codes.get("cause"), codes.get("place"), codes.get("other_id")
+        texts = {name: codes.get(name) for name in ("path", "text")}
+        if at is None or not all(isinstance(text, str | None) for text in texts.values()):
             return None
-        return ImageEvent(at, kind, other_id=other, **codes)
+        if place not in (None, *FINAL) or not (other is None or _is_id(other)):
+            return None
+        if cause is not None:
+            cause = WaitingReason(cause) if kind is EventKind.POSTPONED else Cause(cause)
+        return ImageEvent(at, kind, cause=cause, place=place, other_id=other, **texts)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**62
 
 
 def _words(

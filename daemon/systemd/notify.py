@@ -95,7 +95,7 @@ class Heartbeat:
         try:
             return self._status()
         except EnvironmentFault as error:
-            # The loops go round all the same, and wait for the database as this does.
+            # The loops make progress all the same, and wait for the database as this does.
             return f"the counts can't be read: {error}"
 
 

@@ -5,12 +5,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from peewee import Model
 
-from daemon.catalogue import Catalogue, ImageEvent, Queue
+from daemon.catalogue import Catalogue, ImageEvent, Queue, schema
 from daemon.catalogue.database import CURRENT
 from daemon.catalogue.database import Catalogue as Database
 from daemon.catalogue.history import History, sentence
-from daemon.catalogue.schema import MODELS, Cause, EventKind
+from daemon.catalogue.schema import Cause, EventKind, Facts
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.settings import Settings
 from daemon.errors import ConfigError, EnvironmentFault, Postponed, WaitingReason
@@ -19,9 +20,19 @@ from tests.program import darkroom
 from tests.support import Room
 
 
+def _is_table(value: object) -> bool:
+    return (
+        isinstance(value, type)
+        and issubclass(value, Model)
+        and not value.__name__.startswith("_")
+        and value is not Model
+    )
+
+
 def test_the_models_and_the_schema_agree(room: Room) -> None:
     with room.catalogue.session():
-        for model in MODELS:
+        tables: list[type[Model]] = [model for model in vars(schema).values() if _is_table(model)]
+        for model in tables:
             table = model._meta.table_name
             columns = {row.name for row in CURRENT.get_columns(table)}
             assert columns == set(model._meta.columns), table
@@ -217,3 +228,26 @@ def test_fifty_thousand_files_in_flat_memory(room: Room) -> None:
         queue.enqueue([Found(f"{batch}/{n}.jpg", 1, 1) for n in range(1000)], 1.0)
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     assert peaks[-1] - peaks[2] < 20_000, peaks
+
+
+def test_a_second_plan_says_nothing_of_the_bytes_of_the_first(room: Room) -> None:
+    room.put("a.jpg", b"1")
+    room.scan()
+    now = time.time()
+    job = room.queue.claim(now)
+    assert job is not None
+    first = Facts(
+        "s1", 1, "JPEG", 4, 3, warning="may be damaged", lat=1.0, lon=2.0, camera_make="Canon", duplicate_of=9
+    )
+    assert room.queue.plan(job, "duplicates", "a.jpg", first)
+    room.queue.postpone(job, Postponed(WaitingReason.CHANGED, 0, "filed"), now)
+    again = room.queue.claim(now)
+    assert again is not None
+    assert room.queue.plan(again, "library", "a.jpg", Facts("s2", 2, "JPEG", 4, 3, companion_of=5))
+    row = room.columns()
+    assert (row["sha256"], row["warning"], row["lat"], row["camera_make"]) == ("s2", None, None, None)
+    assert (row["duplicate_of"], row["companion_of"]) == (None, 5)
+    assert room.queue.plan(again, "failed", "a.jpg", Facts(error="no photo"))
+    # Of bytes that could not be decoded there is nothing new to say.
+    row = room.columns()
+    assert (row["sha256"], row["width"], row["companion_of"], row["error"]) == ("s2", 4, None, "no photo")

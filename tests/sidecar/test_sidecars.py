@@ -12,6 +12,7 @@ import pytest
 
 from daemon.catalogue import ImageRow
 from daemon.catalogue.captions import CaptionOrigin, Words
+from daemon.catalogue.history import sentence
 from daemon.catalogue.schema import EventKind, Image
 from daemon.decoding import Decoded, Exif
 from daemon.sidecar import xmp
@@ -384,3 +385,32 @@ def test_ten_thousand_properties_take_no_time() -> None:
     packet = xmp.Packet.parse(head + many + tail)
     assert packet.text("http://darktable.sf.net/", "p9999") == "1"
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"at": "2026-01-01T00:00:00+00:00", "kind": "queued", "cause": "bogus"}',
+        '{"at": "2026-01-01T00:00:00+00:00", "kind": "postponed", "cause": "found"}',
+        '{"at": "2026-01-01T00:00:00+00:00", "kind": "done", "place": "cellar", "path": "x"}',
+        '{"at": "2026-01-01T00:00:00+00:00", "kind": "done", "other_id": 1' + "0" * 30 + "}",
+        '{"at": "2026-01-01T00:00:00+00:00", "kind": "done", "other_id": true}',
+        '{"at": "2026-01-01T00:00:00+00:00", "kind": "done", "path": ["x"]}',
+        '{"at": "2026-01-01T00:00:00+00:00", "kind": "of another version"}',
+        '{"kind": "done"}',
+        "[]",
+    ],
+)
+def test_a_line_of_history_that_makes_no_sense_is_passed_over(line: str) -> None:
+    packet = xmp.Packet()
+    sound = '{"at": "2026-01-01T00:00:00+00:00", "kind": "postponed", "cause": "quiet", "text": "2", "id": "7"}'
+    packet.declare(NAMESPACE, "darkroom")
+    known = {"ImageID": "1", "SHA256": "0" * 64, "OriginalName": "a.jpg", "CreatedAt": "2026-01-01T00:00:00+00:00"}
+    for name, text in known.items():
+        packet.set(NAMESPACE, name, text)
+    packet.set_list(NAMESPACE, "History", [line, sound])
+    facts = read_facts(packet)
+    assert facts is not None
+    assert [(event.id, event.kind, sentence(event)) for event in facts.history] == [
+        (0, EventKind.POSTPONED, "unchanged for less than 2 s")
+    ]

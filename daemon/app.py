@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from daemon.captions.captioner import Captioner
 from daemon.captions.limits import CaptionProgress, progress
@@ -21,6 +20,7 @@ from daemon.decoding import Limits
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import ConfigError, EnvironmentFault
 from daemon.files import atomic
+from daemon.files.atomic import UNREACHABLE, Root
 from daemon.files.mounts import FolderCheck
 from daemon.filing import recovery
 from daemon.filing.cleanup import Cleanup
@@ -54,7 +54,7 @@ def open_catalogue(config: Config) -> Catalogue:
     try:
         state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno in atomic.UNREACHABLE:
+        if error.errno in UNREACHABLE:
             raise EnvironmentFault(f"the state folder {state} does not answer: {error.strerror}") from error
         raise ConfigError(f"the state folder {state} can't be made: {error.strerror}") from error
     return Catalogue(config.catalogue_file)
@@ -74,7 +74,7 @@ def prepare(config: Config, settings: Settings) -> None:
                 atomic.make_path(folder)
                 is_there = True
         except OSError as error:
-            if error.errno in atomic.UNREACHABLE:
+            if error.errno in UNREACHABLE:
                 _log.warning("the %s folder %s does not answer: %s; it is waited for", name, folder, error.strerror)
             else:
                 faults.append(f"[folders] {name}: {folder} can't be made: {error.strerror}")
@@ -85,10 +85,22 @@ def prepare(config: Config, settings: Settings) -> None:
         raise ConfigError("\n  ".join(["the folders can't be used", *faults]))
 
 
-def roots(config: Config) -> dict[Place, Path]:
-    """Return the folders that files go to, by the name under which a row knows them."""
+def inbox(config: Config) -> Root:
+    """Return the folder that files come from; no link in there is followed."""
+    return Root(config.folders.inbox)
+
+
+def roots(config: Config) -> dict[Place, Root]:
+    """Return the folders that files go to, by the name under which a row knows them.
+
+    In the library and beside it the owner's own links are followed; what lies in `failed/` came from anybody.
+    """
     folders = config.folders
-    return {"library": folders.library, "duplicates": folders.duplicates, "failed": folders.failed}
+    return {
+        "library": Root(folders.library, own_links=True),
+        "duplicates": Root(folders.duplicates, own_links=True),
+        "failed": Root(folders.failed),
+    }
 
 
 def decoding_limits(config: Config) -> Limits:
@@ -104,7 +116,7 @@ def thumbnail_store(config: Config) -> ThumbnailStore:
 
 def sidecars(config: Config, catalogue: Catalogue) -> Sidecars:
     """Return the sidecars of the library."""
-    return Sidecars(SidecarRows(catalogue), config.folders.library, enabled=config.filing.sidecars)
+    return Sidecars(SidecarRows(catalogue), roots(config)["library"], enabled=config.filing.sidecars)
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,7 @@ class Darkroom:
 
     def start(self) -> None:
         """Start all parts; returns at once."""
-        recovery.remove_partial_uploads(self.config.folders.inbox)
+        recovery.remove_partial_uploads(inbox(self.config))
         with suppress(EnvironmentFault):
             self.faults.clear()
         self.sandbox.start()
@@ -198,31 +210,35 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         session=catalogue.session,
         report=faults.reporter("captioner"),
     )
+    arrivals = inbox(config)
     filing = Filing(
         queue,
+        arrivals,
         places,
         config.filing.template,
         thumbnails,
         written,
         beside,
         caption_settings.status_for,
+        hash_bytes=limits.file_mb << 20,
         delete_duplicates=config.filing.duplicates == "delete",
     )
     companions = CompanionMatcher(beside, places, delete_duplicates=config.filing.duplicates == "delete")
-    requeue = Requeue(queue, folders.inbox, places, folders.state)
-    cleanup = Cleanup(folders.inbox, settle if once else max(_CLEANUP_SECONDS, settle))
-    recovered = Recovery(queue, filing, requeue, cleanup, folders.inbox)
+    requeue = Requeue(queue, arrivals, places, folders.state)
+    cleanup = Cleanup(arrivals, settle if once else max(_CLEANUP_SECONDS, settle))
+    recovered = Recovery(queue, filing, requeue, cleanup, arrivals, settle)
     consumer = Consumer(
         catalogue,
         queue,
         settings,
         FolderCheck(dict(folders.items()), settings, limits.min_free_mb),
-        Prefetcher(folders.inbox, queue, sandbox, settle),
+        Prefetcher(arrivals, queue, sandbox, settle),
         filing,
         companions,
         recovered,
         cleanup,
         RetryPolicy(settle, limits.attempts),
+        arrivals,
         report=faults.reporter("consumer"),
     )
     watcher = Watcher(

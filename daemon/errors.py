@@ -9,9 +9,12 @@
     ├── Postponed              not ready yet: no attempt is spent
     ├── Withdrawn              the file has left the inbox: its row goes too
     ├── Immovable              the file can't be moved at all: it fails where it lies
-    ├── EnvironmentFault       a disk, mount or right is at fault: the whole queue pauses
+    ├── EnvironmentFault       a disk, mount or right is at fault: where a probe shows it, too, the queue pauses
     │   ├── NameRefused        a filesystem can't hold a name: a plainer one is tried first
-    │   └── DiskFull           there is no room: an upload is refused, the queue pauses
+    │   ├── DiskFull           there is no room: an upload is refused, a file waits for it
+    │   ├── Unresponsive        a disk or share does not answer: a file waits for it
+    │   ├── FolderFault        a filesystem refuses anything else: a probe shows whether to all files or to this one
+    │   └── DatabaseFault      the catalogue can't be used: the queue always pauses
     └── InternalError          darkroom itself is wrong: the row is tried three times, then fails
 
 Every message is written for the person who reads it in `failed/`, in the log or in `status`; what code decides on is
@@ -22,11 +25,24 @@ from enum import StrEnum
 
 
 class DarkroomError(Exception):
-    """Base of every error that Darkroom raises on purpose."""
+    """Base of every error that Darkroom raises on purpose; its message is fit for a line of text."""
+
+    def __init__(self, message: str = "") -> None:
+        # Whatever named a file may have put escape sequences into the name.
+        super().__init__("".join(c if c.isprintable() or c in self._KEPT else _escaped(c) for c in message))
+
+    # The joiners of Persian and of emoji.
+    _KEPT = "\u200c\u200d"
+
+
+def _escaped(c: str) -> str:
+    return c.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 class ConfigError(DarkroomError):
     """Raised with all faults of the configuration in one message, a line each."""
+
+    _KEPT = "\n" + DarkroomError._KEPT
 
 
 class Busy(DarkroomError):
@@ -55,6 +71,10 @@ class WaitingReason(StrEnum):
     FOLDER = "folder"
     PHOTO = "photo"
     ATTEMPT = "attempt"
+    RENAMED = "renamed"
+    LEAVING = "leaving"
+    STAYS = "stays"
+    DISK = "disk"
     STOPPING = "stopping"
     INTERRUPTED = "interrupted"
     FAULT = "fault"
@@ -72,6 +92,10 @@ _WAITING = {
     WaitingReason.FOLDER: "its folder {} can't be written, so it can't leave",
     WaitingReason.PHOTO: "waiting for its photo",
     WaitingReason.ATTEMPT: "{}",
+    WaitingReason.RENAMED: "renamed or moved while it was being filed",
+    WaitingReason.LEAVING: "out of sight for {} s, so that nobody opens it any more",
+    WaitingReason.STAYS: "filed, but its name can't be removed from the inbox: {}",
+    WaitingReason.DISK: "{}",
     WaitingReason.STOPPING: "darkroom is stopping",
     WaitingReason.INTERRUPTED: "darkroom was interrupted",
     WaitingReason.FAULT: "interrupted by a fault",
@@ -113,6 +137,18 @@ class NameRefused(EnvironmentFault):
 
 class DiskFull(EnvironmentFault):
     """Raised when there is no room left on a disk, for a file or for the database."""
+
+
+class Unresponsive(EnvironmentFault):
+    """Raised when a disk or share does not answer (EIO, ESTALE, …): another time may go well, so nothing is judged."""
+
+
+class FolderFault(EnvironmentFault):
+    """Raised when a filesystem refuses something for another reason: a right, a read-only mount."""
+
+
+class DatabaseFault(EnvironmentFault):
+    """Raised when SQLite can't use the catalogue: locked, read-only, damaged."""
 
 
 class InternalError(DarkroomError):

@@ -21,7 +21,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -31,6 +30,7 @@ from daemon.catalogue.history import History, Outcome, sentence
 from daemon.catalogue.settings import Settings
 from daemon.config import SECRET_NAMES, HooksSection
 from daemon.errors import DarkroomError, EnvironmentFault, Transient
+from daemon.files.atomic import Root
 from daemon.files.names import display
 from daemon.loop import Loop, LoopFault, Strikes
 
@@ -80,13 +80,13 @@ class HookDocument:
         return json.dumps(asdict(self)).encode()
 
 
-def describe(outcome: Outcome, roots: Mapping[Place, Path]) -> HookDocument:
+def describe(outcome: Outcome, roots: Mapping[Place, Root]) -> HookDocument:
     """Return what a hook is given of an outcome; `roots` are the folders of the places."""
     event, row = outcome.event, outcome.row or ImageRow()
     path = None
     if row.place and row.destination:
         # What is no UTF-8 in a name must not make the whole document unreadable.
-        path = os.fsencode(roots[row.place] / row.destination).decode("utf-8", "replace")
+        path = os.fsencode((roots[row.place] / row.destination).path).decode("utf-8", "replace")
     return HookDocument(
         event=event.kind.value,
         at=datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds"),
@@ -292,7 +292,7 @@ class Hooks:
         self,
         settings: HooksSection,
         catalogue: Catalogue,
-        roots: Mapping[Place, Path],
+        roots: Mapping[Place, Root],
         backoff_seconds: float = _BACKOFF_SECONDS,
         report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:

@@ -21,6 +21,7 @@ from daemon.catalogue.settings import Settings
 from daemon.config import Config, load
 from daemon.decoding import Decoded, Exif
 from daemon.errors import DarkroomError
+from daemon.files.atomic import Root
 from daemon.files.opening import Identity
 from daemon.files.walk import walk
 from daemon.filing.consumer import Consumer, Turn
@@ -64,8 +65,10 @@ class Script:
         self.seen: list[str] = []
 
     def decode(self, path: Path) -> Decoded:
-        self.seen.append(path.name)
-        todo = self.errors.get(path.name, [])
+        # It is named by its descriptor.
+        name = os.readlink(path).rpartition("/")[2] if path.is_relative_to("/proc") else path.name
+        self.seen.append(name)
+        todo = self.errors.get(name, [])
         if todo:
             step = todo.pop(0)
             if isinstance(step, DarkroomError):
@@ -147,7 +150,7 @@ class Room:
 
     def scan(self) -> None:
         """Enqueue what lies in the inbox."""
-        self.queue.enqueue(list(walk(self.inbox, self.config.inbox.ignore, recursive=True)), time.time())
+        self.queue.enqueue(list(walk(Root(self.inbox), self.config.inbox.ignore, recursive=True)), time.time())
 
     def drain(self, now: float | None = None) -> list[Turn]:
         """Scan, and take turns until nothing is due."""

@@ -4,7 +4,20 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.campaigns import disks, faults, kill, poison, power, program, random_kills, restarts, trouble, two, uploads
+from tests.campaigns import (
+    disks,
+    faults,
+    kill,
+    poison,
+    power,
+    program,
+    random_kills,
+    restarts,
+    trouble,
+    two,
+    uploads,
+    writers,
+)
 from tests.campaigns.acts import ACTS
 from tests.campaigns.check import drained
 from tests.campaigns.stage import Stage, has_second_filesystem, temporary_stage
@@ -87,6 +100,15 @@ def test_decoders_that_misbehave_cost_their_image_alone() -> None:
 
 def test_a_second_program_refuses_to_start() -> None:
     assert two.play().problems == []
+
+
+@pytest.mark.skipif(not writers.has_leases(), reason="needs leases")
+@pytest.mark.parametrize("kind", writers.KINDS)
+@pytest.mark.parametrize("across", [False, pytest.param(True, marks=two_filesystems)])
+def test_writers_that_come_while_a_photo_leaves_lose_nothing(across: bool, kind: str) -> None:
+    tally = writers.play(10, across=across, kind=kind)
+    assert tally.problems == []
+    assert tally.points == 10
 
 
 def test_the_check_itself_sees_what_is_wrong() -> None:

@@ -27,6 +27,7 @@ from daemon.catalogue.history import Outcome
 from daemon.catalogue.settings import Settings
 from daemon.config import HooksSection, load
 from daemon.errors import ConfigError, Rejected, Transient
+from daemon.files.atomic import Root
 from daemon.hooks import HookDocument, HookRefused, Hooks, post
 from tests.program import Program, darkroom
 from tests.support import Room, jpeg, no_new_descriptors, wait_until
@@ -581,7 +582,7 @@ def test_an_outcome_that_can_not_be_told_holds_up_no_other(
 ) -> None:
     describe = hooks_module.describe
 
-    def faulty(outcome: Outcome, folders: Mapping[Place, Path]) -> HookDocument:
+    def faulty(outcome: Outcome, folders: Mapping[Place, Root]) -> HookDocument:
         if outcome.event.image_id == 2:
             raise KeyError("no such column")
         return describe(outcome, folders)

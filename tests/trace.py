@@ -15,6 +15,7 @@ from types import FrameType
 import daemon
 from daemon.app import build
 from daemon.config import load
+from daemon.files.atomic import Root
 from daemon.files.walk import walk
 from tests.support import jpeg
 
@@ -57,7 +58,7 @@ def trace(base: Path) -> list[Call]:
         with darkroom.catalogue.session():
             for number in range(_WARM + 1):
                 (inbox / f"{number}.jpg").write_bytes(jpeg(seed=number))
-                darkroom.queue.enqueue(list(walk(inbox, config.ignore, recursive=True)), time.time())
+                darkroom.queue.enqueue(list(walk(Root(inbox), config.ignore, recursive=True)), time.time())
                 sys.setprofile(note if number == _WARM else None)
                 darkroom.consumer.run_once(time.time())
                 sys.setprofile(None)

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from daemon.catalogue import Catalogue, Place, Queue
 from daemon.catalogue.captions import Captions
 from daemon.errors import EnvironmentFault
+from daemon.files.atomic import Root
 from daemon.filing.thumbnail_store import ThumbnailStore
 from daemon.health import PartHealth
 from web.models import ErrorAnswer, ErrorBody, Success
@@ -40,8 +41,8 @@ class Context:
     queue: Queue
     captions: Captions
     thumbnails: ThumbnailStore
-    inbox: Path
-    roots: Mapping[Place, Path]
+    inbox: Root
+    roots: Mapping[Place, Root]
     ignore: tuple[str, ...]
     upload_bytes: int
     min_free_bytes: int
@@ -52,7 +53,7 @@ class Context:
 
     def folders(self) -> dict[str, Path]:
         """Return all folders that hold photos, by name."""
-        return {"inbox": self.inbox} | {str(name): path for name, path in self.roots.items()}
+        return {"inbox": self.inbox.path} | {str(name): root.path for name, root in self.roots.items()}
 
     def scrub(self, text: str) -> str:
         """Return a message without the paths of this machine's disk."""

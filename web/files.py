@@ -14,7 +14,10 @@ from starlette.types import Message, Receive, Scope, Send
 from daemon.catalogue import ImageRow
 from daemon.catalogue.search import Search
 from daemon.decoding import formats
+from daemon.errors import DarkroomError
+from daemon.files.atomic import by_descriptor
 from daemon.files.names import component, split
+from daemon.files.opening import open_regular
 from daemon.filing.thumbnail_store import SIZES, Size
 from web.api import image_id, no_image
 from web.context import ApiError, Context, failure
@@ -28,9 +31,18 @@ class _File(FileResponse):
     """A file whose refused ranges are answered like every other error."""
 
     chunk_size = 1 << 20
+    # The descriptor by which it was opened; whatever its name has come to mean, these bytes are sent.
+    held: int | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the file, a range of it, or why there is none."""
+        try:
+            await self._send(scope, receive, send)
+        finally:
+            if self.held is not None:
+                os.close(self.held)
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal: Response | None = None
 
         async def unless_refused(message: Message) -> None:
@@ -76,28 +88,28 @@ class Files:
     async def original(self, request: Request) -> Response:
         """Serve the bytes as they were filed."""
         number = image_id(request)
-        row, (file, info) = await run_in_threadpool(self._original, number)
+        row, (held, file, info) = await run_in_threadpool(self._original, number)
         # Not the hash alone: the owner may edit a file in the library, and a range of it is then another.
         tag = f'"{row.sha256}-{info.st_size:x}-{info.st_mtime_ns:x}"'
         headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-        return _unchanged(request, headers) or _File(
-            file,
-            headers=headers,
-            media_type=_MIMES.get(row.format or "", "application/octet-stream"),
-            filename=_filename(row),
-            stat_result=info,
-        )
+        if (unchanged := _unchanged(request, headers)) is not None:
+            os.close(held)
+            return unchanged
+        mime = _MIMES.get(row.format or "", "application/octet-stream")
+        response = _File(file, headers=headers, media_type=mime, filename=_filename(row), stat_result=info)
+        response.held = held
+        return response
 
     def _thumbnail(self, number: int, size: Size) -> tuple[ImageRow, tuple[Path, os.stat_result]]:
         row = self._row(number)
         found = None
         if row.status in READY and row.sha256:
-            found = _regular(self._context.thumbnails.path(row.sha256, size))
+            found = _thumbnail(self._context.thumbnails.path(row.sha256, size))
         if found is None:
             raise ApiError(404, f"image {number} has no thumbnail (yet): it is {row.status}", "not_ready")
         return row, found
 
-    def _original(self, number: int) -> tuple[ImageRow, tuple[Path, os.stat_result]]:
+    def _original(self, number: int) -> tuple[ImageRow, tuple[int, Path, os.stat_result]]:
         row = self._row(number)
         found = self._placed(row)
         if found is None and row.duplicate_of is not None:
@@ -108,10 +120,15 @@ class Files:
             raise ApiError(404, f"image {number} has no filed original: it is {row.status}", "not_ready")
         return row, found
 
-    def _placed(self, row: ImageRow) -> tuple[Path, os.stat_result] | None:
+    def _placed(self, row: ImageRow) -> tuple[int, Path, os.stat_result] | None:
         if row.status in {"queued", "processing"} or row.place is None or not row.destination:
             return None
-        return _regular(self._context.roots[row.place] / row.destination)
+        file = self._context.roots[row.place] / row.destination
+        try:
+            held = open_regular(file)
+        except DarkroomError:  # missing, or a link, which leads anywhere
+            return None
+        return held, by_descriptor(held, file.path), os.fstat(held)
 
     def _row(self, number: int) -> ImageRow:
         row = self._search.image(number)
@@ -120,8 +137,8 @@ class Files:
         return row
 
 
-def _regular(file: Path) -> tuple[Path, os.stat_result] | None:
-    """Return a file with its stat; None for what is missing and for links, which lead anywhere."""
+def _thumbnail(file: Path) -> tuple[Path, os.stat_result] | None:
+    """Return a file of our own with its stat; None for what is missing."""
     try:
         info = file.lstat()
     except OSError:

@@ -256,6 +256,7 @@ class StatsAnswer(_Answer):
     paused: str | None = Field(description="why the queue is paused")
     paused_since: _Moment | None
     waiting: dict[str, _Count] = Field(description="reasons and how many wait")
+    staying: dict[str, _Count] = Field(description="reasons why filed ones can't leave the inbox, and how many")
 
 
 class PartAnswer(_Answer):
@@ -329,6 +330,7 @@ def stats_answer(stats: Stats, captions: Mapping[str, int], captions_progress: s
         paused=_scrubbed(stats.paused, scrub),
         paused_since=None if stats.paused_since is None else moment(stats.paused_since),
         waiting={scrub(reason): n for reason, n in stats.waiting.items()},
+        staying={scrub(reason): n for reason, n in stats.staying.items()},
     )
 
 

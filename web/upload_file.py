@@ -13,13 +13,14 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from daemon.catalogue.schema import Upload
 from daemon.decoding import formats
-from daemon.errors import DiskFull, NameRefused
+from daemon.errors import DarkroomError, DiskFull, NameRefused
 from daemon.files import atomic, names
+from daemon.files.atomic import Entry
 from daemon.files.walk import is_junk
 from daemon.filing.recovery import UPLOAD_PREFIX
 from web.context import ApiError, Context
@@ -38,10 +39,11 @@ class UploadedFile:
         self._head = b""
         self._format: formats.Format | None = None
         self._digest = hashlib.sha256()
-        self._temporary = context.inbox / f"{UPLOAD_PREFIX}{secrets.token_hex(8)}"
+        self._name = f"{UPLOAD_PREFIX}{secrets.token_hex(8)}"
+        self._temporary: Entry | None = None
         self._file: BinaryIO | None = None
         self._stat: os.stat_result | None = None
-        self._visible: Path | None = None
+        self._visible: Entry | None = None
         self._refused = False
         self.size = 0
 
@@ -82,7 +84,8 @@ class UploadedFile:
         upload = Upload(names.display(self.name), self.size, self._stat.st_mtime_ns, self._digest.hexdigest())
         try:
             image_id = self._context.queue.upload(upload, self._names(), self._publish, time.time())
-            atomic.fsync_folder(self._context.inbox)
+            assert self._temporary is not None  # noqa: S101
+            self._temporary.fsync_folder()
         except OSError as error:
             raise self._refusal(error) from error
         except DiskFull as error:
@@ -96,11 +99,13 @@ class UploadedFile:
             # Flushing what is left fails again on a full disk; the descriptor is closed all the same.
             with suppress(OSError):
                 self._file.close()
-            for path in (self._temporary, self._visible):
+            for name in (self._temporary, self._visible):
                 with suppress(OSError):
-                    if path is not None:
-                        path.unlink()
+                    if name is not None:
+                        name.unlink()
             self._file = None
+        if self._temporary is not None:
+            self._temporary.close()
 
     @property
     def shown(self) -> str:
@@ -112,7 +117,8 @@ class UploadedFile:
         if self._format is None:
             raise ApiError(415, f"{self.shown} is not an image that Darkroom can read, by its first bytes")
         try:
-            self._file = self._temporary.open("xb")
+            self._temporary = (self._context.inbox / self._name).entry()
+            self._file = self._temporary.create()
         except OSError as error:
             raise self._refusal(error) from error
         self._append(self._head)
@@ -122,7 +128,7 @@ class UploadedFile:
         assert self._file is not None  # noqa: S101
         self._digest.update(block)
         try:
-            room = os.statvfs(self._context.inbox)
+            room = os.statvfs(self._context.inbox.path)
             if room.f_bavail * room.f_frsize - len(block) < self._context.min_free_bytes:
                 raise no_room()
             self._file.write(block)
@@ -131,7 +137,12 @@ class UploadedFile:
 
     def _filed(self, sha256: str) -> UploadReceipt | None:
         found = self._context.queue.filed(sha256)
-        if found is None or atomic.size_of(self._context.roots["library"] / found[1]) != self.size:
+        if found is None:
+            return None
+        try:
+            if atomic.size_of(self._context.roots["library"] / found[1]) != self.size:
+                return None
+        except OSError:  # a share that stutters: the photo is queued, and compared once it answers
             return None
         return UploadReceipt(image_id=found[0], status="done", duplicate=True)
 
@@ -139,7 +150,7 @@ class UploadedFile:
         """Return the same upload where it still waits: a phone that got no answer sends it again."""
         for image_id, path in self._context.queue.waiting_uploads(sha256):
             # The file may have been changed in the inbox since: only its bytes count.
-            with suppress(OSError):
+            with suppress(OSError, DarkroomError):
                 if atomic.sha256(self._context.inbox / path) == sha256:
                     return UploadReceipt(image_id=image_id, status="queued", duplicate=True)
         return None
@@ -160,7 +171,8 @@ class UploadedFile:
                     break
 
     def _publish(self, name: str) -> None:
-        visible = self._context.inbox / name
+        assert self._temporary is not None  # noqa: S101
+        visible = self._temporary.renamed(name)
         try:
             atomic.rename_exclusive(self._temporary, visible)
         except OSError as error:

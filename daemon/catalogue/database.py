@@ -13,10 +13,10 @@ from typing import Any
 
 import peewee
 
-from daemon.errors import ConfigError, DiskFull, EnvironmentFault, InternalError
+from daemon.errors import ConfigError, DatabaseFault, DiskFull, EnvironmentFault, InternalError
 
 # Of schema.sql, kept in the file as SQLite's user_version.
-VERSION = 1
+VERSION = 2
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _BUSY_SECONDS = 30
 # What SQLite says of disks, locks and damaged files. The others are mistakes of ours: a row that breaks a rule of the
@@ -219,7 +219,7 @@ def _meaning(error: BaseException) -> type[EnvironmentFault | InternalError]:
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return DiskFull
     # By name, since peewee wraps sqlite3's errors in its own and statements of ours raise them bare.
-    return EnvironmentFault if type(error).__name__ in _ENVIRONMENT else InternalError
+    return DatabaseFault if type(error).__name__ in _ENVIRONMENT else InternalError
 
 
 def _statements(script: str) -> list[str]:

@@ -74,6 +74,8 @@ def sentence(event: ImageEvent) -> str:
             }.get(Cause(event.cause or Cause.ASKED), "asked to try again")
         case EventKind.POSTPONED:
             return WaitingReason(event.cause or WaitingReason.FAULT).sentence(text)
+        case EventKind.RENAMED:
+            return f"renamed to {path}"
         case EventKind.WITHDRAWN:
             return f"{path} is no longer in the inbox"
         case EventKind.DUPLICATE if event.cause == Cause.DELETED:

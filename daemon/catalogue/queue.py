@@ -6,7 +6,6 @@ what turns out not to be the image's fault gives the attempt back. `not_before` 
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any, cast
 
 from peewee import SQL, Case, ModelSelect, fn
@@ -44,7 +43,8 @@ class Queue:
     def enqueue(self, files: Sequence[Found], now: float) -> list[str]:
         """Make a row for each file that has none; returns the paths that are new or have changed.
 
-        A queued file that has changed is due at once, with all its attempts: it is another file now.
+        A queued file that has changed is due at once, with all its attempts: it is another file now. One under the
+        name of a filed one that could not be removed gets a row of its own.
         """
         if not files:
             return []
@@ -56,19 +56,36 @@ class Queue:
                 if row is None:
                     fresh[file.path] = file
                 elif row[1:3] != (file.size, file.mtime_ns):
-                    _touch(row, file, now)
-                    changed.append(file.path)
+                    if _is_filed(row):
+                        Image.update(path=None, waiting=None, waiting_detail=None).where(Image.id == row[0]).execute()
+                        fresh[file.path] = file
+                    else:
+                        _touch(row, file, now)
+                        changed.append(file.path)
             if fresh:
                 _insert(list(fresh.values()), now)
         if changed or fresh:
             self.changed.set()
         return changed + list(fresh)
 
-    def rename(self, old: str, new: str) -> None:
-        """Follow a queued file that was renamed inside the inbox; nothing where the new name has a row."""
+    def rename(self, old: str, new: str, now: float) -> None:
+        """Follow a file that was renamed inside the inbox, while it waits or is in hand; its new name is what counts.
+
+        Where `old` was a folder, all that is in it is followed. Nothing where a new name has a row.
+        """
+        below = (Image.path > f"{old}/") & (Image.path < f"{old}0")  # "0" comes behind "/"
+        moved = ((Image.path == old) | below) & Image.status.in_(["queued", "processing"])
         with self._catalogue.writing():
-            if not Image.select().where(Image.path == new).exists():
-                Image.update(path=new).where((Image.path == old) & (Image.status == "queued")).execute()
+            for row in list(Image.select(Image.id, Image.path, Image.status).where(moved)):
+                path = new + row.path[len(old) :]
+                if Image.select().where(Image.path == path).exists():
+                    continue
+                changes: dict[str, Any] = {**_names(path), "path": path}
+                if row.status == "queued":
+                    changes["not_before"] = now
+                Image.update(changes).where(Image.id == row.id).execute()
+                Event.insert(image_id=row.id, at=now, kind=EventKind.RENAMED, path=path).execute()
+        self.changed.set()
 
     def upload(self, upload: Upload, names: Iterable[str], publish: Callable[[str], None], now: float) -> int:
         """Queue an upload under the first name that is free, in the inbox and in the queue; return its id.
@@ -103,9 +120,12 @@ class Queue:
     # -- and are worked on
 
     def claim(self, now: float) -> Job | None:
-        """Take the oldest row that is due, counting the attempt; None when nothing is."""
+        """Take the oldest row that is due, counting the attempt; None when nothing is.
+
+        Those that were never tried go first, those that have met a fault of the environment last.
+        """
         claimed = (
-            Image.update(status="processing", claimed_at=now, attempts=Image.attempts + 1)
+            Image.update(status="processing", claimed_at=now, attempts=Image.attempts + 1, token=_TOKEN)
             .where(Image.id == _oldest(now, Image.id))
             .returning(*_JOB_COLUMNS)
         )
@@ -146,11 +166,14 @@ class Queue:
 
     def retry_later(self, job: Job, error: str, until: float, now: float) -> None:
         """Put a row back after a failed attempt."""
-        self._back(job, WaitingReason.ATTEMPT, error, until, now, {"error": error})
+        self._back(job, WaitingReason.ATTEMPT, error, until, now, {"error": error, "rank": _TRIED})
 
-    def release(self, job: Job, reason: WaitingReason, until: float, now: float, *, spent: bool) -> None:
+    def release(
+        self, job: Job, reason: WaitingReason, until: float, now: float, *, spent: bool, detail: str = ""
+    ) -> None:
         """Put a row back after a crash (the attempt is spent) or a fault of the environment (it is not)."""
-        self._back(job, reason, "", until, now, {} if spent else {"attempts": job.attempts - 1})
+        rank = _FAULTY if reason is not WaitingReason.INTERRUPTED else _TRIED if spent else 0
+        self._back(job, reason, detail, until, now, {"rank": rank} | ({} if spent else {"attempts": job.attempts - 1}))
 
     def _back(
         self, job: Job, reason: WaitingReason, detail: str, until: float, now: float, changes: Mapping[str, Any]
@@ -159,6 +182,7 @@ class Queue:
             row = Image.get_by_id(job.id)
             # An event that came while the row was claimed has changed what the file looks like: look at once.
             touched = (row.size_bytes, row.mtime_ns) != (job.size, job.mtime_ns)
+            touched = (touched and reason is not WaitingReason.LEAVING) or row.path != job.path
             if (row.waiting, row.waiting_detail or "") != (reason, detail):
                 failed = reason is WaitingReason.ATTEMPT
                 kind, cause = (EventKind.RETRY, None) if failed else (EventKind.POSTPONED, reason)
@@ -171,7 +195,8 @@ class Queue:
                 "place": None,
                 "destination": None,
                 "companion_of": None,
-                **({"attempts": 0} if touched else changes),
+                "token": job.token if reason is WaitingReason.LEAVING else None,
+                **({"attempts": 0, "rank": 0} if touched else changes),
             }
             Image.update(merged).where(Image.id == job.id).execute()
 
@@ -207,15 +232,18 @@ class Queue:
         with self._catalogue.reading():
             return bool(image.exists() or companion.exists())
 
-    def finish(self, job: Job, now: float) -> None:
-        """Make a row final whose file is at its destination; `path` stays until `left` says that the name is gone."""
+    def finish(self, job: Job, now: float, stays: str | None = None) -> None:
+        """Make a row final whose file is at its destination; `path` stays until `left` says that the name is gone.
+
+        `stays` is why it can't go.
+        """
         place = cast("Place", job.place)
         event = {"place": place, "path": job.destination, "text": job.error if place == "failed" else None}
-        self._finish(job, FINAL[place], now, {}, event)
+        self._finish(job, FINAL[place], now, _stays(stays), event)
 
-    def finish_deleted(self, job: Job, original: int, facts: Facts, now: float) -> None:
+    def finish_deleted(self, job: Job, original: int, facts: Facts, now: float, stays: str | None = None) -> None:
         """Make a row final whose file is about to be deleted, since an original has the same bytes."""
-        changes = {**_columns(facts), "duplicate_of": original}
+        changes = {**_columns(facts), "duplicate_of": original, **_stays(stays)}
         self._finish(job, "duplicate", now, changes, {"cause": Cause.DELETED, "other_id": original})
 
     def fail_in_place(self, job: Job, error: str, now: float) -> None:
@@ -233,10 +261,34 @@ class Queue:
             update.execute()
             Event.insert(image_id=job.id, at=now, kind=EventKind(status), **event).execute()
 
-    def left(self, image_id: int) -> None:
-        """Note that a final row's file has left the inbox."""
+    def left(self, image_id: int) -> str | None:
+        """Note that a final row's file has left the inbox; return the name that the row had there."""
+        changes = {"path": None, "token": None, "waiting": None, "waiting_detail": None}
         with self._catalogue.noting():
-            Image.update(path=None).where(Image.id == image_id).execute()
+            row = Image.select(Image.path).where(Image.id == image_id).first()
+            Image.update(changes).where(Image.id == image_id).execute()
+        return None if row is None else row.path
+
+    def stays(self, image_id: int, reason: str) -> None:
+        """Note why a filed row's name can't be removed from the inbox."""
+        with self._catalogue.writing():
+            Image.update(_stays(reason)).where(Image.id == image_id).execute()
+
+    def warn(self, image_id: int, warning: str) -> None:
+        """Note what is wrong with a filed image."""
+        with self._catalogue.writing():
+            Image.update(warning=warning).where(Image.id == image_id).execute()
+
+    def hidden(self) -> list[Job]:
+        """Return the queued rows whose file waits under its hidden name."""
+        with self._catalogue.reading():
+            return [_job(row) for row in Image.select().where(_HIDDEN)]
+
+    def shown(self, image_id: int, now: float) -> None:
+        """Note that a queued row's file has its own name again."""
+        changes = {"token": None, "waiting": None, "waiting_detail": None, "not_before": now}
+        with self._catalogue.writing():
+            Image.update(changes).where((Image.id == image_id) & _HIDDEN).execute()
 
     def filed(self, sha256: str) -> tuple[int, str] | None:
         """Return the image that was filed with these bytes, its id and its place in the library; None for none."""
@@ -296,7 +348,7 @@ class Queue:
         While it is `returning` it keeps its place in `failed/` too, and is not claimed before `returned`. False also
         where the row is neither failed nor returning any more.
         """
-        changes: dict[str, Any] = {"status": "queued", "path": path, "not_before": now, "attempts": 0}
+        changes: dict[str, Any] = {"status": "queued", "path": path, "not_before": now, "attempts": 0, "rank": 0}
         changes |= {"waiting": None, "waiting_detail": None}
         if not returning:
             changes |= {"error": None, "place": None, "destination": None}
@@ -331,6 +383,10 @@ class Queue:
 
 
 _FAILED = Image.status == "failed"
+_HIDDEN = (Image.status == "queued") & Image.token.is_null(False)
+# Nobody can foretell it; a file that waits under its hidden name keeps it.
+_TOKEN = fn.COALESCE(Image.token, fn.LOWER(fn.HEX(fn.RANDOMBLOB(8))))
+_TRIED, _FAULTY = 1, 2
 # On its way from `failed/` into the inbox: see `again`.
 _RETURNING = (Image.status == "queued") & Image.destination.is_null(False)
 # A person's words, written while the file waited: no model is asked for others.
@@ -341,8 +397,8 @@ _ALWAYS_WRITTEN = frozenset({"error", "duplicate_of", "companion_of"})
 _JOB_COLUMNS: tuple[Any, ...] = tuple(
     getattr(Image, name)
     for name in (
-        "id path original_name source created_at attempts size_bytes mtime_ns quiet_since claimed_at place destination"
-        " sha256 error companion_of"
+        "id path original_name source created_at attempts size_bytes mtime_ns quiet_since claimed_at token waiting"
+        " place destination sha256 error companion_of"
     ).split()
 )
 _filename = FilenameField()
@@ -377,6 +433,8 @@ def _job(row: Image) -> Job:
         mtime_ns=row.mtime_ns,
         quiet_since=row.quiet_since,
         claimed_at=row.claimed_at or row.created_at,
+        token=row.token or "",
+        waiting=row.waiting,
         place=cast("Place | None", row.place),
         destination=row.destination,
         sha256=row.sha256,
@@ -395,7 +453,7 @@ def _owners(job: Job, place: Place, destination: str, companion_of: int | None) 
 
 def _oldest(now: float, *columns: Any) -> "ModelSelect[Image]":
     due = (Image.status == "queued") & (Image.not_before <= now) & Image.destination.is_null()
-    return Image.select(*columns).where(due).order_by(Image.id).limit(1)
+    return Image.select(*columns).where(due).order_by(Image.rank, Image.id).limit(1)
 
 
 def _known(files: Sequence[Found]) -> dict[str | None, tuple[Any, ...]]:
@@ -419,11 +477,9 @@ def _insert(files: list[Found], now: float) -> None:
 
 
 def _new_row(file: Found, now: float) -> dict[str, Any]:
-    path = PurePosixPath(file.path)
     return {
         "path": _filename.db_value(file.path),
-        "original_name": display(path.name),
-        "folder": "" if str(path.parent) == "." else display(str(path.parent)),
+        **_names(file.path),
         "source": "inbox",
         "status": "queued",
         "attempts": 0,
@@ -435,14 +491,30 @@ def _new_row(file: Found, now: float) -> dict[str, Any]:
     }
 
 
+def _names(path: str) -> dict[str, Any]:
+    """Return what a row keeps of a file's name in the inbox."""
+    folder, _, name = path.rpartition("/")
+    return {"original_name": display(name), "folder": display(folder)}
+
+
+def _stays(reason: str | None) -> dict[str, Any]:
+    return {} if reason is None else {"waiting": WaitingReason.STAYS, "waiting_detail": reason}
+
+
+def _is_filed(row: tuple[Any, ...]) -> bool:
+    """Return whether a row's bytes are safe elsewhere, though its name is still in the inbox."""
+    _, _, _, status, has_place = row
+    return status in {"done", "duplicate"} or (status == "failed" and bool(has_place))
+
+
 def _touch(row: tuple[Any, ...], file: Found, now: float) -> None:
     """Note that a known file has changed: while it waits, while it is worked on, or stuck as failed."""
     image_id, _, _, status, has_left = row
     changes: dict[str, Any] = {"size_bytes": file.size, "mtime_ns": file.mtime_ns, "quiet_since": now}
     if status == "queued":
-        changes |= {"not_before": now, "attempts": 0}
+        changes |= {"not_before": now, "attempts": 0, "rank": 0}
     elif status == "failed" and not has_left:
-        changes |= {"status": "queued", "not_before": now, "attempts": 0, "error": None}
+        changes |= {"status": "queued", "not_before": now, "attempts": 0, "rank": 0, "error": None}
         event = {"image_id": image_id, "at": now, "path": file.path}
         Event.insert(kind=EventKind.QUEUED, cause=Cause.CHANGED, **event).execute()
     Image.update(changes).where(Image.id == image_id).execute()

@@ -27,6 +27,7 @@ class EventKind(StrEnum):
     QUEUED = "queued"
     POSTPONED = "postponed"
     RETRY = "retry"
+    RENAMED = "renamed"
     WITHDRAWN = "withdrawn"
     DONE = "done"
     DUPLICATE = "duplicate"
@@ -90,6 +91,8 @@ class ImageRow:
     created_at: float = 0.0
     not_before: float = 0.0
     attempts: int = 0
+    rank: int = 0
+    token: str | None = None
     size_bytes: int | None = None
     mtime_ns: int | None = None
     quiet_since: float | None = None
@@ -150,7 +153,7 @@ class ImageRow:
 class Job:
     """A claimed row; its values are those of the claim.
 
-    `path` is relative to the inbox, `folder` that of it, "" for the inbox itself.
+    `path` is relative to the inbox, `folder` that of it, "" for the inbox itself; `token` makes the file's hidden name.
     """
 
     id: int
@@ -164,6 +167,8 @@ class Job:
     mtime_ns: int | None
     quiet_since: float | None
     claimed_at: float
+    token: str = ""
+    waiting: WaitingReason | None = None
     place: Place | None = None
     destination: str | None = None
     sha256: str | None = None
@@ -237,6 +242,8 @@ class Image(_Base):
     created_at = FloatField()
     not_before = FloatField()
     attempts = IntegerField(default=0)
+    rank = IntegerField(default=0)
+    token = TextField(null=True)
     size_bytes = IntegerField(null=True)
     mtime_ns = IntegerField(null=True)
     quiet_since = FloatField(null=True)

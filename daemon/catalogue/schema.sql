@@ -13,6 +13,10 @@ CREATE TABLE image (
     created_at REAL NOT NULL,
     not_before REAL NOT NULL,
     attempts INTEGER NOT NULL,
+    -- who goes first among those that are due: 0 never tried, 1 tried before, 2 has met a fault of the environment
+    rank INTEGER NOT NULL DEFAULT 0,
+    -- makes the hidden name that the file has in its folder from the last look at it until it is gone
+    token TEXT,
     size_bytes INTEGER,
     mtime_ns INTEGER,
     quiet_since REAL,
@@ -74,7 +78,8 @@ CREATE TABLE image (
 CREATE UNIQUE INDEX image_open_path ON image (path) WHERE path IS NOT NULL;
 CREATE UNIQUE INDEX image_destination ON image (place, destination) WHERE destination IS NOT NULL;
 CREATE UNIQUE INDEX image_filed_bytes ON image (sha256) WHERE status = 'done';
-CREATE INDEX image_queue ON image (id, not_before) WHERE status = 'queued';
+CREATE INDEX image_queue ON image (rank, id, not_before) WHERE status = 'queued';
+CREATE INDEX image_hidden ON image (id) WHERE status = 'queued' AND token IS NOT NULL;
 CREATE INDEX image_due ON image (not_before) WHERE status = 'queued';
 CREATE INDEX image_leaving ON image (id) WHERE path IS NOT NULL AND status NOT IN ('queued', 'processing');
 CREATE INDEX image_status ON image (status, id);

@@ -19,7 +19,8 @@ class Stats:
     """The counts by status, what is paused and why, and how fast it goes.
 
     `rate` is images a second over the last minutes, `seconds_left` what the queue needs at that rate (None
-    where nobody knows), `waiting` the reasons why queued images are not due (for people), with their counts, `faults`
+    where nobody knows), `waiting` the reasons why queued images are not due (for people), with their counts, `staying`
+    those why filed ones can't leave the inbox, `faults`
     what the loops of the program fail at, by their names.
     """
 
@@ -30,6 +31,7 @@ class Stats:
     paused: str | None
     paused_since: float | None
     waiting: dict[str, int]
+    staying: dict[str, int]
     faults: dict[str, LoopFault] = field(default_factory=dict)
 
     @property
@@ -76,7 +78,8 @@ class Statistics:
                 seconds_left=0.0 if not left else left / rate if rate else None,
                 paused=pause[0] if pause else None,
                 paused_since=pause[1] if pause else None,
-                waiting=self._waiting(),
+                waiting=self._reasons(Image.status == "queued"),
+                staying=self._reasons((Image.status != "queued") & Image.path.is_null(False)),
                 faults=self._settings.faults(),
             )
 
@@ -111,10 +114,10 @@ class Statistics:
             rows = cast("list[tuple[float, int | None]]", list(recent.order_by(Image.processed_at).tuples()))
         return [(at, milliseconds or 0) for at, milliseconds in rows]
 
-    def _waiting(self) -> dict[str, int]:
+    def _reasons(self, rows_of: Any) -> dict[str, int]:
         rows = (
             Image.select(Image.waiting, Image.waiting_detail, fn.COUNT(Image.id))
-            .where((Image.status == "queued") & Image.waiting.is_null(False))
+            .where(rows_of & Image.waiting.is_null(False))
             .group_by(Image.waiting, Image.waiting_detail)
             .order_by(fn.COUNT(Image.id).desc())
             .limit(5)

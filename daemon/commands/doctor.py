@@ -18,12 +18,14 @@ import daemon
 from daemon.captions.gemini import CaptionError, Client, Limited, Misconfigured
 from daemon.catalogue import Catalogue
 from daemon.catalogue.restore import Restore
+from daemon.catalogue.stats import Statistics
 from daemon.commands import probes
 from daemon.config import Config
 from daemon.decoding import Limits
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError, EnvironmentFault
 from daemon.files import atomic
+from daemon.files.atomic import Root
 from daemon.files.walk import subfolders, walk
 from daemon.health import Finding
 
@@ -60,6 +62,7 @@ def all_checks(config: Config) -> Iterator[Finding]:
     if atomic.is_folder(config.folders.inbox):
         yield probes.events(config)
     yield catalogue(config)
+    yield from leaving(config)
     yield from decoders(config)
     yield captions(config)
 
@@ -115,10 +118,23 @@ def catalogue(config: Config) -> Finding:
     return Finding("catalogue", f"{file} is sound")
 
 
+def leaving(config: Config) -> Iterator[Finding]:
+    """Yield why files that are filed are still in the inbox."""
+    if not config.catalogue_file.is_file():
+        return
+    try:
+        staying = Statistics(Catalogue(config.catalogue_file)).stats(time.time()).staying
+    except DarkroomError:  # said by `catalogue`
+        return
+    for reason, n in staying.items():
+        fix = "give darkroom the right to delete there, or delete them: they are safe in the other folders"
+        yield Finding("inbox", f"{n:,} {reason}", fix)
+
+
 def _lost(config: Config) -> Finding | None:
     """Return that a catalogue was lost, where the library holds files: they would be filed beside once more."""
     library = config.folders.library
-    if not library.is_dir() or next(walk(library, config.inbox.ignore, recursive=True), None) is None:
+    if not library.is_dir() or next(walk(Root(library), config.inbox.ignore, recursive=True), None) is None:
         return None
     text = "the library holds files, and no image is in the catalogue"
     return Finding("catalogue", text, "if they were filed by darkroom: stop it, then darkroom rebuild")
@@ -132,7 +148,7 @@ def watches(config: Config, limits: Path = _INOTIFY) -> Finding:
         return Finding("inotify", "this system has no such limit")
     if config.inbox.observer == "polling":
         return Finding("inotify", "not used")
-    wanted = 1 + sum(1 for _ in subfolders(config.folders.inbox)) if config.inbox.recursive else 1
+    wanted = 1 + sum(1 for _ in subfolders(Root(config.folders.inbox))) if config.inbox.recursive else 1
     text = f"{wanted:,} folders to watch, {allowed:,} allowed"
     if wanted <= allowed * _SHARE:
         return Finding("inotify", text)

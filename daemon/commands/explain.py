@@ -73,8 +73,8 @@ class Explainer:
         found: list[int] = []
         for path in _spellings(target, here, self._config):
             for place, root in self._roots.items():
-                if path.is_relative_to(root):
-                    inside = str(path.relative_to(root))
+                if path.is_relative_to(root.path):
+                    inside = str(path.relative_to(root.path))
                     found += self._files.at(place, inside) or self._files.companion_at(place, inside)
             if path.is_relative_to(self._config.folders.inbox):
                 inside = str(path.relative_to(self._config.folders.inbox))
@@ -114,7 +114,7 @@ class Explainer:
             yield from self._waiting(row, path)
             return
         if row.place is not None and row.destination is not None:
-            path = self._roots[row.place] / row.destination
+            path = (self._roots[row.place] / row.destination).path
             yield f"is {row.status}: {display(str(path))}{_gone(path)}"
         else:
             yield f"is {row.status}"
@@ -122,10 +122,14 @@ class Explainer:
             yield f"because {row.error}; to try again: darkroom retry {row.id}"
         if row.duplicate_of is not None:
             yield f"has the same bytes as image {row.duplicate_of}"
+        if row.waiting is WaitingReason.STAYS and row.path is not None:
+            inbox = self._config.folders.inbox / row.path
+            reason = row.waiting_detail or "no reason is known"
+            yield f"its name stays in the inbox: {display(str(inbox))}: {reason}; delete it there, if you can"
         if row.warning:
             yield f"filed with a remark: {row.warning}"
         for file in self._inventory.beside(row.id):
-            path = self._roots[file.place] / file.destination
+            path = (self._roots[file.place] / file.destination).path
             yield f"{file.original_name} came with it, and lies beside it: {display(str(path))}{_gone(path)}"
 
     def _waiting(self, row: ImageRow, path: Path) -> Iterator[str]:

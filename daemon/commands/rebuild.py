@@ -7,6 +7,7 @@ Nothing outside the state folder is changed.
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +24,11 @@ from daemon.catalogue.schema import FINAL, Cause, EventKind
 from daemon.config import Config
 from daemon.decoding import Decoded
 from daemon.decoding.sandbox import Sandbox
-from daemon.errors import EnvironmentFault, Rejected, Transient
+from daemon.errors import DarkroomError, EnvironmentFault, Rejected, Transient
 from daemon.files import atomic, lock
+from daemon.files.atomic import Location, Root, by_descriptor
 from daemon.files.names import component, display
+from daemon.files.opening import open_regular
 from daemon.files.walk import is_junk, walk
 from daemon.filing.dates import taken
 from daemon.filing.destination import FailureNote, facts_of, read_reason, reason_beside
@@ -41,17 +44,17 @@ _REASON = ".reason.txt"
 def main(config: Config, _args: argparse.Namespace) -> int:
     """Make the catalogue anew; 1 when a file in the folders is not in it."""
     state, database = config.folders.state, config.catalogue_file
-    with atomic.blaming(str(state)):
+    with atomic.blaming(state):
         state.mkdir(parents=True, exist_ok=True)
     for name, root in roots(config).items():
-        if not root.is_dir():
+        if not root.path.is_dir():
             raise EnvironmentFault(f"the {name} folder {root} is not there: is its disk mounted?")
     folders = [path for name, path in config.folders.items() if name != "state" and path.is_dir()]
     with lock.exclusive(state, folders):
         _check_lost(database)
         fresh = state / "rebuilt.db"
         report = _fill(config, fresh)
-        with atomic.blaming(str(state)):
+        with atomic.blaming(state):
             for suffix in _SUFFIXES:
                 database.with_name(database.name + suffix).unlink(missing_ok=True)
             # Its last connection is closed, so all of it is in the one file.
@@ -68,7 +71,7 @@ def _check_lost(database: Path) -> None:
     try:
         images = Restore(Catalogue(database)).count()
     except EnvironmentFault as fault:
-        raise Rejected(f"{fault}\n  move {database} away {beside}, then try again") from fault
+        raise Rejected(f"{fault}; move {database} away {beside}, then try again") from fault
     if images:
         raise Rejected(
             f"the catalogue {database} is there and knows {images:,} images; to make it anew nevertheless, move it away"
@@ -105,7 +108,7 @@ class RebuildReport:
     restored: dict[Final, int] = field(default_factory=lambda: {"done": 0, "duplicate": 0, "failed": 0})
     companions: int = 0
     new_ids: int = 0
-    left: list[tuple[Path, str]] = field(default_factory=list)
+    left: list[tuple[Location, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class _File:
 
     place: Place
     inside: str
-    path: Path
+    path: Location
     decoded: Decoded | None = None
     error: str = ""
 
@@ -125,7 +128,7 @@ class Rebuild:
     def __init__(
         self,
         catalogue: Catalogue,
-        roots: Mapping[Place, Path],
+        roots: Mapping[Place, Root],
         thumbnails: ThumbnailStore,
         decode: Callable[[Path], Decoded],
         ignore: tuple[str, ...],
@@ -173,7 +176,11 @@ class Rebuild:
     def _restore_filed(self, file: _File) -> None:
         known = _sidecar_of(file.path)
         try:
-            file = replace(file, decoded=self._decode(file.path))
+            fd = open_regular(file.path)
+            try:
+                file = replace(file, decoded=self._decode(by_descriptor(fd, file.path.path)))
+            finally:
+                os.close(fd)
         except (Rejected, Transient) as error:
             file = replace(file, error=str(error))
         self._keep_thumbnails(file)
@@ -187,7 +194,7 @@ class Rebuild:
 
     def _restore_with_new_id(self, file: _File) -> None:
         """Take in a file that nothing speaks of; its caption is off, since its folder may have been a private one."""
-        came = file.path.lstat().st_ctime
+        came = _stat_of(file.path).st_ctime
         row = ImageRow(original_name=display(file.path.name), created_at=came, processed_at=came)
         if file.place == "library":
             row = replace(row, sidecar_due=1)
@@ -225,8 +232,8 @@ class Rebuild:
         if found is None or size is None:
             self._report.left.append((file.path, file.error))
             return
-        with atomic.blaming(str(file.path)):
-            sha256, came = atomic.sha256(file.path), file.path.lstat().st_ctime
+        with atomic.blaming(file.path):
+            sha256, came = atomic.sha256(file.path), _stat_of(file.path).st_ctime
         self._rows.companion(file.place, file.inside, *found, sha256, size, came)
         self._report.companions += 1
 
@@ -234,31 +241,31 @@ class Rebuild:
         decoded = file.decoded
         if decoded is None or not decoded.small:
             return
-        if not all(atomic.size_of(self._thumbnails.path(decoded.sha256, size)) for size in SIZES):
+        if not all(self._thumbnails.has(decoded.sha256, size) for size in SIZES):
             self._thumbnails.save(decoded.sha256, decoded.small, decoded.medium)
 
 
-def is_note(path: Path) -> bool:
+def is_note(path: Location) -> bool:
     """Return whether a file is Darkroom's own note beside another one, not a file that came."""
     if path.name.endswith(_REASON):
         return read_reason(path.with_name(path.name.removesuffix(_REASON))) is not None
-    packet = _packet(path) if path.suffix == ".xmp" else None
+    packet = _packet(path) if path.name.endswith(".xmp") else None
     return packet is not None and packet.has(NAMESPACE, "SHA256")
 
 
-def _sidecar_of(photo: Path) -> SidecarFacts | None:
+def _sidecar_of(photo: Location) -> SidecarFacts | None:
     packet = _packet(path_beside(photo))
     return None if packet is None else read_facts(packet)
 
 
-def _packet(path: Path) -> Packet | None:
+def _packet(path: Location) -> Packet | None:
     try:
         return Packet.parse(path.read_bytes())
-    except (OSError, Malformed):
+    except (OSError, DarkroomError, Malformed):
         return None
 
 
-def _failed_row(note: FailureNote, path: Path) -> ImageRow:
+def _failed_row(note: FailureNote, path: Location) -> ImageRow:
     folder, _, name = note.path.rpartition("/")
     return ImageRow(
         id=note.image_id,
@@ -266,21 +273,30 @@ def _failed_row(note: FailureNote, path: Path) -> ImageRow:
         folder=display(folder),
         source=note.source,
         created_at=note.created_at,
-        processed_at=reason_beside(path).stat().st_mtime,
+        processed_at=_stat_of(reason_beside(path)).st_mtime,
         error=note.error,
     )
 
 
+def _stat_of(file: Location) -> os.stat_result:
+    """Return what lies there. Raises EnvironmentFault where it has gone since it was listed."""
+    with atomic.blaming(file):
+        here = file.lstat()
+    if here is None:
+        raise EnvironmentFault(f"{file} has gone meanwhile: try again")
+    return here
+
+
 def _completed(known: ImageRow, file: _File) -> ImageRow:
     """Return a row with what the file itself says, where nothing else is known."""
-    info, decoded = file.path.lstat(), file.decoded
+    info, decoded = _stat_of(file.path), file.decoded
     row = replace(known, mtime_ns=info.st_mtime_ns)
     if decoded is not None:
         when = taken(decoded.exif.datetime_original, known.original_name, info.st_mtime, time.time())
         return facts_of(decoded, when).fill(row)
     if (size := atomic.size_of(file.path)) is None:
         return row
-    with atomic.blaming(str(file.path)):
+    with atomic.blaming(file.path):
         return replace(row, size_bytes=size, sha256=known.sha256 or atomic.sha256(file.path))
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from daemon.app import Darkroom, build, open_catalogue, prepare, roots
+from daemon.app import Darkroom, build, inbox, open_catalogue, prepare, roots
 from daemon.catalogue.schema import Status
 from daemon.catalogue.settings import Settings
 from daemon.commands import doctor, undo
@@ -110,13 +110,13 @@ def web_context(darkroom: Darkroom) -> "Context":
     from web.context import Context
 
     config = darkroom.config
-    limits, inbox = config.limits, config.folders.inbox
+    limits = config.limits
     return Context(
         catalogue=darkroom.catalogue,
         queue=darkroom.queue,
         captions=darkroom.captions,
         thumbnails=darkroom.thumbnails,
-        inbox=inbox,
+        inbox=inbox(config),
         roots=roots(config),
         ignore=config.inbox.ignore,
         upload_bytes=min(limits.upload_mb, limits.file_mb) * 1_000_000,
@@ -141,7 +141,7 @@ class _Once:
         darkroom = self._darkroom
         _on_signals(self._stop)
         before = darkroom.statistics.stats(time.time()).counts
-        recovery.remove_partial_uploads(darkroom.config.folders.inbox)
+        recovery.remove_partial_uploads(inbox(darkroom.config))
         for _, folder in darkroom.config.folders.items():
             sweep(folder)
         with suppress(EnvironmentFault):

@@ -92,6 +92,7 @@ def lines_of(status: ProgramStatus) -> list[str]:
         time_left = f"about {_span(left)} left" if left is not None else "time left unknown"
         lines.append(f"{_rate(stats)} images a second, {time_left}")
     lines += [f"waiting: {n:,} {reason}" for reason, n in stats.waiting.items()]
+    lines += [f"still in the inbox: {n:,} {reason}" for reason, n in stats.staying.items()]
     if stats.counts["failed"]:
         lines.append("why some failed: darkroom list --status failed")
     return lines

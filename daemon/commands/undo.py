@@ -7,6 +7,7 @@ the rest. Nothing is overwritten.
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ from daemon.catalogue.search import Inventory, Search
 from daemon.config import Config
 from daemon.errors import DarkroomError, EnvironmentFault, NameRefused, Rejected
 from daemon.files import atomic, lock, names
+from daemon.files.atomic import Location, Root
+from daemon.files.opening import open_regular
 from daemon.filing.collisions import NumberedNames
 from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
 from daemon.sidecar.sidecars import path_beside
@@ -76,6 +79,7 @@ class Undo:
     def __init__(self, catalogue: Catalogue, folders: Mapping[str, Path], thumbnails: ThumbnailStore) -> None:
         self._rows, self._search, self._inventory = UndoRows(catalogue), Search(catalogue), Inventory(catalogue)
         self._folders, self._thumbnails = folders, thumbnails
+        self._roots = {name: Root(path, own_links=name != "failed") for name, path in folders.items()}
         self._numbers = NumberedNames()
 
     def since(self, moment: float) -> list[int]:
@@ -102,47 +106,48 @@ class Undo:
         if row.status not in {"done", "duplicate"} or row.place is None or row.destination is None:
             hint = "darkroom retry queues it again" if row.status == "failed" else "there is nothing to move out"
             raise Rejected(f"image {image_id} ({row.original_name}) is {row.status}: {hint}")
-        original = self._folders[row.place] / row.destination
+        original = self._roots[row.place] / row.destination
         try:
             return self._out(row, original, to, lambda name: name)
         except NameRefused:
             # exFAT and SMB refuse a colon, eCryptfs 144 bytes.
             return self._out(row, original, to, names.portable)
 
-    def _out(self, row: ImageRow, original: Path, to: Path, shape: _Shape) -> Path:
+    def _out(self, row: ImageRow, original: Location, to: Path, shape: _Shape) -> Path:
         journal = UndoJournal(row.id, str(to), tuple(self._plan(row, original, to, shape)))
         self._rows.begin(journal)
         self._finish(journal)
         return Path(journal.moves[0].new)
 
-    def _plan(self, row: ImageRow, original: Path, to: Path, shape: _Shape) -> Iterator[UndoMove]:
+    def _plan(self, row: ImageRow, original: Location, to: Path, shape: _Shape) -> Iterator[UndoMove]:
         """Yield where the image, its companions and its sidecar go."""
-        if atomic.size_of(original) is None:
+        if self._size(original) is None:
             raise Rejected(f"image {row.id}: {original} is gone")
         came = shape(_came_as(row.folder, row.original_name))
         taken: set[Path] = set()
         yield (first := self._move(original, to, came, taken))
         companions = self._inventory.beside(row.id)
-        files = [(self._folders[one.place] / one.destination, one) for one in companions]
+        files = [(self._roots[one.place] / one.destination, one) for one in companions]
         for path, one in files:
-            if atomic.size_of(path) is not None:
+            if self._size(path) is not None:
                 yield self._move(path, to, shape(_came_as(one.folder, one.original_name)), taken)
         # Last: where the photo came with an .xmp of this name, that is its owner's and keeps the name.
         sidecar = path_beside(original)
-        if sidecar not in [path for path, _ in files] and atomic.size_of(sidecar) is not None:
-            yield self._move(sidecar, to, came.with_name(path_beside(Path(first.new)).name), taken)
+        if sidecar not in [path for path, _ in files] and self._size(sidecar) is not None:
+            name = path_beside(Root(to) / Path(first.new).name).name
+            yield self._move(sidecar, to, came.with_name(name), taken)
 
-    def _move(self, old: Path, to: Path, wanted: PurePosixPath, taken: set[Path]) -> UndoMove:
+    def _move(self, old: Location, to: Path, wanted: PurePosixPath, taken: set[Path]) -> UndoMove:
         """Return the move of one file to the first name that is free; its new name is `taken` then."""
         for name, folder in self._folders.items():
             if (to / wanted).resolve().is_relative_to(folder):
                 raise Rejected(f"{to / wanted} lies in the {name} folder: choose another --to")
         for number in chain((0,), self._numbers.untried(str(to), wanted)):
-            new = to / names.numbered(wanted, number)
-            if not atomic.exists(new) and new not in taken:
-                taken.add(new)
+            new = Root(to, own_links=True) / names.numbered(wanted, number)
+            if not atomic.exists(new) and new.path not in taken:
+                taken.add(new.path)
                 self._numbers.took(str(to), wanted, number)
-                with atomic.blaming(str(old)):
+                with atomic.blaming(old):
                     return UndoMove(str(old), str(new), atomic.sha256(old))
         raise Rejected(f"{to} is full of files named {wanted.name}")
 
@@ -152,61 +157,73 @@ class Undo:
             self._place_all(journal)
             journal = replace(journal, rows=False)
             self._rows.take_out(journal, time.time())
-        for old in (Path(move.old) for move in journal.moves):
-            with atomic.blaming(str(old)):
-                old.unlink(missing_ok=True)
-        for folder in {Path(move.old).parent for move in journal.moves}:
-            # Or a power cut could bring a name back once nothing is written down any more, and no row knows it. An
-            # emptied folder may have been deleted since an earlier process was killed here.
-            with atomic.blaming(str(folder)), suppress(FileNotFoundError):
-                atomic.fsync_folder(folder)
+        for old in (self._old(move) for move in journal.moves):
+            # Its folder, once emptied, may have been deleted since an earlier process was killed here.
+            with atomic.blaming(old), suppress(FileNotFoundError), old.entry() as entry:
+                with suppress(FileNotFoundError):
+                    entry.unlink()
+                # Or a power cut could bring the name back once nothing is written down any more, and no row knows it.
+                entry.fsync_folder()
         self._remove_thumbnails([move.sha256 for move in journal.moves])
         self._rows.end()
 
     def _place_all(self, journal: UndoJournal) -> None:
         """Make all files appear under their new names, too, or none. Raises Rejected, EnvironmentFault."""
-        placed: list[UndoMove] = []
+        placed: list[tuple[Location, os.stat_result]] = []
         try:
             for move in journal.moves:
-                if self._place(move, Path(journal.to), journal.image_id):
-                    placed.append(move)
+                new = Root(Path(journal.to), own_links=True) / str(Path(move.new).relative_to(journal.to))
+                if (made := self._place(move, new, journal.image_id)) is not None:
+                    placed.append((new, made))
         except DarkroomError as reason:
             # Whatever it is (a name that is refused, a disk that was pulled), it must not stand in the way of the
             # next start or the next undo. The image stays where it is; of what an earlier process placed before
             # it was killed there is a second copy then, and nothing is lost.
-            for move in placed:
-                with suppress(OSError):
-                    Path(move.new).unlink()
+            for new, made in placed:
+                with suppress(OSError, DarkroomError):
+                    atomic.take_back(new, made)
             self._rows.end()
             if isinstance(reason, EnvironmentFault):
                 raise
             raise Rejected(f"image {journal.image_id}: {reason}") from reason
 
-    def _place(self, move: UndoMove, to: Path, image_id: int) -> bool:
-        """Make one file appear under its new name, too; return False where an earlier process has done so."""
-        old, new = Path(move.old), Path(move.new)
-        with atomic.blaming(str(new)):
+    def _place(self, move: UndoMove, new: Location, image_id: int) -> os.stat_result | None:
+        """Make one file appear under its new name, too; return None where an earlier process has done so."""
+        old = self._old(move)
+        with atomic.blaming(new):
             if atomic.size_of(new) is not None and atomic.sha256(new) == move.sha256:
-                return False
-        with atomic.blaming(str(old)):
-            if old.parent.is_dir() and atomic.size_of(old) is None:
-                raise Rejected(f"{old} is gone")
+                return None
+        if self._size(old) is None and atomic.exists(old.parent):
+            raise Rejected(f"{old} is gone")
+        fd = open_regular(old)
         try:
-            with atomic.blaming(str(old)), old.open("rb") as opened:
-                atomic.place(opened.fileno(), old, to, new, image_id, move.sha256)
+            return atomic.place(fd, new, image_id, move.sha256)
         except FileExistsError:
             raise Rejected(f"another file has taken the name {new}; try again") from None
         except DarkroomError:
             atomic.unlink_second(new, old)
             raise
-        return True
+        finally:
+            os.close(fd)
+
+    def _old(self, move: UndoMove) -> Location:
+        """Return where a file is that is on its way out."""
+        path = Path(move.old)
+        for root in self._roots.values():
+            if path.is_relative_to(root.path):
+                return root / str(path.relative_to(root.path))
+        raise Rejected(f"{path} lies in none of the folders any more")
+
+    def _size(self, file: Location) -> int | None:
+        with atomic.blaming(file):
+            return atomic.size_of(file)
 
     def _remove_thumbnails(self, sha256s: list[str]) -> None:
         """Remove the thumbnails that no image needs any more."""
         for sha256 in set(sha256s) - self._rows.still_used(sha256s):
             for size in SIZES:
                 file = self._thumbnails.path(sha256, size)
-                with atomic.blaming(str(file)):
+                with atomic.blaming(file):
                     file.unlink(missing_ok=True)
 
 

@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import json
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -27,13 +28,14 @@ from daemon.catalogue.settings import Settings
 from daemon.config import Config
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError, EnvironmentFault, Rejected
-from daemon.files import atomic
+from daemon.files.atomic import Location, Root, by_descriptor
 from daemon.files.names import display
+from daemon.files.opening import open_regular
 from daemon.files.walk import batched, is_junk, walk
 from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
 
 ProblemKind = Literal["missing", "changed", "unreadable", "thumbnail", "unknown"]
-FixThumbnails = Callable[[Path, str], None]
+FixThumbnails = Callable[[Location, str], None]
 """Makes the thumbnails of an original, given by path and hash, again; raises DarkroomError where it can't."""
 
 _PROGRESS = "verify"
@@ -68,8 +70,12 @@ def _fixer(config: Config, thumbnails: ThumbnailStore, *, wanted: bool) -> Itera
         return
     sandbox = Sandbox(decoding_limits(config))
 
-    def fix(path: Path, sha256: str) -> None:
-        decoded = sandbox.decode(path)
+    def fix(path: Location, sha256: str) -> None:
+        fd = open_regular(path)
+        try:
+            decoded = sandbox.decode(by_descriptor(fd, path.path))
+        finally:
+            os.close(fd)
         if decoded.sha256 != sha256:
             raise Rejected("it has changed since it was read")
         thumbnails.save(sha256, decoded.small, decoded.medium)
@@ -138,7 +144,7 @@ class Verification:
     def __init__(
         self,
         catalogue: Catalogue,
-        roots: Mapping[Place, Path],
+        roots: Mapping[Place, Root],
         thumbnails: ThumbnailStore,
         ignore: tuple[str, ...],
         fix: FixThumbnails | None = None,
@@ -164,7 +170,7 @@ class Verification:
     def run(self, *, again: bool = False) -> Generator[Problem, None, None]:
         """Yield the problems. Raises EnvironmentFault when a folder is not there at all."""
         for name, root in self._roots.items():
-            if not root.is_dir():
+            if not root.path.is_dir():
                 raise EnvironmentFault(f"the {name} folder {root} is not there: is its disk mounted?")
         stored = None if again else self._stored()
         begun = stored or VerifyProgress(time.time(), dict.fromkeys(_KINDS, 0))
@@ -231,18 +237,23 @@ class Verification:
             return Problem(kind, display(str(path)), file.image_id, detail)
 
         self.files += 1
-        if not os.path.lexists(path):
+        try:
+            here = path.lstat()
+        except OSError as error:
+            yield problem("unreadable", error.strerror or str(error))
+            return
+        if here is None:
             yield problem("missing", f"{file.kind} {file.image_id} was filed there")
             return
         if file.sha256 is None:
             return
-        if atomic.size_of(path) is None:
+        if not stat.S_ISREG(here.st_mode):
             yield problem("changed", "a folder, link or device where a file was filed")
             return
         try:
             found = self._hash(path)
-        except OSError as error:
-            yield problem("unreadable", error.strerror or str(error))
+        except (OSError, DarkroomError) as error:
+            yield problem("unreadable", getattr(error, "strerror", None) or str(error))
             return
         if found != file.sha256:
             yield problem("changed", _how_it_changed(path, file))
@@ -253,9 +264,9 @@ class Verification:
             if fault:
                 yield problem("thumbnail", fault)
 
-    def _hash(self, path: Path) -> str:
+    def _hash(self, path: Location) -> str:
         digest = hashlib.sha256()
-        with path.open("rb", buffering=0) as opened:
+        with os.fdopen(open_regular(path), "rb", buffering=0) as opened:
             # Else the page cache answers, and what rotted on the disk would look well.
             _drop_cache(opened.fileno())
             while block := opened.read(1 << 20):
@@ -266,9 +277,9 @@ class Verification:
         return digest.hexdigest()
 
     def _missing_thumbnail(self, sha256: str) -> str | None:
-        return next((size for size in SIZES if not atomic.size_of(self._thumbnails.path(sha256, size))), None)
+        return next((size for size in SIZES if not self._thumbnails.has(sha256, size)), None)
 
-    def _fixed(self, fix: FixThumbnails, path: Path, sha256: str) -> str | None:
+    def _fixed(self, fix: FixThumbnails, path: Location, sha256: str) -> str | None:
         """Have thumbnails made again; return why they can't be."""
         try:
             fix(path, sha256)
@@ -278,7 +289,7 @@ class Verification:
         return None
 
 
-def unknown_files(inventory: Inventory, place: Place, root: Path, ignore: Sequence[str]) -> Iterator[Path]:
+def unknown_files(inventory: Inventory, place: Place, root: Root, ignore: Sequence[str]) -> Iterator[Path]:
     """Yield the files that no row knows.
 
     Junk is not among them, nor Darkroom's own files, nor what Darkroom writes beside an image that is known.
@@ -286,7 +297,7 @@ def unknown_files(inventory: Inventory, place: Place, root: Path, ignore: Sequen
     for found in batched(walk(root, (), recursive=True), 500):
         paths = [one.path for one in found if not is_junk(one.path, ignore)]
         known = inventory.known(place, [*paths, *filter(None, map(_owner, paths))])
-        yield from (root / path for path in paths if path not in known and _owner(path) not in known)
+        yield from ((root / path).path for path in paths if path not in known and _owner(path) not in known)
 
 
 def _owner(path: str) -> str | None:
@@ -297,10 +308,11 @@ def _owner(path: str) -> str | None:
     return None
 
 
-def _how_it_changed(path: Path, file: FiledFile) -> str:
+def _how_it_changed(path: Location, file: FiledFile) -> str:
     """Return whether it rotted or was edited, which leaves a new date behind."""
-    edited = path.stat().st_mtime_ns
-    if file.mtime_ns is None or edited == file.mtime_ns:
+    here = path.lstat()
+    edited = file.mtime_ns if here is None else here.st_mtime_ns
+    if file.mtime_ns is None or edited is None or edited == file.mtime_ns:
         return "other bytes than were filed, though nobody has written to it: restore it from a backup"
     when = datetime.fromtimestamp(edited / 1e9).astimezone().isoformat(" ", "seconds")
     return f"other bytes than were filed: written to at {when}"

@@ -17,7 +17,8 @@ from daemon.decoding import Decoded, Exif, Limits, exif, pictures, thumbnails
 from daemon.decoding.formats import CR3, HEAD_BYTES, PNG, RAF, TIFF, Format, describe, identify, is_beginning
 from daemon.decoding.pictures import check_pixels, open_picture, open_raw, orientation_of
 from daemon.decoding.truncation import checksums_match, ends_early
-from daemon.errors import DarkroomError, Rejected, Transient, Truncated
+from daemon.errors import DarkroomError, Rejected, Transient, Truncated, Unresponsive
+from daemon.files.atomic import UNREACHABLE
 from daemon.files.opening import Identity, unchanged
 
 
@@ -108,6 +109,8 @@ def _explained(file: BufferedReader, kind: Format | None, limits: Limits) -> Ite
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
+        if isinstance(error, OSError) and error.errno in UNREACHABLE:
+            raise Unresponsive(f"can't be read: {error.strerror}") from error
         if isinstance(error, OSError) and error.errno:
             raise Transient(f"can't be read: {error.strerror}") from error
         if kind and ends_early(file, kind, decoded=False):

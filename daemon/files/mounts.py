@@ -9,11 +9,13 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Protocol
 
 import psutil
 
 from daemon.errors import EnvironmentFault
+from daemon.files.names import OWN_PREFIX
 
 # Other machines (or a program behind FUSE) write to these: the local kernel sends no events for that and knows
 # no such writer. Every "fuse.NAME" counts too, but not "fuseblk": that is a local disk (NTFS, exFAT).
@@ -54,6 +56,9 @@ def _mount(path: Path) -> tuple[str, str]:
     return found
 
 
+_PROBE = b"darkroom" * 512
+
+
 class Remembered(Protocol):
     """What outlives the process (the catalogue's settings)."""
 
@@ -91,6 +96,19 @@ class FolderCheck:
                     f"the {name} folder {path} is full: {free // 1_000_000} MB free,"
                     f" {self._min_free // 1_000_000} MB wanted (min_free_mb)"
                 )
+
+    def probe(self) -> None:
+        """Check, and write a small file in each folder. Raises EnvironmentFault."""
+        self.check()
+        for name, path in self._paths.items():
+            try:
+                # Hidden, random, and removed before it is closed.
+                with NamedTemporaryFile(prefix=OWN_PREFIX, suffix=".probe", dir=path) as file:
+                    file.write(_PROBE)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise EnvironmentFault(f"the {name} folder {path} can't be written: {error.strerror}") from error
 
     def _check_there(self, name: str, path: Path) -> None:
         try:

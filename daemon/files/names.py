@@ -5,6 +5,7 @@ file came with). The rules are the narrowest of the filesystems that a library m
 most 255 bytes of UTF-8, no control characters, no `.` or `..`, nothing hidden.
 """
 
+import os
 import string
 import unicodedata
 from collections.abc import Iterable
@@ -16,7 +17,12 @@ from pathlib import PurePosixPath
 _MAX_BYTES = 255 - 24
 _MAX_SUFFIX = 16
 _MAX_DEPTH = 32
+_MAX_PATH_BYTES = 2048
 UNKNOWN = "unknown"
+# What begins so is Darkroom's own, and is never taken for a file of the inbox.
+OWN_PREFIX = ".darkroom-"
+# What a file is called in its own folder of the inbox from the last look at it on, until its name goes.
+LEAVING_PREFIX = f"{OWN_PREFIX}leaving-"
 
 # Suffixes that claim a kind of image; one of these is replaced when the bytes say otherwise, any other
 # ending ("holiday.2024") is taken for a part of the name.
@@ -142,6 +148,14 @@ def portable(path: PurePosixPath) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
+def within_reach(path: PurePosixPath) -> PurePosixPath:
+    """Return a path that any program can open by its name, one in no subfolder where the folders make it too long.
+
+    Linux takes 4,096 bytes (PATH_MAX), others fewer; there is room for the folder that it is in.
+    """
+    return path if len(os.fsencode(str(path))) <= _MAX_PATH_BYTES else PurePosixPath(path.name)
+
+
 def plainest(path: PurePosixPath) -> PurePosixPath:
     """Return the name that is left to try where a filesystem refuses even the portable one: short, in no subfolder."""
     return PurePosixPath(portable(path).name)
@@ -155,6 +169,16 @@ def with_true_suffix(name: str, suffixes: tuple[str, ...]) -> str:
     if suffix.lower() in IMAGE_SUFFIXES:
         return stem + suffixes[0]
     return name.rstrip(". ") + suffixes[0]
+
+
+def cut(name: str, size: int) -> str:
+    """Cut a name to at most `size` bytes, never inside a character; its suffix stays."""
+    stem, suffix = split(name)
+    room = size - len(os.fsencode(suffix))
+    # Cut off inside a character, the rest of it would be undecodable bytes, which a stem may also really hold.
+    while len(os.fsencode(stem)) > room:
+        stem = stem[:-1]
+    return stem + suffix
 
 
 def display(path: str) -> str:

@@ -1,11 +1,13 @@
 """Opens files with suspicion, and decides whether one is complete: the kernel's read lease, else a quiet time.
 
-fd = open_regular(path, root=inbox)                        # raises what the consumer sorts by
-snapshot = compare(snapshot, os.fstat(fd), now)            # to be stored in the row
-with Lease(fd) as lease:
-    check_complete(lease, snapshot, now, settle_seconds)   # raises Postponed
-    ...                                                    # a writer now waits in its open()
-    lease.broken()                                         # whether one does
+photo = Root(inbox) / "trip/IMG_1.jpg"
+with photo.entry() as entry:                                   # its folder is open
+    fd = open_regular(entry)                                   # raises what the consumer sorts by
+    snapshot = compare(snapshot, os.fstat(fd), now)            # to be stored in the row
+    with Lease(fd) as lease:
+        check_complete(lease, snapshot, now, settle_seconds)   # raises Postponed
+        ...                                                    # a writer now waits in its open()
+        lease.broken()                                         # whether one does
 """
 
 import errno
@@ -23,7 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, WaitingReason, Withdrawn
+from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, Unresponsive, WaitingReason, Withdrawn
+from daemon.files.atomic import READ, UNREACHABLE, Entry, Location
 
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
@@ -35,83 +38,89 @@ _KINDS = {
 }
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 _DENIED = (errno.EACCES, errno.EPERM)
-# The process, the machine or the mount is at fault, whatever the file. Not EIO and ESTALE, as in atomic.UNREACHABLE:
-# to open one file they may be that file's own bad luck.
-_ENVIRONMENT = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENODEV, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN}
-    | {
-        errno.EHOSTUNREACH,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.ECONNREFUSED,
-        errno.ECONNRESET,
-        errno.ECONNABORTED,
-    }
-)
+# The process or the machine is at fault, whatever the file.
+_ENVIRONMENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _BUSY_SECONDS = 2.0
 
 
-def open_regular(path: Path, *, root: Path | None = None) -> int:
+def open_regular(file: Location | Entry | Path) -> int:
     """Open a regular file for reading and return its descriptor; never follow a link, never wait for a pipe.
 
-    With `root` (the inbox) no folder between it and the file may be a link either, and a missing root is
-    not taken for a missing file. Raises Withdrawn (gone), Rejected (link, pipe, socket, device, folder),
-    Postponed (another program has a lease on it), Transient (permission, a fault of this one file) or
-    EnvironmentFault (of the disk, mount or machine).
+    A path is one of the program's own, or what `by_descriptor` returned. Raises Withdrawn (gone), Rejected (link, pipe,
+    socket, device, folder), Postponed (another program has a lease on it), Transient (permission), Unresponsive or
+    EnvironmentFault (disk, mount, machine).
     """
+    if isinstance(file, Location):
+        with opened(file) as entry:
+            return open_regular(entry)
+    if isinstance(file, Entry):
+        try:
+            return file.open()
+        except OSError as error:
+            _require_regular_name(file)
+            raise _translated(error, file.where.path, file.where.root.path) from error
+    held = file.is_relative_to("/proc")
     try:
-        for folder in _folders_between(root, path):
-            if stat.S_ISLNK(os.lstat(folder).st_mode):
-                raise Rejected(f"lies behind a symbolic link ({folder.name!r}); move the file itself into the inbox")
-        _require_regular(path, os.lstat(path))
-        # O_NONBLOCK: neither a pipe put there just now nor somebody's write lease (Samba) may hold us up.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+        if not held:
+            _require_regular(file, os.lstat(file))
+        fd = os.open(file, READ & ~os.O_NOFOLLOW if held else READ)
     except OSError as error:
-        raise _translated(error, path, root) from error
+        raise _translated(error, file, None) from error
+    return _checked(file, fd)
+
+
+def opened(file: Location) -> Entry:
+    """Open the folder of a file, as `Location.entry` does; raises what `open_regular` raises."""
     try:
-        _require_regular(path, os.fstat(fd))
+        return file.entry()
+    except OSError as error:
+        raise _translated(error, file.path, file.root.path) from error
+
+
+def _checked(file: Path, fd: int) -> int:
+    try:
+        _require_regular(file, os.fstat(fd))
     except Rejected:
         os.close(fd)
         raise
     return fd
 
 
-def _folders_between(root: Path | None, path: Path) -> list[Path]:
-    if root is None:
-        return []
-    return [parent for parent in reversed(path.parents) if parent != root and parent.is_relative_to(root)]
+def _require_regular_name(file: Entry) -> None:
+    with suppress(OSError):
+        _require_regular(file, file.lstat())
 
 
-def _require_regular(path: Path, info: os.stat_result) -> None:
+def _require_regular(file: "Entry | Path", info: os.stat_result) -> None:
     if stat.S_ISREG(info.st_mode):
         return
     kind = _KINDS.get(stat.S_IFMT(info.st_mode), "no regular file")
     target = ""
     if stat.S_ISLNK(info.st_mode):
         with suppress(OSError):
-            target = f" to {str(path.readlink())!r}"
+            named = os.readlink(file.name, dir_fd=file.folder) if isinstance(file, Entry) else str(file.readlink())
+            target = f" to {named!r}"
     raise Rejected(f"is {kind}{target}, not a regular file; put the photo itself into the inbox")
 
 
 def _translated(error: OSError, path: Path, root: Path | None) -> Exception:
     code, reason = error.errno, error.strerror or str(error)
     if code in _ENVIRONMENT:
-        return EnvironmentFault(f"{path.name!r} in the inbox can't be opened: {reason}")
+        return EnvironmentFault(f"{path.name} can't be opened: {reason}")
     if root is not None and (fault := _root_fault(root)):
-        return EnvironmentFault(f"the inbox {str(root)!r} can't be read: {fault}")
-    if code in _GONE:
-        return Withdrawn("no longer in the inbox")
+        return EnvironmentFault(f"the folder {root} can't be read: {fault}")
+    if code == errno.ENXIO:
+        return Rejected("is a socket or device, not a regular file; put the photo itself into the inbox")
+    if code in UNREACHABLE:
+        return Unresponsive(f"{path.name} can't be opened: {reason}")
+    if code in _GONE or code == errno.ELOOP:
+        return Withdrawn("no longer there")
     if code in _DENIED:
         return Transient(f"permission denied: {_denied_by(path)}; give darkroom the right to read it")
     if code == errno.EAGAIN:
         return Postponed(WaitingReason.LEASE, _BUSY_SECONDS)
-    if code == errno.ELOOP:
-        return Rejected("is a symbolic link, not a regular file; put the photo itself into the inbox")
-    if code == errno.ENXIO:
-        return Rejected("is a socket or device, not a regular file; put the photo itself into the inbox")
     if code == errno.ENAMETOOLONG:
-        return Rejected("its path is too long to be opened; give it a shorter name or a folder nearer the inbox")
-    # EIO and ESTALE with a root that can be read: this file's own bad luck, so the queue goes on.
+        return Rejected("its name is too long to be opened; give it a shorter one")
     return Transient(f"can't be opened: {reason}")
 
 
@@ -143,7 +152,7 @@ class LeaseState(Enum):
 
     GRANTED = "nobody has the file open for writing"
     HELD_BY_WRITER = "a process has the file open for writing, or mapped writable"
-    UNSUPPORTED = "leases tell nothing here"
+    UNSUPPORTED = "no lease can be had here"
 
 
 class Lease:
@@ -183,7 +192,17 @@ class Lease:
 
     def broken(self) -> bool:
         """Return whether a writer has asked for the file since the lease was granted."""
-        return self.state is LeaseState.GRANTED and fcntl.fcntl(self._fd, fcntl.F_GETLEASE) != fcntl.F_RDLCK
+        if self.state is not LeaseState.GRANTED:
+            return False
+        if fcntl.fcntl(self._fd, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+            return True
+        try:
+            # Asked for once more it is refused while a writer is on its way through open(2): the kernel counts one as a
+            # writer (get_write_access) just before it breaks leases.
+            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError:
+            return True
+        return False
 
 
 def _is_shared(fd: int) -> bool:
@@ -238,11 +257,18 @@ def seconds_until_stable(seen: Snapshot, now: float, seconds: float) -> float:
 
 
 def check_complete(lease: Lease, seen: Snapshot, now: float, settle_seconds: float) -> None:
-    """Raise Postponed unless the file is complete; `seen` matters only where leases tell nothing."""
+    """Raise Postponed unless the file is complete; `seen` matters only where no lease can be had."""
     if lease.state is LeaseState.HELD_BY_WRITER:
         raise Postponed(WaitingReason.WRITER, settle_seconds)
     if lease.state is LeaseState.UNSUPPORTED and (left := seconds_until_stable(seen, now, settle_seconds)):
         raise Postponed(WaitingReason.QUIET, left, f"{settle_seconds:g}")
+
+
+def check_unchanged(lease: Lease, fd: int, was: os.stat_result, seconds: float) -> None:
+    """Raise Postponed, for so many seconds, where somebody writes into an open file, or has since it `was` so."""
+    written = lease.state is LeaseState.HELD_BY_WRITER or lease.broken()
+    if written or Identity.of(os.fstat(fd)) != Identity.of(was):
+        raise Postponed(WaitingReason.CHANGED, seconds, "filed")
 
 
 @contextmanager

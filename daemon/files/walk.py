@@ -13,11 +13,12 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
+
+from daemon.files.atomic import Root
+from daemon.files.names import LEAVING_PREFIX, OWN_PREFIX
 
 logger = logging.getLogger(__name__)
 
-OWN_PREFIX = ".darkroom-"
 
 DEFAULT_IGNORE = (
     # Hidden: rsync's and Syncthing's temporaries, trash, and what macOS, FUSE and NFS leave behind.
@@ -45,6 +46,20 @@ class Found:
     mtime_ns: int
 
 
+def leaving(inbox: Root) -> Iterator[tuple[str, str]]:
+    """Yield the folder, relative to the inbox, and the name of all hidden names of files that were about to leave."""
+    for folder in ("", *(folder for folder, _ in subfolders(inbox))):
+        try:
+            fd = listable(inbox, folder)
+        except OSError:
+            continue
+        try:
+            hidden = [name for name in os.listdir(fd) if name.startswith(LEAVING_PREFIX)]
+        finally:
+            os.close(fd)
+        yield from ((folder, name) for name in hidden)
+
+
 def is_junk(relpath: str, ignore: Sequence[str]) -> bool:
     """Return whether any component of a path matches a pattern (any case), or is a temporary of our own."""
     matches = _matcher(tuple(ignore))
@@ -58,7 +73,7 @@ def _matcher(ignore: tuple[str, ...]) -> Callable[[str], re.Match[str] | None]:
 
 
 def walk(
-    inbox: Path,
+    inbox: Root,
     ignore: Sequence[str],
     recursive: bool,
     *,
@@ -75,7 +90,7 @@ def walk(
     while pending:
         folder, above = pending.pop()
         try:
-            fd = os.open(inbox / folder, os.O_RDONLY | os.O_DIRECTORY | (os.O_NOFOLLOW if folder else 0))
+            fd = listable(inbox, folder)
             try:
                 info = os.fstat(fd)
                 identity = (info.st_dev, info.st_ino)
@@ -117,7 +132,16 @@ def _entries(fd: int, prefix: str, ignore: Sequence[str]) -> Iterator[tuple[str,
             yield entry.name, Found(prefix + entry.name, info.st_size, info.st_mtime_ns)
 
 
-def subfolders(root: Path) -> Iterator[tuple[str, bool]]:
+def listable(root: Root, folder: str = "") -> int:
+    """Open a folder so that it can be listed; the caller closes the descriptor. Raises OSError."""
+    reached = root.open(folder)
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=reached)
+    finally:
+        os.close(reached)
+
+
+def subfolders(root: Root) -> Iterator[tuple[str, bool]]:
     """Yield each folder below `root`, relative to it, and whether it is empty; what can't be read is passed over.
 
     os.walk calls itself for each folder in a folder, and ends at a thousand of them.
@@ -126,25 +150,31 @@ def subfolders(root: Path) -> Iterator[tuple[str, bool]]:
     while pending:
         folder = pending.pop()
         try:
-            with os.scandir(root / folder) as entries:
+            fd = listable(root, folder)
+            try:
                 is_empty = True
-                for entry in entries:
-                    is_empty = False
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(f"{folder}/{entry.name}" if folder else entry.name)
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        is_empty = False
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(f"{folder}/{entry.name}" if folder else entry.name)
+            finally:
+                os.close(fd)
         except OSError:
             continue
         if folder:
             yield folder, is_empty
 
 
-def look(inbox: Path, relpath: str) -> Found | None:
-    """Look at one path as `walk` would; None for a folder and for what is gone."""
+def look(inbox: Root, relpath: str) -> Found | None:
+    """Look at one path as `walk` would; None for a folder, for what is gone or can't be reached."""
     try:
-        info = os.lstat(inbox / relpath)
+        info = (inbox / relpath).lstat()
     except OSError:
         return None
-    return None if stat.S_ISDIR(info.st_mode) else Found(relpath, info.st_size, info.st_mtime_ns)
+    if info is None or stat.S_ISDIR(info.st_mode):
+        return None
+    return Found(relpath, info.st_size, info.st_mtime_ns)
 
 
 def batched(found: Iterable[Found], size: int = 1000) -> Iterator[list[Found]]:

@@ -5,9 +5,10 @@ Nothing is ever overwritten: `Filing` tries the names of this module one after a
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from daemon.files import atomic, names
+from daemon.files.atomic import Location
 
 _TRIES = 1_000_000
 _REMEMBERED = 10_000
@@ -43,12 +44,12 @@ def plainer_names(wanted: PurePosixPath) -> Iterator[PurePosixPath]:
         yield plainest
 
 
-def holds(destination: Path, size: int, sha256: str | None) -> bool:
+def holds(destination: Location, size: int, sha256: str | None) -> bool:
     """Return whether a name that is taken has the very bytes already.
 
     That is a library that the catalogue has forgotten: its files are adopted, not filed twice.
     """
     if sha256 is None:
         return False
-    with atomic.blaming(str(destination)):
+    with atomic.blaming(destination):
         return atomic.size_of(destination) == size and atomic.sha256(destination) == sha256

@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from daemon.catalogue import Place
 from daemon.catalogue.companions import CompanionRows, Photo
 from daemon.catalogue.schema import Facts, Job
-from daemon.errors import Postponed, Rejected, Transient, WaitingReason
+from daemon.errors import Postponed, Rejected, WaitingReason
 from daemon.files import atomic
+from daemon.files.atomic import Location, Root
 from daemon.files.names import IMAGE_SUFFIXES, display, split
 from daemon.filing.destination import Plan, mirrored
 from daemon.filing.inbox_file import InboxFile
@@ -150,7 +151,7 @@ class CompanionMatcher:
     def __init__(
         self,
         rows: CompanionRows,
-        roots: Mapping[Place, Path],
+        roots: Mapping[Place, Root],
         *,
         delete_duplicates: bool = False,
     ) -> None:
@@ -162,7 +163,7 @@ class CompanionMatcher:
     def plan(self, job: Job, file: InboxFile, now: float) -> Plan | None:
         """Return where a companion goes; None where the file is none, or its photo hasn't come: then it is any file.
 
-        Raises Postponed while the photo may still come, Rejected where the photo has failed, Transient where the
+        Raises Postponed while the photo may still come, Rejected where the photo has failed, EnvironmentFault where the
         companion can't be read.
         """
         companion = parse(job.original_name)
@@ -224,13 +225,13 @@ class CompanionMatcher:
         try:
             sha256 = atomic.sha256(fd)
         except OSError as error:
-            raise Transient(f"can't be read: {error.strerror}") from error
+            raise atomic.meaning(error)(f"{file.where}: {error.strerror}") from error
         original = photo
         if photo.status == "duplicate" and photo.duplicate_of is not None:
             original = self._rows.photo(photo.duplicate_of) or photo
         if original.destination is None or original.place is None:
             return None
-        with atomic.blaming(str(self._roots[original.place])):
+        with atomic.blaming(self._roots[original.place]):
             if atomic.size_of(self._roots[original.place] / original.destination) is None:
                 return None  # the photo has been taken away since
         for row in self._rows.beside(original.id):
@@ -242,7 +243,7 @@ class CompanionMatcher:
         wanted = companion.beside(PurePosixPath(original.destination))
         return Plan(original.place, wanted, Facts(sha256, file.was.st_size, companion_of=original.id), numbered)
 
-    def _again(self, job: Job, companion: CompanionName, photo: Photo, kept: Path, facts: Facts) -> Plan:
+    def _again(self, job: Job, companion: CompanionName, photo: Photo, kept: Location, facts: Facts) -> Plan:
         """Return where a companion goes whose bytes lie beside the photo already, as with a photo that came twice."""
         wanted = mirrored(job)
         if photo.place == "duplicates" and photo.destination is not None:

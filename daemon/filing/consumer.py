@@ -7,17 +7,31 @@ whatever the steps raise into the row's next status.
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 
 from daemon.catalogue import Catalogue, Queue
 from daemon.catalogue.schema import Job
 from daemon.catalogue.settings import Settings
-from daemon.errors import EnvironmentFault, Immovable, Postponed, Rejected, Transient, WaitingReason, Withdrawn
+from daemon.errors import (
+    DiskFull,
+    EnvironmentFault,
+    FolderFault,
+    Immovable,
+    NameRefused,
+    Postponed,
+    Rejected,
+    Transient,
+    Unresponsive,
+    WaitingReason,
+    Withdrawn,
+)
+from daemon.files.atomic import Root
 from daemon.files.mounts import FolderCheck
 from daemon.files.names import display
 from daemon.files.opening import Snapshot
+from daemon.files.walk import look
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
 from daemon.filing.filing import Filing
@@ -33,6 +47,9 @@ _IDLE_SECONDS = 2.0
 # The least wait of an idle loop: what is due but held up elsewhere must not make it spin.
 _SPIN_SECONDS = 0.05
 _FAULT_SECONDS = 30.0
+_RENAMED_SECONDS = 1.0
+# What a filesystem says about one call: it may concern one file alone.
+_OF_A_FILE = (NameRefused, DiskFull, Unresponsive, FolderFault)
 _BACKOFF_FACTOR = 4
 
 
@@ -72,6 +89,7 @@ class Consumer:
         recovery: Recovery,
         cleanup: Cleanup,
         retry: RetryPolicy,
+        inbox: Root,
         *,
         report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
@@ -80,7 +98,7 @@ class Consumer:
         self._prefetcher = prefetcher
         self._filing, self._companions = filing, companions
         self._recovery, self._cleanup = recovery, cleanup
-        self._retry = retry
+        self._retry, self._inbox = retry, inbox
         self._pause = Pause(settings)
         self._recovered = False
         # Whether a row may have been left in the middle of the work by this process.
@@ -92,7 +110,12 @@ class Consumer:
     @contextmanager
     def _session(self) -> Iterator[None]:
         with self._catalogue.session(), closing(self._prefetcher):
-            yield
+            try:
+                yield
+            finally:
+                # Nobody is to look in vain for a photo that waits under a hidden name while nothing runs.
+                with suppress(EnvironmentFault):
+                    self._recovery.show()
 
     def _step(self) -> float:
         self.turn = Turn.PAUSED
@@ -146,6 +169,8 @@ class Consumer:
         except EnvironmentFault as fault:
             # Not the image's fault, so no attempt is spent; what is half done is resolved before the next turn.
             self._pause.begin(fault)
+            with suppress(EnvironmentFault):
+                self._recovery.show()
             return Turn.PAUSED
         self._pause.end()
         return turn
@@ -155,8 +180,8 @@ class Consumer:
     def _attempt(self, job: Job, now: float) -> Turn:
         try:
             turn = self._conclude(job, now, lambda: self._try(job, now))
-        except EnvironmentFault:
-            raise
+        except EnvironmentFault as fault:
+            turn = self._blame(job, fault, now)
         except BaseException as error:
             self._strikes.count(job.id, error)
             raise
@@ -170,6 +195,13 @@ class Consumer:
             file = self._prefetcher.take(job)
         except (Rejected, Transient) as fault:
             return self._judge(job, None, fault)
+        except Withdrawn:
+            if job.source != "upload" or job.waiting is WaitingReason.RENAMED:
+                raise
+            # Whoever uploaded it asks for it by its id: the event may be on its way that says how it is called now.
+            renamed = Postponed(WaitingReason.RENAMED, _RENAMED_SECONDS)
+            self._queue.postpone(job, renamed, now)
+            raise renamed from None
         except Postponed as later:
             self._queue.postpone(job, later, now)
             raise
@@ -182,6 +214,13 @@ class Consumer:
                 raise
             except (Rejected, Transient) as fault:
                 return self._judge(job, file, fault)
+            except Withdrawn:
+                if look(self._inbox, job.path) is None:
+                    raise
+                # Another file has its name: that is the one that the row stands for from now on.
+                replaced = Postponed(WaitingReason.CHANGED, self._prefetcher.settle_seconds, "filed")
+                self._queue.postpone(job, replaced, now)
+                raise replaced from None
 
     def _file(self, job: Job, file: InboxFile, snapshot: Snapshot, now: float) -> str:
         """File one open file; return what happened, for people."""
@@ -194,10 +233,29 @@ class Consumer:
                 self._prefetcher.look_ahead(time.time())
             plan = self._filing.plan(job, decoded)
         placed = self._filing.place(job, file, plan)
-        outcome = self._filing.record(placed, plan)
+        outcome = self._filing.record(placed, plan, file.stays)
         if self._filing.leave(placed, file):
-            self._cleanup.note(file.path)
+            self._cleanup.note(job.path)
         return outcome
+
+    def _blame(self, job: Job, fault: EnvironmentFault, now: float) -> Turn:
+        """Judge a fault that came up with one file: where a probe of the same folders does not show it, it is its own.
+
+        Raises the fault where all files would meet it. A file that can't be read, or has no room, waits; any other
+        fault costs it an attempt.
+        """
+        if not isinstance(fault, _OF_A_FILE):
+            raise fault
+        self._folders.probe()
+        with self._strikes.counting(job.id):
+            if self._recovery.complete(job):
+                return Turn.FILED
+        if isinstance(fault, Unresponsive | DiskFull):
+            _log.warning("image %d: %s: %s; it is tried again later", job.id, display(job.path), fault)
+            until = now + _FAULT_SECONDS
+            self._queue.release(job, WaitingReason.DISK, until, now, spent=False, detail=str(fault))
+            return Turn.WAITING
+        return self._conclude(job, now, lambda: self._judge(job, None, Transient(str(fault))))
 
     def _conclude(self, job: Job, now: float, work: Callable[[], str]) -> Turn:
         """Do the work on one row, and say what came of it."""
@@ -223,24 +281,48 @@ class Consumer:
         return self._fail(job, file, f"{fault}{alone}")
 
     def _fail(self, job: Job, file: InboxFile | None, reason: str) -> str:
+        if file is not None:
+            return self._move_to_failed(job, file, reason)
         try:
-            file = file or InboxFile.closed(self._prefetcher.path(job))
+            file = self._opened_to_fail(job)
         except Immovable as error:
             return f"failed: {self._filing.fail_in_place(job, f'{reason}; it stays in the inbox: {error}')}"
         if file is None:
             raise Withdrawn(f"{display(job.path)} is no longer in the inbox")
+        with closing(file):
+            return self._move_to_failed(job, file, reason)
+
+    def _opened_to_fail(self, job: Job) -> InboxFile | None:
+        try:
+            return InboxFile.open(self._inbox, job, 0.0, left=True)
+        except Withdrawn:
+            return None
+        except Postponed as later:
+            self._queue.postpone(job, later, time.time())
+            raise
+        except (Rejected, Transient):
+            return InboxFile.closed(self._inbox, job)
+
+    def _move_to_failed(self, job: Job, file: InboxFile, reason: str) -> str:
         try:
             plan = self._filing.plan_failure(job, file, reason)
             placed = self._filing.place(job, file, plan)
-            outcome = self._filing.record(placed, plan)
+            outcome = self._filing.record(placed, plan, file.stays)
             if self._filing.leave(placed, file):
-                self._cleanup.note(file.path)
+                self._cleanup.note(job.path)
         except (Immovable, Transient) as error:
             reason = f"{reason}; it stays in the inbox, since it can't be moved: {error}"
             return f"failed: {self._filing.fail_in_place(job, reason)}"
         except Postponed as later:
             self._queue.postpone(job, later, time.time())
             raise
+        except EnvironmentFault as fault:
+            if isinstance(fault, Unresponsive | DiskFull) or not isinstance(fault, _OF_A_FILE):
+                raise
+            self._folders.probe()
+            self._recovery.undo_link(job)
+            reason = f"{reason}; it stays in the inbox, since it can't be moved: {fault}"
+            return f"failed: {self._filing.fail_in_place(job, reason)}"
         return f"failed: {outcome}"
 
     # -- what was left half done
@@ -255,10 +337,8 @@ class Consumer:
             for job in self._queue.unfinished():
                 self._resolve(job, spent=spent, live=False)
             self._recovery.bring_back()
-            for job in self._queue.leaving():
-                if not self._strikes.out(job.id):
-                    with self._strikes.counting(job.id):
-                        self._recovery.leave(job)
+            self._leave_all()
+            self._recovery.show_all()
             self._recovered = True
             self._pause.forget()
             # After that, so that it is tried once: what it does can wait for the next start.
@@ -267,7 +347,14 @@ class Consumer:
             for job in self._queue.unfinished():
                 self._folders.check()
                 self._resolve(job, spent=False, live=True)
+            self._leave_all()
             self._unresolved = False
+
+    def _leave_all(self) -> None:
+        for job in self._queue.leaving():
+            if not self._strikes.out(job.id):
+                with self._strikes.counting(job.id):
+                    self._recovery.leave(job)
 
     def _resolve(self, job: Job, *, spent: bool, live: bool) -> None:
         """Complete a row whose bytes have arrived, and put any other back into the queue, or fail it.

@@ -5,13 +5,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from daemon.catalogue import Place
 from daemon.catalogue.schema import Facts, Job
 from daemon.decoding import Decoded, Exif
-from daemon.errors import EnvironmentFault, NameRefused
+from daemon.errors import DarkroomError, EnvironmentFault, NameRefused
 from daemon.files import atomic, names
+from daemon.files.atomic import Location
 from daemon.filing.dates import Taken
 
 _log = logging.getLogger(__name__)
@@ -36,13 +37,13 @@ class Plan:
     facts: Facts
     numbered: Callable[[PurePosixPath, int], PurePosixPath] = names.numbered
     thumbnails: tuple[bytes, bytes] | None = None
-    kept: Path | None = None
+    kept: Location | None = None
 
 
 def mirrored(job: Job) -> PurePosixPath:
     """Return the name and the subfolders that a file had in the inbox."""
     folder = [names.component(part) for part in job.folder.split("/") if part]
-    return PurePosixPath(*folder, names.component(job.original_name))
+    return names.within_reach(PurePosixPath(*folder, names.component(job.original_name)))
 
 
 def library_name(template: str, job: Job, decoded: Decoded, at: datetime) -> PurePosixPath:
@@ -62,7 +63,7 @@ def library_name(template: str, job: Job, decoded: Decoded, at: datetime) -> Pur
         format=decoded.format,
         source=job.source,
     )
-    return names.expand(template, values)
+    return names.within_reach(names.expand(template, values))
 
 
 def facts_of(decoded: Decoded, taken: Taken) -> Facts:
@@ -81,9 +82,9 @@ def facts_of(decoded: Decoded, taken: Taken) -> Facts:
     )
 
 
-def check_kept(kept: Path, sha256: str) -> None:
+def check_kept(kept: Location, sha256: str) -> None:
     """Raise EnvironmentFault unless a filed file still has its bytes: it is read again, not believed."""
-    with atomic.blaming(str(kept)):
+    with atomic.blaming(kept):
         found = atomic.sha256(kept)
     if found != sha256:
         raise EnvironmentFault(f"{kept} no longer holds the bytes that were filed there: run darkroom verify")
@@ -100,12 +101,12 @@ class FailureNote:
     created_at: float
 
 
-def reason_beside(failed: Path) -> Path:
+def reason_beside(failed: Location) -> Location:
     """Return the name of the file that says why another is in `failed/`."""
     return failed.with_name(failed.name + ".reason.txt")
 
 
-def write_reason(job: Job, destination: Path) -> None:
+def write_reason(job: Job, destination: Location) -> None:
     """Write beside a failed file why it is there: for people, and in its last line for `darkroom rebuild`."""
     note = FailureNote(job.id, job.error or "", job.path, job.source, job.created_at)
     text = (
@@ -117,7 +118,7 @@ def write_reason(job: Job, destination: Path) -> None:
     )
     reason = reason_beside(destination)
     try:
-        atomic.atomic_write({reason: text.encode("utf-8", "replace")}, str(job.id))
+        atomic.atomic_write(reason.parent, {reason.name: text.encode("utf-8", "replace")}, str(job.id))
     except FileExistsError:
         _log.debug("image %d: %s is there already", job.id, reason)
     except NameRefused as refused:
@@ -125,15 +126,14 @@ def write_reason(job: Job, destination: Path) -> None:
         _log.warning("image %d: the reason can't be written beside the file: %s", job.id, refused)
 
 
-def read_reason(failed: Path) -> FailureNote | None:
+def read_reason(failed: Location) -> FailureNote | None:
     """Return what the file beside a failed one says for `rebuild`; None where there is none of Darkroom's."""
     try:
-        with reason_beside(failed).open("rb") as opened:
-            lines = opened.read(_MAX_NOTE_BYTES).decode("utf-8").split("\n")
+        lines = reason_beside(failed).read_bytes(_MAX_NOTE_BYTES).decode("utf-8").split("\n")
         found = json.loads(next((line for line in reversed(lines) if line.strip()), ""))
         note = FailureNote(**found)
         return note if _is_sound(note) else None
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, DarkroomError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -1,27 +1,37 @@
-"""Files one image by its plan: the journal, the move, the row, and only then the inbox name goes.
+"""Files one image by its plan: the journal, the move, the last look, the row, and only then the inbox name goes.
 
 What the row says and what is on disk at each instant, and so what start-up finds after a crash:
 
     place    processing, destination written   the destination may or may not hold the bytes yet
-    (end)    (the same)                        the bytes are durable under both names
+             (the same)                        the bytes are durable under both names
+    (end)    (the same)                        the inbox name is a hidden one, and the file was looked at once more
     record   (the same)                        and the sidecar, or the reason of a failure, is written
-    (end)    done | duplicate | failed         the inbox name may or may not be gone yet
+    (end)    done | duplicate | failed         the hidden name may or may not be gone yet
     leave    path empty                        nothing is left to do
+
+A writer who opens the file by its name does so before it is hidden, and is seen by the lease at the look behind that.
+One who has looked the name up before that, and gets from there to being counted as a writer, inside one open(2), only
+after the row is committed, is seen by the second look, right before the removal: the library then gets an inode of its
+own, and what he writes comes back as a file of the inbox. Only who takes longer than that for these few instructions
+of the kernel writes into a file without a name.
 """
 
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from daemon.catalogue import Place, Queue
 from daemon.catalogue.companions import CompanionRows
 from daemon.catalogue.schema import CaptionStatus, Facts, Job
 from daemon.decoding import Decoded
-from daemon.errors import EnvironmentFault, NameRefused, Postponed
+from daemon.errors import DarkroomError, EnvironmentFault, Immovable, NameRefused, Postponed, WaitingReason, Withdrawn
 from daemon.files import atomic, names
+from daemon.files.atomic import Location, Root
 from daemon.files.walk import Found
 from daemon.filing import companions
 from daemon.filing.collisions import NumberedNames, holds, plainer_names
@@ -41,30 +51,38 @@ from daemon.sidecar.sidecars import Sidecars
 
 _log = logging.getLogger(__name__)
 
+_FOLDER_SECONDS = 60.0
+_RENAMED_SECONDS = 1.0
+
 
 class Filing:
-    """Moves files into the three folders; `caption_status` says with which one a photo of an inbox folder is filed."""
+    """Moves files into the three folders; `caption_status` says with which one a photo of an inbox folder is filed.
+
+    A failed file of more than `hash_bytes` is moved without being hashed.
+    """
 
     def __init__(
         self,
         queue: Queue,
-        roots: Mapping[Place, Path],
+        inbox: Root,
+        roots: Mapping[Place, Root],
         template: str,
         thumbnails: ThumbnailStore,
         sidecars: Sidecars,
         companion_rows: CompanionRows,
         caption_status: Callable[[str], CaptionStatus],
         *,
+        hash_bytes: int,
         delete_duplicates: bool = False,
     ) -> None:
-        self._queue = queue
+        self._queue, self._inbox = queue, inbox
         self.roots = roots
         self._template = template
         self._thumbnails = thumbnails
         self._sidecars = sidecars
         self._companions = companion_rows
         self._caption_status = caption_status
-        self._delete_duplicates = delete_duplicates
+        self._hash_bytes, self._delete_duplicates = hash_bytes, delete_duplicates
         self._names = NumberedNames()
 
     def plan(self, job: Job, decoded: Decoded) -> Plan:
@@ -82,44 +100,39 @@ class Filing:
 
     def plan_failure(self, job: Job, file: InboxFile, reason: str) -> Plan:
         """Return where a file goes that can't be filed: to `failed/`, under the name that it came with."""
-        facts = Facts(error=reason)
-        if file.fd is not None:
-            try:
-                facts = Facts(atomic.sha256(file.fd), file.was.st_size, error=reason)
-            except OSError:  # a bad sector: then it can only be linked or renamed
-                _log.debug("image %d: can't be read to its end", job.id)
-        return Plan("failed", mirrored(job), facts)
+        sha256 = None
+        # Of a file that is larger than any photo nobody needs the hash: a sparse one may be larger than the disk.
+        if file.fd is not None and file.was.st_size <= self._hash_bytes:
+            with atomic.blaming(file.where):
+                sha256 = atomic.sha256(file.fd)
+        return Plan("failed", mirrored(job), Facts(sha256, file.was.st_size, error=reason))
 
     def place(self, job: Job, file: InboxFile, plan: Plan) -> Job:
-        """Make the bytes appear durably where they are to go; return the job with its place there.
+        """Make the bytes appear durably where they are to go, and hide the inbox name; return the job with its place.
 
-        A copy that is to be deleted has no place. Raises Postponed where the bytes are other ones now, Withdrawn,
-        Immovable, Transient, EnvironmentFault; the file is then where it was.
+        A copy that is to be deleted has no place. Raises Postponed where the bytes or the name are other ones now,
+        Withdrawn, Immovable, EnvironmentFault; the file is then where it was.
         """
         facts = plan.facts
         if plan.kept is not None:
             check_kept(plan.kept, facts.sha256 or "")
-            file.check_unchanged()
+            self._hide(file, plan, None, None)
             return replace(job, place=None, destination=None, companion_of=facts.companion_of)
         if plan.thumbnails is not None and facts.sha256 is not None:
             self._thumbnails.save(facts.sha256, *plan.thumbnails)
-        destination, held = self._place_under_free_name(job, file, plan)
-        try:
-            file.check_unchanged()
-        except Postponed:
-            if held or atomic.take_back(self.roots[plan.place] / destination, file.path):
-                raise
+        destination, placed = self._place_under_free_name(job, file, plan)
+        self._hide(file, plan, self.roots[plan.place] / destination, placed)
         name = str(destination)
         return replace(job, place=plan.place, destination=name, error=facts.error, companion_of=facts.companion_of)
 
-    def record(self, job: Job, plan: Plan | None = None) -> str:
+    def record(self, job: Job, plan: Plan | None = None, stays: str | None = None) -> str:
         """Make a row final whose bytes are safe; return what happened, for people.
 
-        `plan` is only needed for a copy that is to be deleted.
+        `plan` is only needed for a copy that is to be deleted; `stays` is why the inbox name can't be removed.
         """
         now = time.time()
         if job.place is None and plan is not None:
-            return self._record_deleted(job, plan, now)
+            return self._record_deleted(job, plan, now, stays)
         place = job.place or "failed"
         destination, detail = self.roots[place] / str(job.destination), f"{place}/{names.display(str(job.destination))}"
         if job.companion_of is not None:
@@ -133,7 +146,7 @@ class Filing:
         else:
             write_reason(job, destination)
             detail = f"{job.error} (now {detail})"
-        self._queue.finish(job, now)
+        self._queue.finish(job, now, stays)
         companions.hasten(self._companions, job, now)
         return detail
 
@@ -143,45 +156,101 @@ class Filing:
         return reason
 
     def leave(self, job: Job, file: InboxFile | None) -> bool:
-        """Remove the inbox name of a file that is safe elsewhere; return whether it is gone.
+        """Remove the hidden name of a file that is safe elsewhere; return whether it has left the inbox.
 
-        A newer file of that name is queued.
+        What has its former name by now is queued.
         """
-        newer: list[Found] = []
-        try:
-            if file is not None:
-                here = file.path.lstat()
-                if os.path.samestat(here, file.was):
-                    file.path.unlink()
-                    # Or a power cut could bring the name back with no row that knows it, and file the photo twice.
-                    atomic.fsync_folder(file.path.parent)
-                else:
-                    newer = [Found(job.path, here.st_size, here.st_mtime_ns)]
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            # The bytes are safe and the row says so; the name is tried again later.
-            _log.warning("image %d: %s stays in the inbox: %s", job.id, names.display(job.path), error.strerror)
+        if file is not None and file.stays is not None:
+            _log.warning("image %d: %s stays in the inbox: %s", job.id, names.display(job.path), file.stays)
             return False
+        if file is not None and not file.gone:
+            try:
+                file.remove()
+            except Postponed:
+                self._keep_apart(job, file)
+            except (OSError, EnvironmentFault) as error:
+                # The bytes are safe and the row says so; the name is tried again later.
+                _log.warning("image %d: %s stays in the inbox: %s", job.id, names.display(job.path), error)
+                file.keep_hidden()
+                return False
+        paths = {job.path: None}
         if job.companion_of is not None:
             self._companions.forget(job.id)
-        else:
-            self._queue.left(job.id)
+        elif (path := self._queue.left(job.id)) is not None:
+            paths[path] = None
+        newer = []
+        for path in paths:
+            with suppress(OSError):
+                if (here := (self._inbox / path).lstat()) is not None and not stat.S_ISDIR(here.st_mode):
+                    newer.append(Found(path, here.st_size, here.st_mtime_ns))
         if newer:
             self._queue.enqueue(newer, time.time())
         return True
 
-    def _record_deleted(self, job: Job, plan: Plan, now: float) -> str:
+    def _keep_apart(self, job: Job, file: InboxFile) -> None:
+        """Leave a file in the inbox into which somebody writes though its row is final: it is a new one from now on."""
+        _log.info("image %d: %s is written to again; that is queued anew", job.id, names.display(job.path))
+        if job.place is not None and job.sha256 is not None:
+            try:
+                atomic.unshare(self.roots[job.place] / str(job.destination), file.was, job.sha256)
+            except DarkroomError as error:
+                _log.warning("image %d: its file was written to while it was filed: %s", job.id, error)
+                self._queue.warn(job.id, "it was written to while it was being filed: run darkroom verify")
+        file.show()
+
+    def _hide(self, file: InboxFile, plan: Plan, destination: Location | None, placed: os.stat_result | None) -> None:
+        """Take the inbox name away and look at the file once more; undo `placed` where it is another one by now."""
+        try:
+            file.hide()
+        except Withdrawn:
+            if self._is_last_name(file, placed):
+                file.gone = True
+                return
+            self._take_back(destination, placed)
+            raise Postponed(WaitingReason.RENAMED, _RENAMED_SECONDS) from None
+        except Immovable as fault:
+            if plan.facts.companion_of is not None:
+                self._take_back(destination, placed)
+                folder = names.display(file.where.parent.path.name)
+                raise Postponed(WaitingReason.FOLDER, _FOLDER_SECONDS, folder) from None
+            if destination is not None and plan.facts.sha256 is not None:
+                atomic.unshare(destination, file.was, plan.facts.sha256)
+            file.check_unchanged()
+            file.stays = str(fault)
+        except Postponed as later:
+            if later.reason is WaitingReason.RENAMED and self._is_last_name(file, placed):
+                file.gone = True  # another file has replaced it: these are the only bytes of this one
+                return
+            # The name in the library goes first: from then on nobody writes into it by way of the inbox.
+            self._take_back(destination, placed)
+            file.show()
+            raise
+
+    def _is_last_name(self, file: InboxFile, placed: os.stat_result | None) -> bool:
+        """Return whether a file that has lost its name was deleted, and not renamed."""
+        if file.fd is None:
+            return placed is not None and placed.st_nlink == 1
+        now = os.fstat(file.fd)
+        is_linked = placed is not None and os.path.samestat(placed, now)
+        return now.st_nlink == (1 if is_linked else 0)
+
+    def _take_back(self, destination: Location | None, placed: os.stat_result | None) -> None:
+        if destination is not None and placed is not None:
+            atomic.take_back(destination, placed)
+
+    def _record_deleted(self, job: Job, plan: Plan, now: float, stays: str | None) -> str:
         if plan.facts.companion_of is not None:
             kept = plan.kept.name if plan.kept else ""
             return f"the same bytes as {kept} beside image {plan.facts.companion_of}; deleted"
         original = plan.facts.duplicate_of or 0
-        self._queue.finish_deleted(job, original, plan.facts, now)
+        self._queue.finish_deleted(job, original, plan.facts, now, stays)
         companions.hasten(self._companions, job, now)
         return f"the same bytes as image {original}; deleted"
 
-    def _place_under_free_name(self, job: Job, file: InboxFile, plan: Plan) -> tuple[PurePosixPath, bool]:
-        """Make the bytes appear under the first free name; return it, and whether they were there before.
+    def _place_under_free_name(
+        self, job: Job, file: InboxFile, plan: Plan
+    ) -> tuple[PurePosixPath, os.stat_result | None]:
+        """Make the bytes appear under the first free name; return it and what lies there, None for what did before.
 
         A filesystem that can't hold the name gets a plainer one.
         """
@@ -189,9 +258,10 @@ class Filing:
         shapes = iter((plan.wanted,))
         while (shape := next(shapes, None)) is not None:
             try:
-                held = self._try(job, file, plan, shape)
-                return (shape, held) if held is not None else self._place_under_number(job, file, plan, shape)
+                found = self._try(job, file, plan, shape)
+                return (shape, found[0]) if found else self._place_under_number(job, file, plan, shape)
             except NameRefused as refused:
+                _log.warning("image %d: %s; a plainer name is tried", job.id, refused)
                 shapes = shapes if refusal else plainer_names(plan.wanted)
                 refusal = refused
         assert refusal is not None  # noqa: S101
@@ -199,24 +269,29 @@ class Filing:
 
     def _place_under_number(
         self, job: Job, file: InboxFile, plan: Plan, shape: PurePosixPath
-    ) -> tuple[PurePosixPath, bool]:
+    ) -> tuple[PurePosixPath, os.stat_result | None]:
         """Make the bytes appear under the first numbered name that is free."""
         for number in self._names.untried(plan.place, shape):
             candidate = plan.numbered(shape, number)
-            held = self._try(job, file, plan, candidate)
-            if held is not None:
+            found = self._try(job, file, plan, candidate)
+            if found is not None:
                 self._names.took(plan.place, shape, number)
-                return candidate, held
+                return candidate, found[0]
         raise EnvironmentFault(f"{self.roots[plan.place] / shape}: too many files have that name already")
 
-    def _try(self, job: Job, file: InboxFile, plan: Plan, candidate: PurePosixPath) -> bool | None:
-        """Place the bytes under one name; return None where it is another file's, else whether they were there."""
-        root, sha256 = self.roots[plan.place], plan.facts.sha256
-        destination = root / candidate
+    def _try(
+        self, job: Job, file: InboxFile, plan: Plan, candidate: PurePosixPath
+    ) -> tuple[os.stat_result | None] | None:
+        """Place the bytes under one name; return None where it is another file's, else what lies there.
+
+        That is (None,) where the bytes were there before.
+        """
+        sha256, destination = plan.facts.sha256, self.roots[plan.place] / candidate
+        # The reason has the longer name; whether it can be had is known only in its folder.
         if plan.place == "failed":
-            # The reason has the longer name; whether it can be had is known only in its folder.
-            atomic.make_folders(root, destination.parent)
-            if atomic.exists(reason_beside(destination)):
+            reason = reason_beside(destination)
+            atomic.made(reason).close()
+            if atomic.exists(reason):
                 return None
         held = False
         if atomic.exists(destination):
@@ -230,23 +305,23 @@ class Filing:
             return None
         try:
             if held:
-                with atomic.blaming(str(destination)):
+                with atomic.blaming(destination):
                     atomic.make_durable(destination)
-            elif file.fd is None or sha256 is None:
-                atomic.place_node(file.path, root, destination)
-            else:
-                atomic.place(file.fd, file.path, root, destination, job.id, sha256)
+                return (None,)
+            if file.fd is None:
+                file.gone = atomic.place_node(file.hidden or file.entry, file.was, destination)
+                return (destination.lstat(),)
+            return (atomic.place(file.fd, destination, job.id, sha256),)
         except FileExistsError:
             return None
-        return held
 
-    def _twin(self, decoded: Decoded) -> tuple[int, Path] | None:
+    def _twin(self, decoded: Decoded) -> tuple[int, Location] | None:
         """Return the filed original with the same bytes, if it is really there."""
         found = self._queue.filed(decoded.sha256)
         if found is None:
             return None
         original, path = found[0], self.roots["library"] / found[1]
-        with atomic.blaming(str(path)):
+        with atomic.blaming(path):
             if atomic.size_of(path) == decoded.identity.size:
                 return original, path
         self._queue.lost(original, found[1], time.time())

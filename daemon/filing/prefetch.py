@@ -14,8 +14,9 @@ from daemon.catalogue.queue import Queue
 from daemon.catalogue.schema import Job
 from daemon.decoding import Decoded
 from daemon.errors import DarkroomError, Postponed, WaitingReason
+from daemon.files.atomic import Root, by_descriptor
 from daemon.files.names import IMAGE_SUFFIXES, split
-from daemon.files.opening import LeaseState
+from daemon.files.opening import Identity, LeaseState, check_unchanged
 from daemon.filing.inbox_file import InboxFile
 
 
@@ -38,7 +39,7 @@ class _Ahead:
 class Prefetcher:
     """Opens and decodes the files of one inbox; for one thread."""
 
-    def __init__(self, inbox: Path, queue: Queue, decoder: Decoder, settle_seconds: float) -> None:
+    def __init__(self, inbox: Root, queue: Queue, decoder: Decoder, settle_seconds: float) -> None:
         self._inbox, self._queue, self._decoder = inbox, queue, decoder
         self.settle_seconds = settle_seconds
         self._ahead: _Ahead | None = None
@@ -46,23 +47,19 @@ class Prefetcher:
         # One thread: the sandbox decodes one image at a time, one that was decoded ahead in vain included.
         self._thread = ThreadPoolExecutor(1, "decode")
 
-    def path(self, job: Job) -> Path:
-        """Return where a row's file is."""
-        return self._inbox / job.path
-
     def take(self, job: Job) -> InboxFile:
         """Open a claimed row's file, or hand over the one opened ahead; raises what `InboxFile.open` raises."""
-        path, ahead = self._inbox / job.path, self._ahead
-        self._ahead = None
+        ahead, self._ahead = self._ahead, None
         if ahead is None:
-            return InboxFile.open(self._inbox, path, self.settle_seconds)
-        if ahead.image_id != job.id or not ahead.file.is_still(path):
+            return InboxFile.open(self._inbox, job, self.settle_seconds)
+        if ahead.image_id != job.id or not ahead.file.is_still(job):
             ahead.file.close()
-            return InboxFile.open(self._inbox, path, self.settle_seconds)
+            return InboxFile.open(self._inbox, job, self.settle_seconds)
         if ahead.file.lease is not None and ahead.file.lease.broken():
             # Its writer waits in open() and has to come first: another lease, taken at once, might beat it.
             ahead.file.close()
             raise Postponed(WaitingReason.WRITER, self.settle_seconds)
+        ahead.file.token = job.token
         self._taken = ahead.file, ahead.decoding
         return ahead.file
 
@@ -70,11 +67,12 @@ class Prefetcher:
         """Return what the bytes of a file tell; raises what the decoder raises, Postponed where it has changed."""
         taken, self._taken = self._taken, None
         begun = taken is not None and taken[0] is file
-        decoding = taken[1] if taken and begun else self._thread.submit(self._decoder.decode, file.path)
+        decoding = taken[1] if taken and begun else self._thread.submit(self._decoder.decode, _held(file))
         decoded = decoding.result()
-        if decoded.identity != file.identity:
+        if decoded.identity != Identity.of(file.was):
             raise Postponed(WaitingReason.CHANGED, self.settle_seconds, "read")
-        file.check_unchanged()
+        if file.fd is not None and file.lease is not None:
+            check_unchanged(file.lease, file.fd, file.was, self.settle_seconds)
         return decoded
 
     def look_ahead(self, now: float) -> None:
@@ -87,11 +85,11 @@ class Prefetcher:
             following = self._queue.following(now)
             if following is None or following.attempts or split(following.path)[1].lower() not in IMAGE_SUFFIXES:
                 return
-            file = InboxFile.open(self._inbox, self._inbox / following.path, self.settle_seconds)
+            file = InboxFile.open(self._inbox, following, self.settle_seconds)
         except DarkroomError:  # said when it is its turn
             return
         if file.lease is not None and file.lease.state is LeaseState.GRANTED:
-            self._ahead = _Ahead(following.id, file, self._thread.submit(self._decoder.decode, file.path))
+            self._ahead = _Ahead(following.id, file, self._thread.submit(self._decoder.decode, _held(file)))
         else:
             file.close()
 
@@ -104,3 +102,9 @@ class Prefetcher:
     def shut_down(self) -> None:
         """Let the thread end; nothing can be decoded after that."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _held(file: InboxFile) -> Path:
+    """Return a path by which the decoders open this very file, whatever its name has become."""
+    assert file.fd is not None  # noqa: S101
+    return by_descriptor(file.fd, (file.hidden or file.entry).where.path)

@@ -11,9 +11,10 @@ take for left behind.
 
 import logging
 import os
+import stat
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 
 from daemon.catalogue import Place, Queue
@@ -30,12 +31,14 @@ from daemon.errors import (
     Withdrawn,
 )
 from daemon.files import atomic, lock, names
-from daemon.files.opening import open_regular
-from daemon.files.walk import OWN_PREFIX, Found
+from daemon.files.atomic import Location, Root
+from daemon.files.names import OWN_PREFIX
+from daemon.files.opening import LeaseState, open_regular
+from daemon.files.walk import leaving, listable
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.destination import reason_beside
 from daemon.filing.filing import Filing
-from daemon.filing.inbox_file import InboxFile
+from daemon.filing.inbox_file import InboxFile, read_leaving, show
 
 _log = logging.getLogger(__name__)
 
@@ -43,18 +46,23 @@ _log = logging.getLogger(__name__)
 UPLOAD_PREFIX = f"{OWN_PREFIX}upload-"
 _TRIES = 10_000
 _BUSY_SECONDS = 10.0
+# What is larger is moved without being hashed: no photo is.
+_HASHED_BYTES = 4 << 30
 
 
-def remove_partial_uploads(inbox: Path) -> None:
+def remove_partial_uploads(inbox: Root) -> None:
     """Remove what uploads that a dead process was receiving have left; before any new one can arrive.
 
     What can't be removed now is hidden and harmless, and is tried again at the next start.
     """
     try:
-        with suppress(FileNotFoundError), os.scandir(inbox) as entries:
-            left = [entry.path for entry in entries if entry.name.startswith(UPLOAD_PREFIX)]
-            for path in left:
-                Path(path).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            folder = listable(inbox)
+            try:
+                for name in [name for name in os.listdir(folder) if name.startswith(UPLOAD_PREFIX)]:  # noqa: PTH208
+                    os.unlink(name, dir_fd=folder)
+            finally:
+                os.close(folder)
     except OSError as error:
         _log.warning("%s: what interrupted uploads have left there can't be removed: %s", inbox, error.strerror)
 
@@ -62,64 +70,105 @@ def remove_partial_uploads(inbox: Path) -> None:
 class Recovery:
     """Resolves the rows that were left in the middle of filing."""
 
-    def __init__(self, queue: Queue, filing: Filing, requeue: "Requeue", cleanup: Cleanup, inbox: Path) -> None:
+    def __init__(
+        self, queue: Queue, filing: Filing, requeue: "Requeue", cleanup: Cleanup, inbox: Root, settle_seconds: float
+    ) -> None:
         self._queue, self._filing, self._requeue = queue, filing, requeue
-        self._cleanup, self._inbox = cleanup, inbox
+        self._cleanup, self._inbox, self._settle_seconds = cleanup, inbox, settle_seconds
 
     def complete(self, job: Job) -> bool:
         """Complete a job whose bytes are safe at its destination; return False, with nothing left there, for any other.
 
         Raises EnvironmentFault where nobody knows.
         """
+        destination = self._destination(job)
         try:
-            file = InboxFile.closed(self._inbox / job.path)
+            file = InboxFile.closed(self._inbox, job)
         except Immovable:  # never claimed by a name that could be opened, so never on its way
             return False
-        destination = self._destination(job)
-        if destination is None:
-            return False
-        try:
-            with atomic.blaming(str(destination.parent)):
-                atomic.temporary(destination, job.id).unlink(missing_ok=True)
-                if not _is_there(job, destination, file):
-                    _undo(destination, file)
-                    return False
-        except NameRefused:  # what can't be called so is not there
-            return False
-        with atomic.blaming(str(destination)):
+        # Whatever becomes of the row, its file has its own name again meanwhile.
+        with closing(file) if file is not None else nullcontext():
+            if destination is None:
+                return False
+            try:
+                with atomic.blaming(destination.parent):
+                    atomic.remove_temporaries(destination, job.id)
+                    if not _is_there(job, destination, file):
+                        _undo(destination, file)
+                        return False
+            except NameRefused:  # what can't be called so is not there
+                return False
+        with atomic.blaming(destination):
             _log.info("image %d: %s", job.id, self._filing.record(job))
-            self._leave(job, file)
+        self.leave(job)
         return True
 
     def undo_link(self, job: Job) -> None:
         """Remove the second name that a file of the inbox may have at its destination; best effort."""
         destination = self._destination(job)
-        if destination is not None:
-            atomic.unlink_second(destination, self._inbox / job.path)
+        with suppress(OSError, DarkroomError):
+            file = InboxFile.closed(self._inbox, job)
+            if destination is not None and file is not None:
+                with closing(file):
+                    atomic.take_back(destination, file.was)
 
     def leave(self, job: Job) -> None:
         """Remove the inbox name of a file that is safe elsewhere; what is another file by now is queued."""
+        file: InboxFile | None
         try:
-            file = InboxFile.closed(self._inbox / job.path)
-        except Immovable:
+            file = InboxFile.open(self._inbox, job, 0.0, left=True)
+        except (Rejected, Transient):
+            file = InboxFile.closed(self._inbox, job)
+        except (Withdrawn, Immovable):
+            file = None
+        except Postponed:
             return
-        if file is None or self._is_safe(job, file):
-            self._leave(job, file)
-        else:
-            found = Found(job.path, file.was.st_size, file.was.st_mtime_ns)
-            self._queue.left(job.id)
-            self._queue.enqueue([found], time.time())
-            _log.info("image %d: %s is another file now and is queued", job.id, names.display(job.path))
+        if file is None:
+            self._left(job, None)
+            return
+        with closing(file):
+            if self._is_safe(job, file):
+                try:
+                    file.hide()
+                except Immovable as fault:
+                    self._queue.stays(job.id, str(fault))
+                    return
+                except Postponed:
+                    return
+                if file.lease is not None and file.lease.state is LeaseState.UNSUPPORTED:
+                    time.sleep(self._settle_seconds)  # as `InboxFile.check_complete` has it; one file at a start
+                self._left(job, file)
+                return
+        self._left(job, None)
+        _log.info("image %d: %s is another file now and is queued", job.id, names.display(job.path))
+
+    def show(self) -> None:
+        """Give the files that wait under hidden names their own ones again. Raises EnvironmentFault."""
+        for job in self._queue.hidden():
+            with suppress(Immovable):
+                file = InboxFile.closed(self._inbox, job)
+                if file is not None:
+                    file.close()
+            self._queue.shown(job.id, time.time())
+
+    def show_all(self) -> None:
+        """The same, for all that lie in the inbox, whether or not a row knows them. Raises EnvironmentFault."""
+        self.show()
+        for folder, hidden in list(leaving(self._inbox)):
+            known = read_leaving(hidden)
+            if known is not None:
+                with atomic.blaming(folder or str(self._inbox)), (self._inbox / folder / hidden).entry() as entry:
+                    show(entry, known[1])
 
     def bring_back(self) -> None:
         """Finish for each row on its way back from `failed/` what a crash has left."""
         self._requeue.bring_back()
 
-    def _leave(self, job: Job, file: InboxFile | None) -> None:
+    def _left(self, job: Job, file: InboxFile | None) -> None:
         if self._filing.leave(job, file):
-            self._cleanup.note(self._inbox / job.path)
+            self._cleanup.note(job.path)
 
-    def _destination(self, job: Job) -> Path | None:
+    def _destination(self, job: Job) -> Location | None:
         if job.place is None or job.destination is None:
             return None
         return self._filing.roots[job.place] / job.destination
@@ -129,45 +178,57 @@ class Recovery:
         kept = self._destination(job)
         if kept is None and job.sha256 is not None and (twin := self._queue.filed(job.sha256)) is not None:
             kept = self._filing.roots["library"] / twin[1]
-        if kept is None or not atomic.exists(kept):
+        if kept is None:
             return False
-        with atomic.blaming(str(file.path)):
-            if os.path.samestat(kept.lstat(), file.was):
+        with atomic.blaming(kept):
+            here = kept.lstat()
+            if here is None:
+                return False
+            if os.path.samestat(here, file.was):
                 return True
-            same_size = atomic.size_of(kept) == atomic.size_of(file.path) is not None
-            return same_size and atomic.sha256(file.path) == job.sha256 == atomic.sha256(kept)
+            if file.fd is None or here.st_size != file.was.st_size:
+                return False
+            if job.sha256 is None:
+                return here.st_mtime_ns == file.was.st_mtime_ns
+            return atomic.sha256(file.fd) == job.sha256 == atomic.sha256(kept)
 
 
-def _is_there(job: Job, destination: Path, file: InboxFile | None) -> bool:
+def _is_there(job: Job, destination: Location, file: InboxFile | None) -> bool:
     """Return whether the destination durably holds the job's bytes."""
+    here = destination.lstat()
+    if here is None:
+        return False
     if job.sha256 is not None:
-        if atomic.size_of(destination) is None or atomic.sha256(destination) != job.sha256:
+        if not stat.S_ISREG(here.st_mode) or atomic.sha256(destination) != job.sha256:
             return False
         atomic.make_durable(destination)
         return True
-    # A symbolic link, a FIFO, another's file: known by being the same thing, or by having been renamed.
-    if not atomic.exists(destination):
-        return False
-    if file is not None and not os.path.samestat(destination.lstat(), file.was):
-        return False
-    atomic.fsync_folder(destination.parent)
+    # A symbolic link, a FIFO, another's file: known by being the same thing, or by having been renamed. A file too
+    # large to be hashed: by its size and time, which its copy has.
+    if file is not None and not os.path.samestat(here, file.was):
+        same = (here.st_size, here.st_mtime_ns) == (file.was.st_size, file.was.st_mtime_ns)
+        if not (same and stat.S_ISREG(here.st_mode)):
+            return False
+    with destination.entry() as entry:
+        entry.fsync_folder()
     return True
 
 
-def _undo(destination: Path, file: InboxFile | None) -> None:
+def _undo(destination: Location, file: InboxFile | None) -> None:
     """Remove what the move has left at a destination that does not hold the right bytes, if it is surely ours."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        here = destination.lstat()
-        linked = file is not None and os.path.samestat(here, file.was)
-        # Empty: a name reserved on a filesystem without exclusive renames.
-        if linked or (here.st_size == 0 and atomic.size_of(destination) == 0):
-            destination.unlink()
+    here = destination.lstat()
+    if here is None:
+        return
+    linked = file is not None and os.path.samestat(here, file.was)
+    # Empty: a name reserved on a filesystem without exclusive renames.
+    if linked or (here.st_size == 0 and stat.S_ISREG(here.st_mode)):
+        atomic.take_back(destination, here)
 
 
 class Requeue:
     """Moves failed files back into one inbox; `state` is the folder for the lock."""
 
-    def __init__(self, queue: Queue, inbox: Path, roots: Mapping[Place, Path], state: Path) -> None:
+    def __init__(self, queue: Queue, inbox: Root, roots: Mapping[Place, Root], state: Path) -> None:
         self._queue = queue
         self._inbox = inbox
         self._failed = roots["failed"]
@@ -204,7 +265,7 @@ class Requeue:
 
     def _where_it_lies(self, job: Job) -> None:
         """Queue a file that failed in the inbox, since it could not leave."""
-        if not job.path or not os.path.lexists(self._inbox / job.path):
+        if not job.path or not atomic.exists(self._inbox / job.path):
             raise Rejected(f"image {job.id}: its file is gone: {job.error}")
         self._queue.again(job.id, job.path, time.time(), returning=False)
 
@@ -218,7 +279,7 @@ class Requeue:
         for shape in dict.fromkeys([wanted, names.portable(wanted)]):
             for number in range(_TRIES):
                 path = names.numbered(shape, number)
-                if not os.path.lexists(self._inbox / path) and self._queue.again(
+                if not atomic.exists(self._inbox / str(path)) and self._queue.again(
                     job.id, str(path), time.time(), returning=True
                 ):
                     for row in self._queue.returning():
@@ -227,10 +288,10 @@ class Requeue:
                     return
         raise Rejected(f"image {job.id}: the inbox is full of files named {names.display(job.original_name)}")
 
-    def _check_readable(self, job: Job, old: Path) -> None:
+    def _check_readable(self, job: Job, old: Location) -> None:
         """Raise Rejected where the file can't be read, and so would only fail again."""
         try:
-            os.close(open_regular(old, root=self._failed))
+            os.close(open_regular(old))
         except Rejected:
             pass  # a link or a pipe: moved without being opened, as when it failed
         except Postponed as busy:
@@ -241,27 +302,29 @@ class Requeue:
     def _return(self, job: Job) -> None:
         """Move one returning row's file; where that can't be done, fail the row again and raise what was wrong."""
         old = self._failed / str(job.destination)
-        moved: Path | None = None
+        moved: tuple[Location, os.stat_result] | None = None
         try:
             if atomic.exists(old):
                 moved = self._appear(job, old)
-                with atomic.blaming(str(old)):
-                    old.unlink(missing_ok=True)
+                with atomic.blaming(old), old.entry() as entry, suppress(FileNotFoundError):
+                    entry.unlink()
         except (DarkroomError, OSError) as fault:
             if moved is not None:
                 with suppress(OSError, DarkroomError):
-                    atomic.take_back(moved, old)
+                    if atomic.exists(old):
+                        atomic.take_back(*moved)
             self._queue.not_returned(job.id, f"it could not be queued again: {fault}", time.time())
             if isinstance(fault, EnvironmentFault | Rejected):
                 raise
             raise Rejected(f"image {job.id}: {fault}") from fault
         try:
-            reason_beside(old).unlink(missing_ok=True)
+            with suppress(FileNotFoundError), reason_beside(old).entry() as entry:
+                entry.unlink()
         except OSError as fault:  # a note that is out of date, and no more
             _log.warning("image %d: %s stays: %s", job.id, reason_beside(old), fault.strerror)
         self._queue.returned(job.id, time.time())
 
-    def _appear(self, job: Job, old: Path) -> Path | None:
+    def _appear(self, job: Job, old: Location) -> tuple[Location, os.stat_result] | None:
         """Make the file appear in the inbox, too; return the name that this made, None where it was there before."""
         for number in range(_TRIES):
             name = names.numbered(PurePosixPath(job.path), number)
@@ -270,7 +333,7 @@ class Requeue:
                 continue
             new = self._inbox / name
             try:
-                self._place(job, old, new)
+                return new, self._place(job, old, new)
             except FileExistsError:
                 if _same(old, new):
                     return None
@@ -278,24 +341,30 @@ class Requeue:
                 # Linked, perhaps, but not durably: the second name must not be taken for a new file.
                 atomic.unlink_second(new, old)
                 raise
-            else:
-                return new
         raise Rejected(f"image {job.id}: the inbox is full of files named {names.display(job.path)}")
 
-    def _place(self, job: Job, old: Path, new: Path) -> None:
-        with atomic.blaming(str(old)):
-            if atomic.size_of(old) is None:
-                atomic.place_node(old, self._inbox, new)
-                return
-            with old.open("rb") as opened:
-                fd = opened.fileno()
-                atomic.place(fd, old, self._inbox, new, job.id, atomic.sha256(fd))
+    def _place(self, job: Job, old: Location, new: Location) -> os.stat_result:
+        with atomic.blaming(old):
+            if atomic.size_of(old) is not None:
+                fd = open_regular(old)
+                try:
+                    is_small = os.fstat(fd).st_size <= _HASHED_BYTES
+                    return atomic.place(fd, new, job.id, atomic.sha256(fd) if is_small else None)
+                finally:
+                    os.close(fd)
+            with old.entry() as entry:
+                here = entry.lstat()
+                atomic.place_node(entry, here, new)
+                return here
 
 
-def _same(old: Path, new: Path) -> bool:
-    if not atomic.exists(new):
-        return False
-    with atomic.blaming(str(new)):
-        if os.path.samestat(old.lstat(), new.lstat()):
+def _same(old: Location, new: Location) -> bool:
+    with atomic.blaming(new):
+        was, now = old.lstat(), new.lstat()
+        if was is None or now is None:
+            return False
+        if os.path.samestat(was, now):
             return True
-        return atomic.size_of(old) == atomic.size_of(new) is not None and atomic.sha256(old) == atomic.sha256(new)
+        if was.st_size != now.st_size or not (stat.S_ISREG(was.st_mode) and stat.S_ISREG(now.st_mode)):
+            return False
+        return atomic.sha256(old) == atomic.sha256(new)

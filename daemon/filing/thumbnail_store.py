@@ -7,7 +7,7 @@ catalogue loses nothing.
 from pathlib import Path
 from typing import Literal
 
-from daemon.files.atomic import atomic_write, blaming, fsync_folder, is_folder, make_folders
+from daemon.files.atomic import Root, atomic_write, blaming, fsync_folder, is_folder, make_path
 
 Size = Literal["small", "medium"]
 SIZES: dict[Size, int] = {"small": 200, "medium": 800}
@@ -23,20 +23,27 @@ class ThumbnailStore:
         """Return where an original's thumbnail is kept."""
         return self._root / sha256[:2] / f"{sha256}-{SIZES[size]}.jpg"
 
+    def has(self, sha256: str, size: Size) -> bool:
+        """Return whether an original's thumbnail is there, and is not empty. Raises OSError."""
+        try:
+            return self.path(sha256, size).stat().st_size > 0
+        except FileNotFoundError:
+            return False
+
     def save(self, sha256: str, small: bytes, medium: bytes) -> None:
         """Write both; no reader ever sees half of one. Raises EnvironmentFault."""
-        folder = self._root / sha256[:2]
-        if not is_folder(folder):
+        folder = Root(self._root) / sha256[:2]
+        if not is_folder(folder.path):
             self._make_shards()
         # A power cut must not leave an empty thumbnail that looks ready, and nobody would make one again for a row
         # that is done.
-        names = {folder / f"{sha256}-{SIZES['small']}.jpg": small, folder / f"{sha256}-{SIZES['medium']}.jpg": medium}
-        atomic_write(names, sha256, replace=True)
+        names = {f"{sha256}-{SIZES['small']}.jpg": small, f"{sha256}-{SIZES['medium']}.jpg": medium}
+        atomic_write(folder, names, sha256, replace=True)
 
     def _make_shards(self) -> None:
         """Make all subfolders with the first: each by itself would cost nearly every photo a wait for the disk."""
-        make_folders(self._root.parent, self._root)
         with blaming(str(self._root)):
+            make_path(self._root)
             for number in range(256):
                 (self._root / f"{number:02x}").mkdir(exist_ok=True)
             fsync_folder(self._root)

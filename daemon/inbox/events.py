@@ -124,8 +124,8 @@ class InboxEvents(FileSystemEventHandler):
                 self._pending.folders[path] = None
             elif isinstance(event, FileMovedEvent | FileCreatedEvent | FileClosedEvent):
                 self._pending.files[path] = None
-                if isinstance(event, FileMovedEvent) and source is not None:
-                    self._pending.renames.append((source, path))
+            if isinstance(event, FileMovedEvent | DirMovedEvent) and source is not None:
+                self._pending.renames.append((source, path))
             if len(self._pending.files) + len(self._pending.renames) > _MOST:
                 self._pending = PendingEvents(lost=True)  # a scan costs less than to remember more
         self._wake.set()

@@ -1,13 +1,12 @@
 """Looks through the inbox, all of it or where events point, and hands what it finds to the queue."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
 from typing import Protocol
 
+from daemon.files.atomic import Location, Root
 from daemon.files.walk import Found, batched, is_below, is_junk, look, outermost, walk
 from daemon.inbox.events import PendingEvents
 
@@ -19,8 +18,8 @@ class FileQueue(Protocol):
         """Queue files in one transaction, idempotently; return the paths that were new or had changed."""
         ...
 
-    def rename(self, old: str, new: str) -> None:
-        """Follow a queued file that was renamed inside the inbox."""
+    def rename(self, old: str, new: str, now: float) -> None:
+        """Follow a file, or all files of a folder, that was renamed inside the inbox."""
         ...
 
 
@@ -32,7 +31,7 @@ class Scanner:
 
     _SAMPLE = 1000
 
-    def __init__(self, inbox: Path, queue: FileQueue, ignore: Sequence[str], recursive: bool) -> None:
+    def __init__(self, inbox: Root, queue: FileQueue, ignore: Sequence[str], recursive: bool) -> None:
         self._inbox, self._queue, self._ignore, self._recursive = inbox, queue, tuple(ignore), recursive
         self._reported: set[str] = set()
         self.progress = time.monotonic()
@@ -61,7 +60,7 @@ class Scanner:
         for old, new in pending.renames:
             # From a junk name it was never queued; to one, its row will be withdrawn like a deleted file's.
             if not is_junk(old, self._ignore) and not is_junk(new, self._ignore):
-                self._queue.rename(old, new)
+                self._queue.rename(old, new, time.time())
                 self.progress = time.monotonic()
         folders = set(pending.folders) if self._recursive else set()
         paths = (path for path in pending.files if not is_junk(path, self._ignore) and not is_below(path, folders))
@@ -103,7 +102,7 @@ class EventCheck:
         for path in list(islice(self._known, max(0, len(self._known) - self._REMEMBERED))):
             del self._known[path]
 
-    def judge(self, inbox: Path, new: Iterable[str], now: float) -> str | None:
+    def judge(self, inbox: Root, new: Iterable[str], now: float) -> str | None:
         """Take what a periodic scan found new; name a missed file if `limit` scans in a row found some.
 
         `now` is in seconds since the epoch, to compare with the files' ctime.
@@ -113,8 +112,9 @@ class EventCheck:
         self.seen(missed)
         return missed[0] if self._streak >= self._limit else None
 
-    def _is_late(self, path: Path, now: float) -> bool:
+    def _is_late(self, file: Location, now: float) -> bool:
         try:
-            return os.lstat(path).st_ctime < now - self._late_seconds
+            here = file.lstat()
         except OSError:
             return False
+        return here is not None and here.st_ctime < now - self._late_seconds

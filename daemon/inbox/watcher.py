@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.errors import EnvironmentFault
+from daemon.files.atomic import Root
 from daemon.files.walk import DEFAULT_IGNORE
 from daemon.inbox.presence import ObserverChoice, Pace, Presence
 from daemon.inbox.scanner import EventCheck, FileQueue, Scanner
@@ -70,7 +71,7 @@ class Watcher:
         self._inbox, self._rescan_seconds, self._pace = inbox.absolute(), rescan_seconds, pace or Pace()
         self._wake = threading.Event()
         self._presence = Presence(self._inbox, recursive, observer, self._wake, self._pace)
-        self._scanner = Scanner(self._inbox, queue, ignore, recursive)
+        self._scanner = Scanner(Root(self._inbox), queue, ignore, recursive)
         self._event_check = EventCheck(late_seconds=self._pace.late)
         self.loop = Loop(
             "watcher",
@@ -181,7 +182,7 @@ class Watcher:
             self._check_at, self._scan_at = 0.0, time.monotonic() + self._pace.after_error
             return
         judged = periodic and self._presence.reason is None
-        if judged and (missed := self._event_check.judge(self._inbox, new, time.time())):
+        if judged and (missed := self._event_check.judge(Root(self._inbox), new, time.time())):
             self._presence.note_missed(missed)
             self._explain()
         self._scanned_at = time.monotonic()

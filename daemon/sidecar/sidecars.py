@@ -7,22 +7,21 @@ enough to make the catalogue anew from the library alone.
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from daemon.catalogue import ImageEvent, ImageRow
 from daemon.catalogue.captions import Words, together
 from daemon.catalogue.companions import SidecarRows, SidecarSource
 from daemon.catalogue.schema import FINAL, Cause, EventKind
-from daemon.errors import NameRefused, WaitingReason
+from daemon.errors import NameRefused, Postponed, Rejected, Transient, WaitingReason, Withdrawn
 from daemon.files import atomic
+from daemon.files.atomic import Location, Root
 from daemon.sidecar import xmp
 
 _log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ class SidecarFacts:
 class Sidecars:
     """The sidecars of one library; any thread may call it. Switched off, it does nothing."""
 
-    def __init__(self, rows: SidecarRows, library: Path, *, enabled: bool = True) -> None:
+    def __init__(self, rows: SidecarRows, library: Root, *, enabled: bool = True) -> None:
         self._rows = rows
         self._library = library
         self._enabled = enabled
@@ -80,10 +79,12 @@ class Sidecars:
             source = self._rows.of(image_id, "library")
             if source is None:
                 return
-            photo = self._library / str(source.row.destination)
+            photo, path = self._library / str(source.row.destination), self._library / f"{source.row.destination}.xmp"
             # A photo that its owner has moved away gets no sidecar where it was.
-            if self._enabled and atomic.size_of(photo) is not None:
-                refusal = self._write(source, path_beside(photo), time.time())
+            with atomic.blaming(photo):
+                is_there = atomic.size_of(photo) is not None
+            if self._enabled and is_there:
+                refusal = self._write(source, path, time.time())
                 if refusal is not None:
                     self.give_up(image_id, refusal)
                     return
@@ -95,7 +96,7 @@ class Sidecars:
         _log.warning("image %d: no sidecar: %s", image_id, reason)
         self._rows.skipped(image_id, reason, time.time())
 
-    def record(self, image_id: int, photo: Path) -> None:
+    def record(self, image_id: int, photo: Location) -> None:
         """Write beside a duplicate what the catalogue would be made anew from; no name is taken from another file."""
         source = self._rows.of(image_id, "duplicates") if self._enabled else None
         if source is None:
@@ -103,14 +104,14 @@ class Sidecars:
         content = _compose(source, None, (), time.time()).serialize()
         # Where the filesystem can't hold the longer name there is no sidecar.
         with suppress(FileExistsError, NameRefused):
-            atomic.atomic_write({path_beside(photo): content}, f"{image_id}.xmp")
+            atomic.atomic_write(photo.parent, {path_beside(photo).name: content}, f"{image_id}.xmp")
 
-    def _write(self, source: SidecarSource, path: Path, now: float) -> str | None:
+    def _write(self, source: SidecarSource, path: Location, now: float) -> str | None:
         """Write a row's sidecar; return why it can't be, for people."""
         try:
-            old = path.read_bytes() if os.path.lexists(path) else None
+            old = path.read_bytes() if path.lstat() is not None else None
             existing = None if old is None else xmp.Packet.parse(old)
-        except (OSError, xmp.Malformed) as error:
+        except (OSError, Rejected, Transient, Postponed, Withdrawn, xmp.Malformed) as error:
             return f"{path.name} is there already and can't be read: {error}"
         if existing is not None and existing.text(NAMESPACE, "SHA256") != source.row.sha256:
             return f"{path.name} is there already and is not Darkroom's"
@@ -122,7 +123,7 @@ class Sidecars:
         try:
             # The name need not survive a power cut: the row says that there is a sidecar, and what it holds.
             tag = f"{source.row.id}.xmp"
-            atomic.atomic_write({path: content}, tag, replace=old is not None, durable_names=False)
+            atomic.atomic_write(path.parent, {path.name: content}, tag, replace=old is not None, durable_names=False)
         except FileExistsError:
             return f"{path.name} has just been made by another program"
         except NameRefused as refused:
@@ -135,7 +136,7 @@ class Sidecars:
         for name in source.packets:
             try:
                 packets.append(xmp.Packet.parse((self._library / name).read_bytes()))
-            except (OSError, xmp.Malformed) as error:
+            except (OSError, Rejected, Transient, Postponed, Withdrawn, xmp.Malformed) as error:
                 text = "image %d: %s is kept, but its fields can't be taken over: %s"
                 _log.warning(text, source.row.id, name, error)
         return packets
@@ -156,7 +157,7 @@ class Sidecars:
         return source
 
 
-def path_beside(photo: Path) -> Path:
+def path_beside(photo: Location) -> Location:
     """Return the name of a photo's sidecar, as darktable and digiKam have it: with the photo's whole name."""
     return photo.with_name(photo.name + ".xmp")
 

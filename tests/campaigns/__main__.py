@@ -11,6 +11,7 @@ troubles   those of a machine: full, unmounted, locked, …
 poison     hostile files
 decoders   that crash, hang and devour memory
 two        programs on the same folders
+writers    who open a photo's file while it leaves the inbox
 """
 
 import argparse
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests.campaigns import faults, kill, poison, power, program, random_kills, restarts, trouble, two, uploads
+from tests.campaigns import faults, kill, poison, power, program, random_kills, restarts, trouble, two, uploads, writers
 from tests.campaigns.acts import ACTS, Act
 from tests.campaigns.kill import Tally
 from tests.campaigns.stage import has_second_filesystem
@@ -147,6 +148,20 @@ def _two(_: argparse.Namespace) -> Report:
     return "two programs on the same folders", f"{tally.points} starts", tally.problems
 
 
+def _writers(args: argparse.Namespace) -> Report:
+    what = f"writers at each of {writers.INSTANTS} instants of a photo's leaving"
+    if not writers.has_leases():
+        return f"{what}; skipped: no leases here", "0 tries", []
+    total = Tally("writers")
+    places = (False, True) if has_second_filesystem() else (False,)
+    for across in places:
+        for kind in writers.KINDS:
+            tally = writers.play(250 if args.long else 40, across=across, kind=kind)
+            total.add(_told("writers", tally))
+    left_out = "" if len(places) == 2 else "; to another filesystem skipped: there is none"
+    return f"{what}{left_out}", f"{total.points:,} tries, in {total.kills:,} the writer waited", total.problems
+
+
 CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "kill": _kill,
     "uploads": _uploads,
@@ -159,6 +174,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "poison": _poison,
     "decoders": _decoders,
     "two": _two,
+    "writers": _writers,
 }
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_a_second_process_finds_the_schema_made(tmp_path: Path) -> None:
     assert results == ["ok"] * 4
 
 
-@pytest.mark.parametrize("version", [0, 2, 99])
+@pytest.mark.parametrize("version", [0, 1, 99])
 def test_a_catalogue_of_another_version_is_refused(tmp_path: Path, version: int) -> None:
     file = tmp_path / "darkroom.db"
     other = sqlite3.connect(file)
@@ -177,8 +177,8 @@ def test_an_event_while_a_file_is_worked_on_is_not_lost(room: Room) -> None:
 
 def test_a_rename_keeps_the_row(room: Room) -> None:
     room.queue.enqueue([Found("a.jpg", 1, 1), Found("c.jpg", 1, 1)], 1.0)
-    room.queue.rename("a.jpg", "b.jpg")
-    room.queue.rename("b.jpg", "c.jpg")
+    room.queue.rename("a.jpg", "b.jpg", time.time())
+    room.queue.rename("b.jpg", "c.jpg", time.time())
     assert [(row["id"], row["path"]) for row in room.rows()] == [(1, "b.jpg"), (2, "c.jpg")]
 
 

@@ -157,7 +157,7 @@ class Inbox(RuleBasedStateMachine):
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
         if told:
-            self.room.queue.rename(old, new)
+            self.room.queue.rename(old, new, time.time())
         self.room.scan()
 
     @invariant()
@@ -199,7 +199,7 @@ class Inbox(RuleBasedStateMachine):
         assert tree(room.inbox) == {}
         held: dict[tuple[str, str], Any] = {}
         for place, folder in roots(room.config).items():
-            held |= {(str(place), name): content for name, content in tree(folder).items()}
+            held |= {(str(place), name): content for name, content in tree(folder.path).items()}
         originals = {key for key in held if not key[1].endswith((".reason.txt", ".xmp"))}
         assert {(row["place"], row["destination"]) for row in room.rows() if row["place"]} == originals
         assert not [name for _, name in held if ".darkroom-" in name]

@@ -164,6 +164,7 @@ import os, signal, sys
 from pathlib import Path
 from daemon.app import thumbnail_store
 from daemon.files import atomic
+from daemon.files.atomic import Entry
 from daemon.commands import undo
 from daemon.catalogue import Catalogue
 from daemon.catalogue.restore import UndoRows
@@ -186,7 +187,8 @@ def dying(function):
     return wrapped
 
 for owner, name in (
-    *((UndoRows, "begin"), (atomic, "place"), (UndoRows, "take_out"), (Path, "unlink"), (UndoRows, "end")),
+    *((UndoRows, "begin"), (atomic, "place"), (UndoRows, "take_out"), (Entry, "unlink")),
+    *((Path, "unlink"), (UndoRows, "end")),
 ):
     setattr(owner, name, dying(getattr(owner, name)))
 folders = dict(config.folders.items())

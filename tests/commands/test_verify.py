@@ -9,6 +9,7 @@ import pytest
 from daemon.app import roots, thumbnail_store
 from daemon.commands.verify import FixThumbnails, Problem, Verification
 from daemon.errors import EnvironmentFault, Rejected
+from daemon.files.atomic import Location
 from tests.program import darkroom
 from tests.support import Room, jpeg, tree
 
@@ -91,12 +92,12 @@ def test_thumbnails_are_made_again(filed: Room) -> None:
     thumbnail.unlink()
     assert problems(filed) == [("thumbnail", 2)]
     made: list[Path] = []
-    work = verification(filed, lambda path, _sha256: made.append(path))
+    work = verification(filed, lambda file, _sha256: made.append(file.path))
     assert list(work.run()) == []
     assert made == [filed.library / "2024/05/b.jpg"]
     assert work.fixed == 1
 
-    def refuse(_path: Path, _sha256: str) -> None:
+    def refuse(_file: Location, _sha256: str) -> None:
         raise Rejected("a damaged JPEG")
 
     [one] = verification(filed, refuse).run()

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from daemon.commands.explain import writers
-from daemon.errors import DarkroomError, EnvironmentFault, Postponed, Rejected, Transient, Withdrawn
+from daemon.errors import DarkroomError, EnvironmentFault, Postponed, Rejected, Transient, Unresponsive, Withdrawn
+from daemon.files.atomic import Root
 from daemon.files.opening import (
     Lease,
     LeaseState,
@@ -104,32 +105,33 @@ def test_a_device_is_never_opened() -> None:
         open_regular(Path("/dev/zero"))
 
 
-def test_a_file_behind_a_linked_folder_is_rejected(tmp_path: Path) -> None:
+def test_a_file_behind_a_linked_folder_is_not_there(tmp_path: Path) -> None:
     inbox, outside = tmp_path / "inbox", tmp_path / "outside"
     for folder in (inbox / "trip", outside):
         folder.mkdir(parents=True)
         (folder / "x.jpg").write_bytes(b"1")
     (inbox / "linked").symlink_to(outside)
-    os.close(open_regular(inbox / "trip/x.jpg", root=inbox))
-    with pytest.raises(Rejected, match="lies behind a symbolic link"):
-        open_regular(inbox / "linked/x.jpg", root=inbox)
+    os.close(open_regular(Root(inbox) / "trip/x.jpg"))
+    with pytest.raises(Withdrawn):
+        open_regular(Root(inbox) / "linked/x.jpg")
+    assert (Root(inbox) / "linked/x.jpg").lstat() is None
     # The inbox itself may be reached by a link.
     (tmp_path / "link").symlink_to(inbox)
-    os.close(open_regular(tmp_path / "link/trip/x.jpg", root=tmp_path / "link"))
+    os.close(open_regular(Root(tmp_path / "link") / "trip/x.jpg"))
 
 
 def test_a_missing_file_is_withdrawn_and_a_missing_inbox_is_not(tmp_path: Path, photo: Path) -> None:
     with pytest.raises(Withdrawn):
-        open_regular(tmp_path / "gone.jpg", root=tmp_path)
+        open_regular(Root(tmp_path) / "gone.jpg")
     with pytest.raises(Withdrawn):
-        open_regular(photo / "gone.jpg", root=tmp_path)
-    with pytest.raises(EnvironmentFault, match=r"the inbox '.*' can't be read: No such file or directory"):
-        open_regular(tmp_path / "inbox/gone.jpg", root=tmp_path / "inbox")
+        open_regular(Root(tmp_path) / photo.name / "gone.jpg")
+    with pytest.raises(EnvironmentFault, match=r"the folder .* can't be read: No such file or directory"):
+        open_regular(Root(tmp_path / "inbox") / "gone.jpg")
 
 
 def test_names_that_no_filesystem_takes_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(Rejected, match="path is too long"):
-        open_regular(tmp_path / ("x" * 256), root=tmp_path)
+    with pytest.raises(Rejected, match="name is too long"):
+        open_regular(Root(tmp_path) / ("x" * 256))
 
 
 @contextmanager
@@ -166,11 +168,11 @@ def test_a_file_that_may_not_be_read_says_whose_it_is() -> None:
             owner = f"user {os.geteuid()}"
         with as_stranger():
             with pytest.raises(Transient, match=f"permission denied: owned by {owner}, mode 0000; give"):
-                open_regular(folder / "mine.jpg", root=folder)
+                open_regular(Root(folder) / "mine.jpg")
             with pytest.raises(Transient, match=f"its folder 'locked' is owned by {owner}, mode 0000"):
-                open_regular(folder / "locked/x.jpg", root=folder)
+                open_regular(Root(folder) / "locked/x.jpg")
             with pytest.raises(EnvironmentFault, match="Permission denied"):
-                open_regular(folder / "locked/x.jpg", root=folder / "locked")
+                open_regular(Root(folder / "locked") / "x.jpg")
         (folder / "locked").chmod(0o700)
 
 
@@ -179,6 +181,7 @@ def test_a_process_out_of_descriptors_is_no_fault_of_the_image(photo: Path) -> N
         import os, resource, sys
         from pathlib import Path
         from daemon.errors import EnvironmentFault
+        from daemon.files.atomic import Root
         from daemon.files.opening import open_regular
         resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
         fds = []
@@ -188,20 +191,25 @@ def test_a_process_out_of_descriptors_is_no_fault_of_the_image(photo: Path) -> N
         except OSError:
             pass
         try:
-            open_regular(Path(sys.argv[1]), root=Path(sys.argv[1]).parent)
+            open_regular(Root(Path(sys.argv[1]).parent) / Path(sys.argv[1]).name)
         except EnvironmentFault as fault:
             os.write(1, str(fault).encode())
         """
     said = subprocess.run([sys.executable, "-c", code, photo], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert said.stdout == "'photo.jpg' in the inbox can't be opened: Too many open files"
+    assert said.stdout == "photo.jpg can't be opened: Too many open files"
 
 
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        *((errno.EIO, Transient), (errno.ESTALE, Transient), (errno.EINVAL, Transient), (errno.EAGAIN, Postponed)),
-        *((errno.ELOOP, Rejected), (errno.ENXIO, Rejected), (errno.ENOENT, Withdrawn)),
-        *((errno.ENOTCONN, EnvironmentFault), (errno.ENFILE, EnvironmentFault), (errno.ETIMEDOUT, EnvironmentFault)),
+        *(
+            (errno.EIO, Unresponsive),
+            (errno.ESTALE, Unresponsive),
+            (errno.EINVAL, Transient),
+            (errno.EAGAIN, Postponed),
+        ),
+        *((errno.ELOOP, Withdrawn), (errno.ENXIO, Rejected), (errno.ENOENT, Withdrawn)),
+        *((errno.ENOTCONN, Unresponsive), (errno.ENFILE, EnvironmentFault), (errno.ETIMEDOUT, Unresponsive)),
     ],
 )
 def test_errors_are_told_apart(
@@ -212,7 +220,7 @@ def test_errors_are_told_apart(
 
     monkeypatch.setattr(os, "open", failing)
     with pytest.raises(expected) as told:
-        open_regular(photo, root=photo.parent)
+        open_regular(Root(photo.parent) / photo.name)
     assert type(told.value) is expected
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.files.atomic import Root
 from daemon.files.mounts import filesystem, is_network, mount_point
 from daemon.files.walk import DEFAULT_IGNORE, Found, batched, is_below, is_junk, look, outermost, walk
 from daemon.inbox.events import PendingEvents
@@ -24,7 +25,7 @@ def make(folder: Path, *names: str) -> None:
 
 
 def paths(folder: Path, ignore: Sequence[str] = DEFAULT_IGNORE, *, recursive: bool = True) -> list[str]:
-    return sorted(found.path for found in walk(folder, ignore, recursive))
+    return sorted(found.path for found in walk(Root(folder), ignore, recursive))
 
 
 def in_namespace(prepare: str, code: str, *arguments: str) -> str:
@@ -45,7 +46,7 @@ class Keeper:
         self.batches.append([file.path for file in files])
         return self.batches[-1]
 
-    def rename(self, old: str, new: str) -> None:
+    def rename(self, old: str, new: str, now: float) -> None:
         self.renames.append((old, new))
 
 
@@ -83,9 +84,9 @@ def test_a_walk_tells_size_and_mtime_of_all_that_is_no_junk(tmp_path: Path) -> N
     assert paths(tmp_path) == ["a.jpg", "trip/day 1/b.jpg"]
     assert paths(tmp_path, recursive=False) == ["a.jpg"]
     assert paths(tmp_path, ignore=("a*",)) == ["@eaDir/d.jpg", "e.jpg.part", "trip/.thumbs/c.jpg", "trip/day 1/b.jpg"]
-    assert Found("a.jpg", 5, 1_700_000_000_123_456_789) in list(walk(tmp_path, (), False))
-    assert [found.path for found in walk(tmp_path, (), True, below="trip/day 1")] == ["trip/day 1/b.jpg"]
-    assert list(walk(tmp_path, (), True, below="nowhere")) == []
+    assert Found("a.jpg", 5, 1_700_000_000_123_456_789) in list(walk(Root(tmp_path), (), False))
+    assert [found.path for found in walk(Root(tmp_path), (), True, below="trip/day 1")] == ["trip/day 1/b.jpg"]
+    assert list(walk(Root(tmp_path), (), True, below="nowhere")) == []
 
 
 def test_links_and_special_files_are_told_and_not_followed(tmp_path: Path) -> None:
@@ -104,9 +105,9 @@ def test_links_and_special_files_are_told_and_not_followed(tmp_path: Path) -> No
         finally:
             os.chdir(here)
         assert paths(inbox) == ["folder", "loop", "nowhere", "pipe", "socket"]
-    assert look(inbox, "folder") is not None
-    assert look(inbox, "gone") is None
-    assert look(tmp_path, "inbox") is None
+    assert look(Root(inbox), "folder") is not None
+    assert look(Root(inbox), "gone") is None
+    assert look(Root(tmp_path), "inbox") is None
 
 
 def test_names_of_any_bytes_are_walked(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_what_vanishes_or_is_swapped_during_a_walk_does_no_harm(tmp_path: Path) 
     inbox = tmp_path / "inbox"
     make(tmp_path / "outside", "secret.jpg")
     make(inbox, "a.jpg", "gone/b.jpg", "swapped/c.jpg")
-    found = walk(inbox, (), True)
+    found = walk(Root(inbox), (), True)
     seen = [next(found).path]
     # The folders are on the walk's list already, unless it met the file first: then they are met as they are now.
     (inbox / "gone/b.jpg").unlink()
@@ -133,7 +134,7 @@ def test_what_vanishes_or_is_swapped_during_a_walk_does_no_harm(tmp_path: Path) 
 
 def test_a_missing_inbox_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        list(walk(tmp_path / "inbox", (), True))
+        list(walk(Root(tmp_path / "inbox"), (), True))
 
 
 def test_a_folder_without_permission_is_passed_over_and_told_once(tmp_path: Path) -> None:
@@ -142,6 +143,7 @@ def test_a_folder_without_permission_is_passed_over_and_told_once(tmp_path: Path
     code = """if True:
         import logging, os, sys
         from pathlib import Path
+        from daemon.files.atomic import Root
         from daemon.files.walk import walk
         logging.basicConfig(stream=sys.stdout, format="%(message)s")
         os.chdir(sys.argv[1])
@@ -149,7 +151,7 @@ def test_a_folder_without_permission_is_passed_over_and_told_once(tmp_path: Path
             os.seteuid(65534)
         reported = set()
         for _ in range(2):
-            print(sorted(found.path for found in walk(Path("."), (), True, reported=reported)))
+            print(sorted(found.path for found in walk(Root(Path(".")), (), True, reported=reported)))
         """
     for folder in (tmp_path, tmp_path / "open"):
         folder.chmod(0o755)
@@ -169,8 +171,9 @@ def test_a_folder_inside_itself_is_walked_once(tmp_path: Path) -> None:
     code = """if True:
         import sys
         from pathlib import Path
+        from daemon.files.atomic import Root
         from daemon.files.walk import DEFAULT_IGNORE, walk
-        print([found.path for found in walk(Path(sys.argv[1]), DEFAULT_IGNORE, True)])
+        print([found.path for found in walk(Root(Path(sys.argv[1])), DEFAULT_IGNORE, True)])
         """
     loop = f"mount --bind '{tmp_path}/trip' '{tmp_path}/trip/loop'"
     assert in_namespace(loop, code, str(tmp_path)) == "['trip/a.jpg']\n"
@@ -191,7 +194,7 @@ def test_folders_below_others_are_left_out() -> None:
 def test_hints_are_followed_and_vanished_files_passed_over(tmp_path: Path) -> None:
     make(tmp_path, "new.jpg", "trip/deep/b.jpg", "trip/a.jpg", "@eaDir/x.jpg")
     keeper = Keeper()
-    Scanner(tmp_path, keeper, DEFAULT_IGNORE, True).scan_pending(
+    Scanner(Root(tmp_path), keeper, DEFAULT_IGNORE, True).scan_pending(
         PendingEvents(
             files=dict.fromkeys(["gone.jpg", "new.jpg", "trip/a.jpg", "x.part", "trip"]),
             folders=dict.fromkeys(["trip/deep", "trip", "@eaDir", "gone"]),
@@ -205,7 +208,7 @@ def test_hints_are_followed_and_vanished_files_passed_over(tmp_path: Path) -> No
 def test_a_sweep_goes_in_batches_and_can_be_ended(tmp_path: Path) -> None:
     make(tmp_path, *(f"{number}.jpg" for number in range(2500)))
     keeper = Keeper()
-    sweep = Scanner(tmp_path, keeper, DEFAULT_IGNORE, True)
+    sweep = Scanner(Root(tmp_path), keeper, DEFAULT_IGNORE, True)
     count, sample = sweep.scan()
     assert (count, len(sample)) == (2500, 1000)
     assert [len(batch) for batch in keeper.batches] == [1000, 1000, 500]
@@ -218,23 +221,23 @@ def test_events_are_distrusted_after_three_misses_in_a_row(tmp_path: Path) -> No
     later = time.time() + 60
     check = EventCheck()
     check.seen(["a"])
-    assert check.judge(tmp_path, ["a"], later) is None  # an event told of it: a slow writer
-    assert check.judge(tmp_path, ["b"], later) is None
-    assert check.judge(tmp_path, ["c"], later) is None
-    assert check.judge(tmp_path, [], later) is None  # the row is broken
-    assert check.judge(tmp_path, ["d"], later) is None
-    assert check.judge(tmp_path, ["e"], later) is None
-    assert check.judge(tmp_path, ["e", "gone"], later) is None  # counted already
-    assert check.judge(tmp_path, ["f"], time.time()) is None  # its event may still be on the way
-    assert [check.judge(tmp_path, [name], later) for name in "fgb"] == [None, None, None]
+    assert check.judge(Root(tmp_path), ["a"], later) is None  # an event told of it: a slow writer
+    assert check.judge(Root(tmp_path), ["b"], later) is None
+    assert check.judge(Root(tmp_path), ["c"], later) is None
+    assert check.judge(Root(tmp_path), [], later) is None  # the row is broken
+    assert check.judge(Root(tmp_path), ["d"], later) is None
+    assert check.judge(Root(tmp_path), ["e"], later) is None
+    assert check.judge(Root(tmp_path), ["e", "gone"], later) is None  # counted already
+    assert check.judge(Root(tmp_path), ["f"], time.time()) is None  # its event may still be on the way
+    assert [check.judge(Root(tmp_path), [name], later) for name in "fgb"] == [None, None, None]
     make(tmp_path, "h")
-    assert check.judge(tmp_path, ["h"], later) is None
+    assert check.judge(Root(tmp_path), ["h"], later) is None
 
 
 def test_the_third_miss_names_a_file(tmp_path: Path) -> None:
     make(tmp_path, *"abc")
     check = EventCheck()
-    assert [check.judge(tmp_path, [name], time.time() + 60) for name in "abc"] == [None, None, "c"]
+    assert [check.judge(Root(tmp_path), [name], time.time() + 60) for name in "abc"] == [None, None, "c"]
 
 
 def test_what_events_told_is_remembered_within_bounds() -> None:

@@ -12,6 +12,7 @@ from daemon.catalogue.companions import CompanionRows
 from daemon.catalogue.schema import Image
 from daemon.errors import EnvironmentFault, Rejected
 from daemon.files import atomic
+from daemon.files.atomic import Entry
 from daemon.filing.companions import numbered, of_photo, parse
 from daemon.filing.consumer import Turn
 from daemon.sidecar import xmp
@@ -294,7 +295,7 @@ def test_killed_at_any_step(full: FullRoom, monkeypatch: pytest.MonkeyPatch, ste
         if step == "place":
             patch.setattr(atomic, "place", dying(atomic.place))
         elif step == "unlink":
-            patch.setattr(Path, "unlink", dying(Path.unlink))
+            patch.setattr(Entry, "unlink", dying(Entry.unlink))
         else:
             patch.setattr(where[step], step, dying(getattr(where[step], step)))
         with pytest.raises(_Killed):

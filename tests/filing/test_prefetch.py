@@ -173,7 +173,8 @@ def test_blamed_for_another_once_it_is_filed_alone(room: Room) -> None:
     room.queue.claim(NOW)
     room.recover()
     assert room.row_of("a.jpg")["attempts"] == 1
-    assert seen_after_one_turn(room) == ["a.jpg"]
+    assert seen_after_one_turn(room) == ["b.jpg"], "what was never tried goes first"
+    assert seen_after_one_turn(room) == ["b.jpg", "a.jpg"]
 
 
 def test_with_one_attempt_each_photo_is_filed_alone(tmp_path: Path) -> None:
@@ -199,4 +200,7 @@ def test_without_leases_nothing_is_looked_ahead_at(room: Room, monkeypatch: pyte
     monkeypatch.setattr("daemon.files.mounts.filesystem", lambda _: "nfs4")
     arrive(room, "a.jpg", "b.jpg")
     assert [room.consumer.run_once(time.time()) for _ in "ab"] == [Turn.WAITING, Turn.WAITING]
-    assert seen_after_one_turn(room) == ["a.jpg"]
+    # Quiet for long enough, they wait once more under hidden names.
+    assert [room.consumer.run_once(NOW - 10) for _ in "ab"] == [Turn.WAITING, Turn.WAITING]
+    assert all(path.name.startswith(".darkroom-leaving-") for path in room.inbox.iterdir())
+    assert [name.rpartition("-")[2] for name in seen_after_one_turn(room)] == ["a.jpg"]

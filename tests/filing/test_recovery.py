@@ -10,6 +10,7 @@ import pytest
 
 from daemon.catalogue.schema import Facts
 from daemon.errors import EnvironmentFault, Rejected
+from daemon.files.atomic import Entry
 from daemon.filing.consumer import Turn
 from tests.support import Room, tree
 
@@ -32,7 +33,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, target: str, when: Callable[..., bo
         "daemon.filing.thumbnail_store.ThumbnailStore.save",
         "daemon.catalogue.Queue.plan",
         "daemon.files.atomic.place",
-        "daemon.files.atomic.fsync_folder",
+        "daemon.files.opening.Entry.fsync_folder",
         "daemon.catalogue.Queue.finish",
         "daemon.filing.filing.Filing.leave",
         "daemon.catalogue.Queue.left",
@@ -96,7 +97,7 @@ def test_a_copy_that_was_cut_off_leaves_no_temporary(room: Room) -> None:
     assert job is not None
     (room.library / "2024/05").mkdir(parents=True)
     assert room.queue.plan(job, "library", "2024/05/a.jpg", Facts("0" * 64))
-    (room.library / f"2024/05/.darkroom-{job.id}.part").write_bytes(b"half")
+    (room.library / f"2024/05/.darkroom-{job.id}-0123456789abcdef.part").write_bytes(b"half")
     room.recover()
     assert tree(room.library) == {}
     room.drain(time.time() + 60)
@@ -142,7 +143,11 @@ def test_retry_leaves_a_newer_file_of_the_name_alone(room: Room) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["daemon.filing.recovery.Requeue._appear", "daemon.files.atomic.fsync_folder", "daemon.catalogue.Queue.returned"],
+    [
+        "daemon.filing.recovery.Requeue._appear",
+        "daemon.files.opening.Entry.fsync_folder",
+        "daemon.catalogue.Queue.returned",
+    ],
 )
 def test_retry_survives_a_kill(room: Room, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     image_id = failed(room)
@@ -180,14 +185,14 @@ def test_a_row_that_has_returned_is_not_touched_by_another_retry(room: Room) -> 
 def test_a_retry_that_a_disk_refuses_leaves_the_image_failed(
     room: Room, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    image_id = failed(room)
+    image_id, failed_root = failed(room), room.filing.roots["failed"]
     before = room.row()
     with monkeypatch.context() as patch:
         if step == "_place":
-            patch.setattr("daemon.files.atomic.fsync_folder", _refuse)
+            patch.setattr("daemon.files.opening.Entry.fsync_folder", _refuse)
         else:
-            unlink = Path.unlink
-            patch.setattr(Path, "unlink", lambda file, **more: _refuse() if "failed" in file.parts else unlink(file))
+            unlink = Entry.unlink
+            patch.setattr(Entry, "unlink", lambda name: _refuse() if name.where.root == failed_root else unlink(name))
         with pytest.raises(EnvironmentFault):
             room.requeue.retry(image_id)
     after = room.row()

@@ -163,5 +163,5 @@ def test_a_dead_watcher_is_told(room: Room) -> None:
 
 def test_the_counts_in_a_sentence() -> None:
     counts: dict[Status, int] = {"queued": 11, "processing": 1, "done": 3401, "duplicate": 0, "failed": 2}
-    stats = Stats(counts, None, 0.0, None, "the library folder is gone", 0.0, {})
+    stats = Stats(counts, None, 0.0, None, "the library folder is gone", 0.0, {}, {})
     assert sentence_of(stats) == "12 queued, 3,401 done, 0 duplicate, 2 failed; paused: the library folder is gone"

@@ -10,6 +10,7 @@ import pytest
 
 from daemon.catalogue import Queue
 from daemon.errors import DiskFull
+from daemon.files.atomic import Root
 from daemon.filing.recovery import UPLOAD_PREFIX, remove_partial_uploads
 from tests.support import jpeg, tree, wait_until
 from tests.web.serving import Served, photo, picture
@@ -245,9 +246,9 @@ def test_a_row_that_can_not_be_written_takes_the_file_back(served: Served) -> No
 def test_leftovers_of_a_dead_process_are_removed_at_start(tmp_path: Path) -> None:
     (tmp_path / f"{UPLOAD_PREFIX}0123").write_bytes(b"half")
     (tmp_path / "mine.jpg").write_bytes(b"mine")
-    remove_partial_uploads(tmp_path)
+    remove_partial_uploads(Root(tmp_path))
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine.jpg"]
-    remove_partial_uploads(tmp_path / "not there")
+    remove_partial_uploads(Root(tmp_path / "not there"))
 
 
 def test_the_watcher_finds_nothing_new_in_an_upload(served: Served) -> None:

@@ -7,18 +7,19 @@ enough to make the catalogue anew from the library alone.
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
+from typing import Any, get_args
 
 from daemon.catalogue import ImageEvent, ImageRow
 from daemon.catalogue.captions import Words, together
 from daemon.catalogue.companions import SidecarRows, SidecarSource
-from daemon.catalogue.schema import FINAL, Cause, EventKind
+from daemon.catalogue.schema import FINAL, CaptionStatus, Cause, EventKind
 from daemon.errors import NameRefused, Postponed, Rejected, Transient, WaitingReason, Withdrawn
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
@@ -177,6 +178,8 @@ def _row(packet: xmp.Packet) -> ImageRow:
     columns |= {column: _number(packet.text(NAMESPACE, name)) for column, name in _NUMBERS.items()}
     columns |= {column: _seconds(packet.text(NAMESPACE, name)) for column, name in _TIMES.items()}
     columns["keywords"] = tuple(packet.texts(NAMESPACE, "Keywords")) or None
+    if columns["caption_status"] not in get_args(CaptionStatus):
+        columns["caption_status"] = None
     return ImageRow(**{column: value for column, value in columns.items() if value is not None})
 
 
@@ -245,6 +248,9 @@ def _event(line: str) -> ImageEvent | None:
         texts = {name: codes.get(name) for name in ("path", "text")}
         if at is None or not all(isinstance(text, str | None) for text in texts.values()):
             return None
+        # JSON may hold halves of surrogate pairs, which the catalogue can't; those of a path may stand for raw bytes.
+        os.fsencode(texts["path"] or "")
+        (texts["text"] or "").encode()
         if place not in (None, *FINAL) or not (other is None or _is_id(other)):
             return None
         if cause is not None:
@@ -298,10 +304,15 @@ def _iso(seconds: float) -> str:
 
 
 def _seconds(text: str | None) -> float | None:
-    try:
-        return None if text is None else datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    """Return a time in seconds since 1970; None for what is none, or can't be shown in each time zone."""
+    if text is None:
         return None
+    try:
+        seconds = datetime.fromisoformat(text).timestamp()
+        year = datetime.fromtimestamp(seconds, UTC).year
+    except (ValueError, OverflowError, OSError):
+        return None
+    return seconds if MINYEAR < year < MAXYEAR else None
 
 
 def _number(text: str | None) -> int | None:

@@ -1,6 +1,7 @@
 """Sidecars as exiftool, exiv2 and Darkroom itself read them; what other programs wrote is kept."""
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -40,7 +41,7 @@ THEIRS = """<d:description><rdf:Alt><rdf:li xml:lang="x-default">Anna at the lak
 
 
 class Placed(Script):
-    """A developer whose photos have a place and a full date."""
+    """Stands for decoders that find a place and a full date in each photo."""
 
     def decode(self, path: Path) -> Decoded:
         decoded = super().decode(path)
@@ -378,6 +379,17 @@ def test_a_keyword_written_elsewhere_outlives_another_models_caption(full: FullR
     assert "Anna" in packet(path).texts(xmp.DC, "subject")
 
 
+def complete(*history: str, **more: str) -> xmp.Packet:
+    """Make a sidecar of all that one must have, and `more`."""
+    packet = xmp.Packet()
+    packet.declare(NAMESPACE, "darkroom")
+    known = {"ImageID": "1", "SHA256": "0" * 64, "OriginalName": "a.jpg", "CreatedAt": "2026-01-01T00:00:00+00:00"}
+    for name, text in (known | more).items():
+        packet.set(NAMESPACE, name, text)
+    packet.set_list(NAMESPACE, "History", history)
+    return packet
+
+
 def test_ten_thousand_properties_take_no_time() -> None:
     head, tail = FOREIGN.format(words="@").encode().split(b"@")
     many = b"".join(b"<darktable:p%d>1</darktable:p%d>" % (n, n) for n in range(10_000))
@@ -396,21 +408,41 @@ def test_ten_thousand_properties_take_no_time() -> None:
         '{"at": "2026-01-01T00:00:00+00:00", "kind": "done", "other_id": 1' + "0" * 30 + "}",
         '{"at": "2026-01-01T00:00:00+00:00", "kind": "done", "other_id": true}',
         '{"at": "2026-01-01T00:00:00+00:00", "kind": "done", "path": ["x"]}',
+        '{"at": "2026-01-01T00:00:00+00:00", "kind": "done", "path": "\\ud800"}',
+        '{"at": "2026-01-01T00:00:00+00:00", "kind": "failed", "text": "\\ud800"}',
         '{"at": "2026-01-01T00:00:00+00:00", "kind": "of another version"}',
+        '{"at": "9999-12-31T23:59:59-12:00", "kind": "done"}',
+        '{"at": "0001-01-01T00:00:00+12:00", "kind": "done"}',
+        '{"at": "9999-12-31T23:59:59+00:00", "kind": "done"}',
         '{"kind": "done"}',
         "[]",
     ],
 )
 def test_a_line_of_history_that_makes_no_sense_is_passed_over(line: str) -> None:
-    packet = xmp.Packet()
     sound = '{"at": "2026-01-01T00:00:00+00:00", "kind": "postponed", "cause": "quiet", "text": "2", "id": "7"}'
-    packet.declare(NAMESPACE, "darkroom")
-    known = {"ImageID": "1", "SHA256": "0" * 64, "OriginalName": "a.jpg", "CreatedAt": "2026-01-01T00:00:00+00:00"}
-    for name, text in known.items():
-        packet.set(NAMESPACE, name, text)
-    packet.set_list(NAMESPACE, "History", [line, sound])
-    facts = read_facts(packet)
+    facts = read_facts(complete(line, sound))
     assert facts is not None
     assert [(event.id, event.kind, sentence(event)) for event in facts.history] == [
         (0, EventKind.POSTPONED, "unchanged for less than 2 s")
     ]
+
+
+def test_a_path_of_raw_bytes_is_kept_in_the_history() -> None:
+    line = '{"at": "2026-01-01T00:00:00+00:00", "kind": "queued", "cause": "found", "path": "caf\\udce9.jpg"}'
+    facts = read_facts(complete(line))
+    assert facts is not None
+    assert [event.path for event in facts.history] == [os.fsdecode(b"caf\xe9.jpg")]
+
+
+@pytest.mark.parametrize("time_text", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "0001-01-01T00:00:00"])
+def test_a_time_that_no_calendar_shows_is_as_in_a_new_row(time_text: str) -> None:
+    facts = read_facts(complete(FiledAt=time_text, CaptionedAt=time_text, EditedAt=time_text))
+    assert facts is not None
+    assert (facts.row.processed_at, facts.row.captioned_at, facts.row.edited_at) == (None, None, None)
+    assert read_facts(complete(CreatedAt=time_text)) is None, "not complete without"
+
+
+def test_an_unknown_caption_status_is_as_in_a_new_row() -> None:
+    facts = read_facts(complete(CaptionStatus="of another version", Title="The garden"))
+    assert facts is not None
+    assert (facts.row.caption_status, facts.row.title) == ("off", "The garden")

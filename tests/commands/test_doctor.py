@@ -359,8 +359,12 @@ def test_what_a_killed_doctor_left_goes(tmp_path: Path) -> None:
     left.touch()
     own = made.folders.library / f".darkroom-doctor-{os.getppid()}-0"
     own.touch()
+    odd = [made.folders.library / f".darkroom-doctor-{number}-0" for number in ("9" * 20, "8" * 20, "x")]
+    for path in odd:
+        path.touch()
     assert probes.folder("library", made.folders.library).ok
-    assert not left.exists()
+    assert not left.exists(), "whatever names there are beside it"
+    assert all(path.exists() for path in odd), "no doctor's"
     assert own.exists(), "a doctor that is at work keeps what is its own"
 
 

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from typing import Any
 
 from daemon.captions.limits import CaptionProgress, progress
@@ -19,6 +20,17 @@ from daemon.files import lock
 from web.models import moment, stats_answer
 
 
+class Activity(Enum):
+    """What darkroom is doing, in words that a pause and a fault complete."""
+
+    NOT_RUNNING = "not running"
+    PAUSED = "paused"
+    FAULT = "fault"
+    FILING = "filing"
+    WAITING = "waiting"
+    IDLE = "idle"
+
+
 @dataclass(frozen=True)
 class ProgramStatus:
     """Whether darkroom runs here (`pid` is None where it does not, 0 where it is unknown), and its counts."""
@@ -30,6 +42,19 @@ class ProgramStatus:
     def running(self) -> bool:
         """Whether a darkroom runs on these folders."""
         return self.pid is not None
+
+    @property
+    def activity(self) -> Activity:
+        """What darkroom is doing: FILING only while there is something that it can file now."""
+        if not self.running:
+            return Activity.NOT_RUNNING
+        if self.stats.paused:
+            return Activity.PAUSED
+        if self.stats.faults:
+            return Activity.FAULT
+        if self.stats.left > sum(self.stats.waiting.values()):
+            return Activity.FILING
+        return Activity.WAITING if self.stats.left else Activity.IDLE
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
@@ -87,7 +112,7 @@ def lines_of(status: ProgramStatus) -> list[str]:
         since = _span(time.time() - fault.since)
         lines.append(f"FAULT in the {name} for {since}: {fault.reason}; it is tried again by itself")
     lines.append("  ".join(f"{name} {stats.counts[name]:,}" for name in STATUSES))
-    if progress_of(status)[0] == "filing":
+    if status.activity is Activity.FILING:
         left = stats.seconds_left
         time_left = f"about {_span(left)} left" if left is not None else "time left unknown"
         lines.append(f"{_rate(stats)} images a second, {time_left}")
@@ -112,19 +137,16 @@ def _span(seconds: float) -> str:
 
 def progress_of(status: ProgramStatus) -> tuple[str, str]:
     """Return what darkroom is doing, and how fast: "" while it files nothing, whatever it did some minutes ago."""
-    stats = status.stats
-    if not status.running:
-        return "not running", ""
-    if stats.paused:
-        return f"paused: {stats.paused}", ""
-    if stats.faults:
+    stats, activity = status.stats, status.activity
+    what, speed = activity.value, ""
+    if activity is Activity.PAUSED:
+        what = f"{what}: {stats.paused}"
+    elif activity is Activity.FAULT:
         name, fault = next(iter(stats.faults.items()))
-        return f"fault in the {name}: {fault.reason}", ""
-    if stats.left == sum(stats.waiting.values()):
-        return "waiting" if stats.left else "idle", ""
-    if stats.seconds_left is None:
-        return "filing", ""
-    return "filing", f"{_rate(stats)}/s, {_span(stats.seconds_left)} left"
+        what = f"{what} in the {name}: {fault.reason}"
+    elif activity is Activity.FILING and stats.seconds_left is not None:
+        speed = f"{_rate(stats)}/s, {_span(stats.seconds_left)} left"
+    return what, speed
 
 
 def _watch(config: Config, statistics: Statistics) -> None:

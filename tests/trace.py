@@ -31,8 +31,15 @@ class Call:
     function: str
 
 
+BEGIN = Call("daemon.catalogue.queue", "claim")
+END = Call("daemon.filing.filing", "leave")
+
+
 def trace(base: Path) -> list[Call]:
-    """Return the calls from claim to leave of a photo that is filed when others have been."""
+    """Return the calls from claim to leave of a photo that is filed when others have been.
+
+    Raises RuntimeError where the two were not met: then other calls were traced, or none.
+    """
     base.mkdir(exist_ok=True)
     (base / "config.toml").write_text("")
     darkroom = build(load(base / "config.toml", {}), once=True)
@@ -46,11 +53,12 @@ def trace(base: Path) -> list[Call]:
         if not file.startswith((_ROOT + "daemon/", _ROOT + "web/")):
             return
         module = file.removeprefix(_ROOT).removesuffix(".py").replace("/", ".")
-        if (module, name) == ("daemon.catalogue.queue", "claim"):
+        call = Call(module, name)
+        if call == BEGIN:
             begun = True
         if event == "call" and begun and not ended:
-            calls.append(Call(module, name))
-        if event == "return" and (module, name) == ("daemon.filing.filing", "leave"):
+            calls.append(call)
+        if event == "return" and call == END:
             ended = True
 
     darkroom.sandbox.start()
@@ -65,6 +73,9 @@ def trace(base: Path) -> list[Call]:
     finally:
         sys.setprofile(None)
         darkroom.close()
+    if not begun or not ended:
+        missing = END if begun else BEGIN
+        raise RuntimeError(f"{missing.module}.{missing.function} was not called: was it renamed?")
     return calls
 
 

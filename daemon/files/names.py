@@ -46,7 +46,7 @@ class Values:
     format: str
     source: str
 
-    def table(self) -> dict[str, object]:
+    def table(self) -> dict[str, str | datetime]:
         """Return the values by the names that a template writes."""
         name = component(self.name)
         stem, suffix = split(name)
@@ -60,7 +60,7 @@ class Values:
             "format": self.format.lower(),
             "source": self.source,
         }
-        values: dict[str, object] = {key: component(value or UNKNOWN) for key, value in plain.items()}
+        values: dict[str, str | datetime] = {key: component(value or UNKNOWN) for key, value in plain.items()}
         folder = [component(part) for part in self.folder.split("/") if part]
         return values | {"taken": self.taken, "suffix": suffix, "folder": "/".join(folder)}
 

@@ -16,7 +16,7 @@ from daemon.errors import Busy, ConfigError, DarkroomError
 # Those of the catalogue's schema, which --help must not load.
 STATUSES = ("queued", "processing", "done", "duplicate", "failed")
 _MAX_QUERY = 500
-_QUERY_HELP = "words of a name, caption, keyword, folder or camera"
+_QUERY_HELP = "words of names, folders, cameras, lenses, captions, titles, keywords and text in the picture"
 # No path is longer on Linux, in bytes.
 _MAX_PATH = 4095
 # How much a message holds of what was typed: its beginning and its end.

@@ -7,7 +7,7 @@ and not checked: their values are our own, and one odd row must not cost a whole
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from operator import not_
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
@@ -16,6 +16,7 @@ from daemon.catalogue.history import sentence
 from daemon.catalogue.schema import CaptionStatus, Status, Tags
 from daemon.catalogue.stats import Stats
 from daemon.files.names import display
+from daemon.filing.dates import Origin
 
 READY = ("done", "duplicate")
 MAX_CAPTION, MAX_KEYWORDS, MAX_KEYWORD = 10_000, 200, 200
@@ -116,6 +117,7 @@ class ImageSummary(_Answer):
     created_at: _Moment
     processed_at: _Moment | None
     taken_at: str | None = Field(description="local time, from EXIF, else the name, else the file")
+    taken_from: str | None = Field(description="where taken_at is from", examples=list(get_args(Origin)))
     caption: str | None
     caption_status: CaptionStatus
     title: str | None
@@ -165,7 +167,7 @@ class EventMessage(_Answer):
 
 
 class UploadReceipt(_Answer):
-    """An image that was taken into the queue."""
+    """What became of an upload: queued, or known already."""
 
     image_id: _ImageId
     status: Status
@@ -347,6 +349,7 @@ def _fields(row: ImageRow, scrub: Scrub, raw: dict[str, object] | None) -> dict[
         "created_at": moment(row.created_at),
         "processed_at": None if row.processed_at is None else moment(row.processed_at),
         "taken_at": row.taken_at,
+        "taken_from": row.taken_from,
         "caption": row.caption,
         "caption_status": row.caption_status,
         "title": row.title,

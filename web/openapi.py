@@ -21,6 +21,7 @@ from web.models import (
     CaptionEdit,
     CaptionReceipt,
     ErrorAnswer,
+    EventMessage,
     HealthAnswer,
     ImageDetail,
     ImagePage,
@@ -33,6 +34,9 @@ from web.models import (
 
 Schema = dict[str, Any]
 """A part of the document, which is JSON."""
+
+SEARCHED = "names, folders, cameras, lenses, captions, titles, keywords and text in the picture"
+"""What the words of a search are looked for in."""
 
 _ANYWHERE = {
     400: "malformed: the message says what",
@@ -195,8 +199,8 @@ def _collect(node: Any, schemas: dict[str, Schema]) -> None:
     """Move what stands in `$defs` anywhere below a node into one place."""
     if isinstance(node, dict):
         schemas.update(node.pop("$defs", {}))
-        for value in node.values():
-            _collect(value, schemas)
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _collect(value, schemas)
 
 
 def _version() -> str:
@@ -278,8 +282,9 @@ def _paths() -> Schema:
         "/api/stats": {"get": call("Counts, rate, time left", answer(Success[StatsAnswer]))},
         "/api/events": {
             "get": call(
-                "Server-sent events: `image` (one line of an image's history) and `stats` (as /api/stats)",
-                {200: content("the stream, until the client ends it", {"text/event-stream": {}})},
+                "Server-sent events: `image` (a line of history with the image's id and its present status)"
+                " and `stats` (as /api/stats)",
+                {200: content("the stream, until the client ends it", {"text/event-stream": {"schema": _message()}})},
                 {},
                 [
                     parameter(
@@ -338,12 +343,31 @@ def _page() -> dict[int, Any]:
     return {200: {**content("a page; `next` is the cursor of the next", schema), "headers": link}}
 
 
+def _message() -> Schema:
+    """Return the schema of one message of the event stream, as OpenAPI 3.2 writes it."""
+    kinds: list[tuple[str, type[BaseModel]]] = [("image", EventMessage), ("stats", StatsAnswer)]
+    return {
+        "description": "one message of the stream",
+        "oneOf": [
+            {
+                "type": "object",
+                "properties": {
+                    "event": {"const": kind},
+                    "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": ref(model)},
+                },
+                "required": ["event", "data"],
+            }
+            for kind, model in kinds
+        ],
+    }
+
+
 def _filters() -> list[Schema]:
     day = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}], "examples": ["2026-11-23"]}
     text = {"type": "string", "maxLength": MAX_QUERY}
     return [
         parameter("query", "status", {"type": "string", "enum": list(STATUSES)}, "only images of this status"),
-        parameter("query", "q", text, "words of names, captions, keywords, cameras; the last may be a beginning"),
+        parameter("query", "q", text, f"words of {SEARCHED}; the last may be a beginning"),
         parameter("query", "camera", text, "words of the camera's make and model"),
         parameter("query", "from", day, "taken on this day or later; local time"),
         parameter("query", "to", day, "taken on this day or earlier; local time"),

@@ -30,8 +30,9 @@ _BATCH = 500
 class ImageQuery:
     """What to list: all conditions must hold.
 
-    `text` is looked for in names, folders, captions, keywords and cameras, `camera` in cameras alone; `taken_from`
-    (inclusive) and `taken_to` (exclusive) are local times in ISO 8601. `before` is the id that the page ends at.
+    `text` is looked for in names, folders, cameras, lenses, captions, titles, keywords and text in the picture,
+    `camera` in cameras alone. `taken_from` (inclusive) and `taken_to` (exclusive) are local times in ISO 8601. `before`
+    is the id that the page ends at.
     """
 
     status: Status | None = None

@@ -119,6 +119,7 @@ def test_list_prints_what_the_api_answers(served: Served, capsys: pytest.Capture
         answer = served.http.get("/api/images", params=params).json()["data"]
         assert [{key: row[key] for key in row.keys() - local} for row in rows] == answer
         assert all(local <= row.keys() for row in rows)
+        assert {row["taken_from"] for row in rows if row["status"] in {"done", "duplicate"}} <= {"exif"}
 
 
 def test_list_goes_from_page_to_page(

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import jpeg
 from tests.web.serving import Served
+from web.models import EventMessage
 from web.openapi import build
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -30,6 +31,16 @@ def test_every_reference_leads_somewhere_and_every_schema_is_used() -> None:
     used = set(re.findall(r"#/components/schemas/(\w+)", text))
     assert used == set(build()["components"]["schemas"])
     assert "$defs" not in text
+
+
+def test_the_messages_of_the_event_stream_are_described() -> None:
+    stream = build()["paths"]["/api/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    described = {}
+    for message in stream["schema"]["oneOf"]:
+        kind, data = message["properties"]["event"]["const"], message["properties"]["data"]
+        described[kind] = data["contentSchema"]["$ref"].rpartition("/")[2]
+    assert described == {"image": "EventMessage", "stats": "StatsAnswer"}
+    assert build()["components"]["schemas"]["EventMessage"]["properties"].keys() == EventMessage.model_fields.keys()
 
 
 def test_the_document_is_served(served: Served) -> None:

@@ -1,14 +1,20 @@
 """Lists, filters, search, one image, a person's words, queue again, the counts."""
 
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemon.catalogue.schema import Event, Image
 from daemon.errors import Rejected
+from tests.program import environment
 from tests.support import jpeg
 from tests.web.serving import Served
+from web.openapi import SEARCHED
 
 
 def change(served: Served, number: int, **values: Any) -> None:
@@ -95,6 +101,39 @@ def test_search(served: Served) -> None:
     fill(served, "summer/IMG_1234.jpg", "DSC-9.jpg")
     change(served, 2, caption="Im Garten bei Müller", keywords=["birthday", "Äpfel"])
     assert {query: names(served, q=query) for query in FOUND} == FOUND
+
+
+# What the texts call a column that search looks into.
+COLUMNS = {
+    "names": ["original_name"],
+    "folders": ["folder"],
+    "cameras": ["camera_make", "camera_model"],
+    "lenses": ["lens_model"],
+    "captions": ["caption"],
+    "titles": ["title"],
+    "keywords": ["keywords"],
+    "text in the picture": ["visible_text"],
+}
+
+
+def test_search_looks_where_the_texts_say(served: Served) -> None:
+    assert re.split(", | and ", SEARCHED) == list(COLUMNS)
+    root = Path(__file__).parent.parent.parent
+    assert f"search {SEARCHED}:" in " ".join((root / "README.md").read_text().split())
+    helped = subprocess.run(
+        [sys.executable, "-m", "daemon", "list", "--help"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert SEARCHED in " ".join(helped.stdout.split())
+    fill(served, "a.jpg")
+    for column in [column for columns in COLUMNS.values() for column in columns]:
+        change(served, 1, **{column: ["zebra"] if column == "keywords" else "zebra"})
+        assert len(names(served, q="zebra")) == 1, column
+        change(served, 1, **{column: ["x"] if column == "keywords" else "x"})
+        assert names(served, q="zebra") == [], column
 
 
 def test_a_cameras_number_is_found_without_what_precedes_it(served: Served) -> None:

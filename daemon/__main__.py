@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     caption.add_argument("ids", nargs="*", type=_whole_number, metavar="ID", help="an image's id")
     caption.add_argument("--missing", action="store_true", help="all filed images that have none")
     caption.add_argument("--model", metavar="M", help="another model than the configured one")
-    explain = add("explain", "tell everything that happened to one file, and where it is now", "explain IMG_1234.jpg")
+    explain = add("explain", "show everything that happened to one file, and where it is now", "explain IMG_1234.jpg")
     target = "a path, now or once, of the file, or an image's id"
     explain.add_argument("target", type=_target, metavar="PATH|ID", help=target)
     undo = add(
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = add("doctor", "look whether all that darkroom needs is there, and say how to fix what is not", "doctor")
     doctor.add_argument("--json", action="store_true", help="one JSON document")
     verify = add("verify", "read every filed original again and compare it with the catalogue", "verify --fix")
-    verify.add_argument("--fix", "--mend", action="store_true", help="make missing thumbnails again")
+    verify.add_argument("--fix", action="store_true", help="make missing thumbnails again")
     verify.add_argument("--again", action="store_true", help="from the start, not from where an earlier one stopped")
     verify.add_argument("--json", action="store_true", help="one JSON document")
     add("rebuild", "make a lost catalogue anew from the library, its sidecars and the other folders", "rebuild")

@@ -58,7 +58,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str
 
 
 class Script:
-    """A developer that reads the file and does as it is told: an error by name, else a plausible `Developed`."""
+    """Stands for the decoders: raises the error set for a name, else returns a plausible `Decoded`."""
 
     def __init__(self) -> None:
         self.errors: dict[str, list[DarkroomError | Callable[[], None]]] = {}
@@ -90,7 +90,7 @@ class Script:
 
 @cache
 def _empty_catalogue() -> bytes:
-    """Make a new catalogue's file, once for all rooms: the migrations take longer than most tests."""
+    """Make a new catalogue's file, once for all rooms: making the tables takes longer than most tests."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "darkroom.db"
         Catalogue(file).close()

@@ -43,6 +43,12 @@ def test_the_two_commands_are_there_as_promised() -> None:
     assert "\n    python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest\n" in README
 
 
+def test_it_names_the_packages_that_the_tests_need() -> None:
+    pairs = (ROOT / ".ci/run").read_text().split("for pair in ")[1].split("; do")[0]
+    named = README.split("beside Python (Debian's ")[1].split(")")[0]
+    assert re.findall(r"`([\w-]+)`", named) == [pair.partition(":")[2] for pair in pairs.replace("\\", "").split()]
+
+
 def test_every_module_that_it_names_exists() -> None:
     for module in re.findall(r"python -m (tests[\w.]+)", README):
         path = ROOT / module.replace(".", "/")

@@ -1,6 +1,6 @@
 """What the captioner needs of the configuration, and the news when it changes on disk.
 
-A dead key or a retired model pauses captions until somebody mends config.toml or `.env`; that must not take a restart.
+A dead key or a retired model pauses captions until somebody fixes config.toml or `.env`; that must not take a restart.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""systemd is told the truth: READY, the counts, STOPPING, and signs of life only while the loops go round."""
+"""What is sent to systemd: READY, the counts, STOPPING, and WATCHDOG only while the loops make progress."""
 
 import os
 import socket

@@ -1,7 +1,6 @@
 """The examples of the README work as printed, one after the other, on the real program."""
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -13,8 +12,7 @@ import pytest
 from tests.program import Program, environment
 from tests.support import jpeg, wait_until
 
-# Before the section is in the README: DARKROOM_README=FILE.
-README = Path(os.environ.get("DARKROOM_README", Path(__file__).parent.parent.parent / "README.md"))
+README = Path(__file__).parent.parent.parent / "README.md"
 ADDRESS = "http://127.0.0.1:8080"
 # curl's own exit code for the time limit, which ends an endless stream.
 TIMED_OUT = 28

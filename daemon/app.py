@@ -226,7 +226,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
     companions = CompanionMatcher(beside, places, delete_duplicates=config.filing.duplicates == "delete")
     requeue = Requeue(queue, arrivals, places, folders.state)
     cleanup = Cleanup(arrivals, settle if once else max(_CLEANUP_SECONDS, settle))
-    recovered = Recovery(queue, filing, requeue, cleanup, arrivals, settle)
+    recovered = Recovery(queue, filing, requeue, cleanup, arrivals, thumbnails, settle)
     consumer = Consumer(
         catalogue,
         queue,

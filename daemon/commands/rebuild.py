@@ -146,6 +146,7 @@ class Rebuild:
 
     def run(self, on_file: Callable[[], object]) -> RebuildReport:
         """Restore all that there is; `on_file` is called after each file. Raises EnvironmentFault."""
+        self._thumbnails.sweep()
         for file in self._files():
             if not is_note(file.path) and not self._rows.has(file.place, file.inside):
                 if file.place == "failed":

@@ -92,6 +92,10 @@ class Undo:
         if journal is None:
             return
         try:
+            for move in journal.moves:
+                new = Root(Path(move.new).parent, own_links=True) / Path(move.new).name
+                with atomic.blaming(new):
+                    atomic.remove_temporaries(new, journal.image_id)
             self._finish(journal)
         except DarkroomError as error:
             if self._rows.journal() is not None:

@@ -513,7 +513,7 @@ def make_durable(file: Location) -> None:
 
 
 def temporary(tag: object) -> str:
-    """Return a hidden name, which nobody can foretell, under which bytes are written first; `left_of` finds it."""
+    """Return a hidden name, which nobody can foretell, under which bytes are written first."""
     return f"{_left_of(tag)}{secrets.token_hex(8)}.part"
 
 
@@ -521,8 +521,12 @@ def _left_of(tag: object) -> str:
     return f"{OWN_PREFIX}{tag}-"
 
 
-def remove_temporaries(location: Location, tag: object) -> None:
-    """Remove what a dead process has left of the writing of a file. Raises OSError."""
+def remove_temporaries(location: Location, *tags: object) -> None:
+    """Remove what a dead process has left of the writing of a file, or of what is beside it. Raises OSError.
+
+    The whole folder is listed: only for what a dead process may have been at.
+    """
+    left = tuple(map(_left_of, tags))
     try:
         folder = location.root.open(location.parent.inside)
     except (FileNotFoundError, NotADirectoryError):
@@ -531,7 +535,7 @@ def remove_temporaries(location: Location, tag: object) -> None:
         listed = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
         try:
             for name in os.listdir(listed):
-                if name.startswith(_left_of(tag)) and name.endswith(".part"):
+                if name.startswith(left) and name.endswith(".part"):
                     with suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=listed)
         finally:
@@ -822,7 +826,7 @@ def _copy_attribute(fd: int, copy: int, name: str) -> None:
     os.setxattr(copy, name, os.getxattr(fd, name))
 
 
-def unshare(file: Location, held: os.stat_result, sha256: str) -> None:
+def unshare(file: Location, held: os.stat_result, tag: object, sha256: str) -> None:
     """Put a copy of its own under a name that is another name of the file `held`, into which somebody may write.
 
     Nothing where it is none. Raises Postponed where its bytes are other ones by now, EnvironmentFault.
@@ -831,9 +835,9 @@ def unshare(file: Location, held: os.stat_result, sha256: str) -> None:
         if not entry.is_file(held):
             return
         fd = entry.open()
-        part = entry.renamed(temporary("own"))
+        part = entry.renamed(temporary(tag))
         try:
-            _copy(fd, part, "own", sha256)
+            _copy(fd, part, tag, sha256)
             os.replace(part.name, entry.name, src_dir_fd=part.folder, dst_dir_fd=entry.folder)
             entry.fsync_folder()
         finally:

@@ -334,7 +334,10 @@ class Consumer:
             spent = not self._pause.inherited
             if self._queue.unfinished() or self._queue.returning():
                 self._folders.check()
-            for job in self._queue.unfinished():
+            unfinished = self._queue.unfinished()
+            if unfinished:
+                self._recovery.sweep_thumbnails()
+            for job in unfinished:
                 self._resolve(job, spent=spent, live=False)
             self._recovery.bring_back()
             self._leave_all()

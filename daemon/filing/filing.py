@@ -116,12 +116,12 @@ class Filing:
         facts = plan.facts
         if plan.kept is not None:
             check_kept(plan.kept, facts.sha256 or "")
-            self._hide(file, plan, None, None)
+            self._hide(job, file, plan, None, None)
             return replace(job, place=None, destination=None, companion_of=facts.companion_of)
         if plan.thumbnails is not None and facts.sha256 is not None:
             self._thumbnails.save(facts.sha256, *plan.thumbnails)
         destination, placed = self._place_under_free_name(job, file, plan)
-        self._hide(file, plan, self.roots[plan.place] / destination, placed)
+        self._hide(job, file, plan, self.roots[plan.place] / destination, placed)
         name = str(destination)
         return replace(job, place=plan.place, destination=name, error=facts.error, companion_of=facts.companion_of)
 
@@ -192,13 +192,15 @@ class Filing:
         _log.info("image %d: %s is written to again; that is queued anew", job.id, names.display(job.path))
         if job.place is not None and job.sha256 is not None:
             try:
-                atomic.unshare(self.roots[job.place] / str(job.destination), file.was, job.sha256)
+                atomic.unshare(self.roots[job.place] / str(job.destination), file.was, job.id, job.sha256)
             except DarkroomError as error:
                 _log.warning("image %d: its file was written to while it was filed: %s", job.id, error)
                 self._queue.warn(job.id, "it was written to while it was being filed: run darkroom verify")
         file.show()
 
-    def _hide(self, file: InboxFile, plan: Plan, destination: Location | None, placed: os.stat_result | None) -> None:
+    def _hide(
+        self, job: Job, file: InboxFile, plan: Plan, destination: Location | None, placed: os.stat_result | None
+    ) -> None:
         """Take the inbox name away and look at the file once more; undo `placed` where it is another one by now."""
         try:
             file.hide()
@@ -214,7 +216,7 @@ class Filing:
                 folder = names.display(file.where.parent.path.name)
                 raise Postponed(WaitingReason.FOLDER, _FOLDER_SECONDS, folder) from None
             if destination is not None and plan.facts.sha256 is not None:
-                atomic.unshare(destination, file.was, plan.facts.sha256)
+                atomic.unshare(destination, file.was, job.id, plan.facts.sha256)
             file.check_unchanged()
             file.stays = str(fault)
         except Postponed as later:

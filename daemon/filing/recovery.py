@@ -39,6 +39,8 @@ from daemon.filing.cleanup import Cleanup
 from daemon.filing.destination import reason_beside
 from daemon.filing.filing import Filing
 from daemon.filing.inbox_file import InboxFile, read_leaving, show
+from daemon.filing.thumbnail_store import ThumbnailStore
+from daemon.sidecar.sidecars import tag_of
 
 _log = logging.getLogger(__name__)
 
@@ -71,10 +73,22 @@ class Recovery:
     """Resolves the rows that were left in the middle of filing."""
 
     def __init__(
-        self, queue: Queue, filing: Filing, requeue: "Requeue", cleanup: Cleanup, inbox: Root, settle_seconds: float
+        self,
+        queue: Queue,
+        filing: Filing,
+        requeue: "Requeue",
+        cleanup: Cleanup,
+        inbox: Root,
+        thumbnails: ThumbnailStore,
+        settle_seconds: float,
     ) -> None:
         self._queue, self._filing, self._requeue = queue, filing, requeue
         self._cleanup, self._inbox, self._settle_seconds = cleanup, inbox, settle_seconds
+        self._thumbnails = thumbnails
+
+    def sweep_thumbnails(self) -> None:
+        """Remove what a process that died while it filed has left of thumbnails. Raises EnvironmentFault."""
+        self._thumbnails.sweep()
 
     def complete(self, job: Job) -> bool:
         """Complete a job whose bytes are safe at its destination; return False, with nothing left there, for any other.
@@ -92,7 +106,7 @@ class Recovery:
                 return False
             try:
                 with atomic.blaming(destination.parent):
-                    atomic.remove_temporaries(destination, job.id)
+                    atomic.remove_temporaries(destination, job.id, tag_of(job.id))
                     if not _is_there(job, destination, file):
                         _undo(destination, file)
                         return False
@@ -115,6 +129,9 @@ class Recovery:
     def leave(self, job: Job) -> None:
         """Remove the inbox name of a file that is safe elsewhere; what is another file by now is queued."""
         file: InboxFile | None
+        if (destination := self._destination(job)) is not None:
+            with atomic.blaming(destination):
+                atomic.remove_temporaries(destination, job.id)
         try:
             file = InboxFile.open(self._inbox, job, 0.0, left=True)
         except (Rejected, Transient):
@@ -326,6 +343,8 @@ class Requeue:
 
     def _appear(self, job: Job, old: Location) -> tuple[Location, os.stat_result] | None:
         """Make the file appear in the inbox, too; return the name that this made, None where it was there before."""
+        with atomic.blaming(self._inbox / job.path):
+            atomic.remove_temporaries(self._inbox / job.path, job.id)
         for number in range(_TRIES):
             name = names.numbered(PurePosixPath(job.path), number)
             # A name that another file took meanwhile is left to it.

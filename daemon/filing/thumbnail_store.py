@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.files.atomic import Root, atomic_write, blaming, fsync_folder, is_folder, make_path
+from daemon.files.names import OWN_PREFIX
 
 Size = Literal["small", "medium"]
 SIZES: dict[Size, int] = {"small": 200, "medium": 800}
@@ -39,6 +40,12 @@ class ThumbnailStore:
         # that is done.
         names = {f"{sha256}-{SIZES['small']}.jpg": small, f"{sha256}-{SIZES['medium']}.jpg": medium}
         atomic_write(folder, names, sha256, replace=True)
+
+    def sweep(self) -> None:
+        """Remove what a process that died while it saved has left; not while another may. Raises EnvironmentFault."""
+        with blaming(self._root):
+            for left in self._root.glob(f"??/{OWN_PREFIX}*"):
+                left.unlink(missing_ok=True)
 
     def _make_shards(self) -> None:
         """Make all subfolders with the first: each by itself would cost nearly every photo a wait for the disk."""

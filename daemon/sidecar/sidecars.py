@@ -105,7 +105,7 @@ class Sidecars:
         content = _compose(source, None, (), time.time()).serialize()
         # Where the filesystem can't hold the longer name there is no sidecar.
         with suppress(FileExistsError, NameRefused):
-            atomic.atomic_write(photo.parent, {path_beside(photo).name: content}, f"{image_id}.xmp")
+            atomic.atomic_write(photo.parent, {path_beside(photo).name: content}, tag_of(image_id))
 
     def _write(self, source: SidecarSource, path: Location, now: float) -> str | None:
         """Write a row's sidecar; return why it can't be, for people."""
@@ -118,12 +118,16 @@ class Sidecars:
             return f"{path.name} is there already and is not Darkroom's"
         came = self._came_with(source)
         source = self._learn(source, existing, came, now)
+        tag = tag_of(source.row.id)
         content = _compose(source, existing, came, now).serialize()
         if content == old:
             return None
         try:
+            if source.row.status != "processing":
+                # A process may have died while it wrote this; of a row in filing its recovery has removed what is left.
+                with atomic.blaming(path):
+                    atomic.remove_temporaries(path, tag)
             # The name need not survive a power cut: the row says that there is a sidecar, and what it holds.
-            tag = f"{source.row.id}.xmp"
             atomic.atomic_write(path.parent, {path.name: content}, tag, replace=old is not None, durable_names=False)
         except FileExistsError:
             return f"{path.name} has just been made by another program"
@@ -156,6 +160,11 @@ class Sidecars:
             self._rows.adopt(image_id, words, edited, now)
             source = self._rows.of(image_id, "library") or source
         return source
+
+
+def tag_of(image_id: int) -> str:
+    """Return the tag of the temporaries under which an image's sidecar is written."""
+    return f"{image_id}.xmp"
 
 
 def path_beside(photo: Location) -> Location:

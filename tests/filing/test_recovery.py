@@ -1,6 +1,7 @@
 """What start-up makes of each thing that a crash can leave; the campaigns find out whether these are all."""
 
 import errno
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 
 from daemon.catalogue.schema import Facts
 from daemon.errors import EnvironmentFault, Rejected
-from daemon.files.atomic import Entry
+from daemon.files.atomic import Entry, temporary
 from daemon.filing.consumer import Turn
 from tests.support import Room, tree
 
@@ -88,6 +89,31 @@ def test_another_file_of_the_name_is_not_taken_for_the_one_that_left(
     room.recover()
     room.drain(time.time() + 60)
     assert sorted(tree(room.library).values()) == [b"new", b"old"]
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(tmp_path / "room", sidecars=True)
+    room.put("a.jpg", b"a")
+    room.scan()
+    with monkeypatch.context() as patch:
+        kill_at(patch, "daemon.catalogue.Queue.finish")
+        with pytest.raises(Killed):
+            room.consumer.run_once(time.time())
+    sha256 = hashlib.sha256(b"a").hexdigest()
+    shard = room.state / "thumbnails" / sha256[:2]
+    left = [
+        room.library / "2024/05" / temporary(1),
+        room.library / "2024/05" / temporary("1.xmp"),
+        shard / temporary(sha256),
+    ]
+    others = [room.library / "2024/05" / temporary(12), room.library / "2024/05/.darkroom-1-of mine.jpg"]
+    for path in left + others:
+        path.write_bytes(b"half")
+    room.recover()
+    room.drain(time.time() + 60)
+    assert [path.name for path in left if path.exists()] == []
+    assert all(path.exists() for path in others)
+    room.catalogue.close()
 
 
 def test_a_copy_that_was_cut_off_leaves_no_temporary(room: Room) -> None:

@@ -16,8 +16,9 @@ from daemon.catalogue.captions import CaptionOrigin, Words
 from daemon.catalogue.history import sentence
 from daemon.catalogue.schema import EventKind, Image
 from daemon.decoding import Decoded, Exif
+from daemon.files.atomic import temporary
 from daemon.sidecar import xmp
-from daemon.sidecar.sidecars import NAMESPACE, gps, read_facts
+from daemon.sidecar.sidecars import NAMESPACE, gps, read_facts, tag_of
 from tests.captions.darkroom import FullRoom
 from tests.support import Script, tree
 
@@ -89,6 +90,15 @@ def test_written_at_filing_and_anew_with_the_caption(full: FullRoom) -> None:
     assert full.columns()["sidecar_due"] == 0
     assert (full.library / "2024/05/IMG_1.JPG").read_bytes() == before
     assert set(tree(full.library)) == {"2024/05/IMG_1.JPG", "2024/05/IMG_1.JPG.xmp"}
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_writing(full: FullRoom) -> None:
+    path = filed(full)
+    left = path.with_name(temporary(tag_of(1)))
+    left.write_bytes(b"half")
+    captioned(full)
+    assert not left.exists()
+    assert packet(path).text(xmp.DC, "description") == WORDS.caption
 
 
 def test_it_holds_the_whole_row(full: FullRoom) -> None:

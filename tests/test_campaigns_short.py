@@ -5,9 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from tests.campaigns import (
+    accounts,
     disks,
     faults,
     kill,
+    neighbours,
     poison,
     power,
     program,
@@ -109,6 +111,15 @@ def test_writers_that_come_while_a_photo_leaves_lose_nothing(across: bool, kind:
     tally = writers.play(10, across=across, kind=kind)
     assert tally.problems == []
     assert tally.points == 10
+
+
+@pytest.mark.parametrize("part", neighbours.PARTS)
+def test_a_neighbour_comes_by_nothing_and_spoils_nothing(part: str) -> None:
+    if why := accounts.why_not():
+        pytest.skip(why)
+    tally = neighbours.PARTS[part](True)
+    assert tally.problems == []
+    assert tally.points >= 8
 
 
 def test_the_check_itself_sees_what_is_wrong() -> None:

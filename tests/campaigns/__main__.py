@@ -12,6 +12,7 @@ poison     hostile files
 decoders   that crash, hang and devour memory
 two        programs on the same folders
 writers    who open a photo's file while it leaves the inbox
+neighbours who may write into the inbox, and want more (needs root)
 """
 
 import argparse
@@ -21,7 +22,21 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests.campaigns import faults, kill, poison, power, program, random_kills, restarts, trouble, two, uploads, writers
+from tests.campaigns import (
+    accounts,
+    faults,
+    kill,
+    neighbours,
+    poison,
+    power,
+    program,
+    random_kills,
+    restarts,
+    trouble,
+    two,
+    uploads,
+    writers,
+)
 from tests.campaigns.acts import ACTS, Act
 from tests.campaigns.kill import Tally
 from tests.campaigns.stage import has_second_filesystem
@@ -38,6 +53,9 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="every call instead of a choice, faults lasting as well")
     parser.add_argument("--corpus", type=Path, help="a folder of files to feed to the poison campaign as well")
     args = parser.parse_args()
+    if "neighbours" in args.campaigns and (why := accounts.why_not()):
+        print(f"neighbours {why}", file=sys.stderr)
+        return 2
     if not program.has_strace():
         parser.error("strace is needed, and the right to trace (apt install strace)")
     began, found = time.monotonic(), 0
@@ -162,6 +180,16 @@ def _writers(args: argparse.Namespace) -> Report:
     return f"{what}{left_out}", f"{total.points:,} tries, in {total.kills:,} the writer waited", total.problems
 
 
+def _neighbours(args: argparse.Namespace) -> Report:
+    total = Tally("neighbours")
+    if why := accounts.why_not():
+        return f"a neighbour who may write into the inbox; skipped: {why}", "0 tries", []
+    for play in neighbours.PARTS.values():
+        total.add(_told("neighbours", play(not args.long)))
+    what = "a neighbour's swaps at calls, flips, planted names, modes, open files and second names"
+    return what, f"{total.points:,} tries", total.problems
+
+
 CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "kill": _kill,
     "uploads": _uploads,
@@ -175,6 +203,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "decoders": _decoders,
     "two": _two,
     "writers": _writers,
+    "neighbours": _neighbours,
 }
 
 if __name__ == "__main__":

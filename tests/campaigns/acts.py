@@ -43,6 +43,8 @@ class Act:
     across: bool = False
     words: tuple[str, ...] = ("run", "--once")
     filing: tuple[tuple[str, str], ...] = ()
+    # By what the program draws its hidden names: a restart draws others.
+    names: str = "first"
 
     @contextmanager
     def template(self) -> Iterator[Stage]:

@@ -33,7 +33,7 @@ def _fail_at(act: Act, template: Stage, call: trace.Call, error: str, plus: str)
     with act.stage(template) as stage, tempfile.NamedTemporaryFile(suffix=".strace") as log:
         words = trace.at(call, template.moved_to(stage), f"error={error}", Path(log.name))
         words[-1] += plus
-        outcome = program.run(stage.base, *act.words, under=words)
+        outcome = program.run(stage.base, *act.words, under=words, names=act.names)
         came = b"(INJECTED)" in log.read()
         faults = check.visible(stage)
         if "Traceback" in outcome.text:

@@ -55,7 +55,7 @@ class Tally:
 def points(act: Act, template: Stage) -> list[trace.Call]:
     """Run the act once undisturbed, and list its calls that change something, by its main thread."""
     with act.stage(template) as stage, tempfile.NamedTemporaryFile(suffix=".strace") as log:
-        program.run(stage.base, *act.words, under=trace.words(Path(log.name)))
+        program.run(stage.base, *act.words, under=trace.words(Path(log.name)), names=act.names)
         calls = trace.read(Path(log.name))
         found = trace.changes(calls, stage.roots)
         moved = stage.moved_to(template)
@@ -108,7 +108,8 @@ def each(act: Act, *, thin: bool, every: int = 1) -> Tally:
 def kill_at(act: Act, template: Stage, call: trace.Call) -> tuple[bool, list[str]]:
     """Kill an act before one call and restart it; tells whether the kill came about, and what is wrong."""
     with act.stage(template) as stage:
-        outcome = program.run(stage.base, *act.words, under=trace.at(call, template.moved_to(stage), "signal=SIGKILL"))
+        under = trace.at(call, template.moved_to(stage), "signal=SIGKILL")
+        outcome = program.run(stage.base, *act.words, under=under, names=act.names)
         return outcome.killed, check.visible(stage) + restarted(stage)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from daemon.files.names import LEAVING_PREFIX
 from tests.campaigns import check, program, trace
 from tests.campaigns.acts import Act
 from tests.campaigns.disk import Cut, Disk
@@ -50,7 +51,7 @@ def _broken(disk: Disk, call: trace.Call, stage: Stage) -> Iterator[str]:
         return
     source = call.paths[0]
     now = disk.content(source)
-    if call.name == "unlink" and now is not None and Path(source).is_relative_to(stage.base):
+    if call.name.startswith("unlink") and now is not None and Path(source).is_relative_to(stage.base):
         sources = (stage.inbox, stage.folder("failed"))
         if any(Path(source).is_relative_to(folder) for folder in sources) and not source.endswith(".reason.txt"):
             if not any(
@@ -59,7 +60,8 @@ def _broken(disk: Disk, call: trace.Call, stage: Stage) -> Iterator[str]:
                 yield f"{call}: its bytes are not durable anywhere else"
             if disk.unpromised(f"{stage.state}/darkroom.db-wal"):
                 yield f"{call}: the row that says so is not committed"
-    if call.name.startswith("rename") and disk.unpromised(source):
+    is_hiding = Path(call.paths[-1]).name.startswith(LEAVING_PREFIX)
+    if call.name.startswith("rename") and not is_hiding and disk.unpromised(source):
         yield f"{call}: shown before its bytes are durable"
 
 

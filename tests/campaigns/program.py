@@ -31,9 +31,10 @@ class Outcome:
         return self.code in {-signal.SIGKILL, 128 + signal.SIGKILL}
 
 
-def command(*words: str) -> list[str]:
-    """Return the words that start darkroom."""
-    return [sys.executable, "-m", "daemon", *words]
+def command(*words: str, names: str = "") -> list[str]:
+    """Return the words that start darkroom; where `names` are given, with hidden names that depend on these alone."""
+    module = ["tests.campaigns.foretold", names] if names else ["daemon"]
+    return [sys.executable, "-m", *module, *words]
 
 
 def environment() -> dict[str, str]:
@@ -42,9 +43,9 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
 
 
-def run(base: Path, *words: str, under: Sequence[str] = (), seconds: float = 120.0) -> Outcome:
+def run(base: Path, *words: str, under: Sequence[str] = (), names: str = "", seconds: float = 120.0) -> Outcome:
     """Run darkroom in `base` to its end, prefixed by `under`; fail when any of its processes outlives it."""
-    process = start(base, *words, under=under)
+    process = start(base, *words, under=under, names=names)
     try:
         text, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -57,10 +58,12 @@ def run(base: Path, *words: str, under: Sequence[str] = (), seconds: float = 120
     return Outcome(process.returncode, text)
 
 
-def start(base: Path, *words: str, under: Sequence[str] = (), output: Any = subprocess.PIPE) -> "subprocess.Popen[str]":
+def start(
+    base: Path, *words: str, under: Sequence[str] = (), names: str = "", output: Any = subprocess.PIPE
+) -> "subprocess.Popen[str]":
     """Start darkroom in a session of its own; what it writes goes to `output`."""
     return subprocess.Popen(
-        [*under, *command(*words)],
+        [*under, *command(*words, names=names)],
         cwd=base,
         env=environment(),
         stdout=output,

@@ -23,6 +23,8 @@ ACTS = (
     "asking to try again, from another filesystem",
 )
 _START = ("run", "--once")
+# A part of a hidden name that another run draws otherwise.
+_DRAWN = re.compile(r"[0-9a-f]{16}")
 # Columns that differ from run to run though nothing else does.
 _TIMES = re.compile(r"_at$|_ms$|_ns$|_since$|not_before$")
 
@@ -34,7 +36,7 @@ def each(act: Act, *, thin: bool = True, wrecked: int = 1, every: int = 1) -> Ta
     `wrecked` and `every` take one of so many of the first and of the second kills.
     """
     tally = Tally(act.name)
-    start = replace(act, words=_START)
+    start = replace(act, words=_START, names="second")
     with ExitStack() as stack:
         template = stack.enter_context(act.template())
         wrecks = _wrecks(act, template, stack, wrecked)
@@ -67,7 +69,8 @@ def _wrecks(act: Act, template: Stage, stack: ExitStack, every: int = 1) -> list
 
     def wreck(job: tuple[trace.Call, Stage]) -> str:
         call, stage = job
-        program.run(stage.base, *act.words, under=trace.at(call, template.moved_to(stage), "signal=SIGKILL"))
+        under = trace.at(call, template.moved_to(stage), "signal=SIGKILL")
+        program.run(stage.base, *act.words, under=under, names=act.names)
         return _fingerprint(stage)
 
     found: dict[str, tuple[trace.Call, Stage]] = {}
@@ -109,7 +112,7 @@ def _afresh(act: Act, template: Stage) -> list[tuple[str, ...]]:
         return _steps(points(act, template), template)
     with act.stage(template) as stage:
         program.run(stage.base, *act.words)
-        calls = points(replace(act, words=_START), stage)
+        calls = points(replace(act, words=_START, names="second"), stage)
         return _steps([trace.relocated(call, stage.moved_to(template)) for call in calls], template)
 
 
@@ -119,7 +122,7 @@ def _steps(calls: Sequence[trace.Call], stage: Stage) -> list[tuple[str, ...]]:
 
 def _step(call: trace.Call, stage: Stage) -> tuple[str, ...]:
     anywhere = {root: Path(f"/{number}") for number, root in enumerate(stage.roots)}
-    return call.name, *trace.relocated(call, anywhere).paths
+    return call.name, *(_DRAWN.sub("*", path) for path in trace.relocated(call, anywhere).paths)
 
 
 def _tells(call: trace.Call, stage: Stage) -> bool:

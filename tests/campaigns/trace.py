@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,24 +16,23 @@ CHANGING = (
 _LINE = re.compile(r"^(?P<tid>\d+) +(?P<name>\w+)\((?P<rest>.*)$")
 _RESUMED = re.compile(r"^(?P<tid>\d+) +<\.\.\. (?P<name>\w+) resumed>(?P<rest>.*)$")
 _RESULT = re.compile(r"\) += (?P<result>-?\d+)")
-_PATHS = re.compile(r'\b\d+<(?P<fd>[^>]*)>|"(?P<text>(?:[^"\\]|\\.)*)"')
+_PATHS = re.compile(r'\b(?:\d+|AT_FDCWD)<(?P<fd>[^>]*)>|"(?P<text>(?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True)
 class Call:
-    """One system call: the `nth` of its name that touches `at` (from 1), and whether it went well."""
+    """One system call: the `nth` of its name that touches `at` (from 1), and whether it went well.
+
+    `paths` are whole, in their order; `at` is what strace knows the call by: a path or, in an open folder, a name.
+    """
 
     tid: int
     name: str
     nth: int
     paths: tuple[str, ...]
+    at: str
     ok: bool
     text: str
-
-    @property
-    def at(self) -> str:
-        """By which of its paths strace knows it: the last, but of rename strace 6.1 compares the first alone."""
-        return self.paths[0 if self.name == "rename" else -1] if self.paths else ""
 
     def __str__(self) -> str:
         return f"{self.name} {self.nth} of {self.at or 'nothing'}"
@@ -47,33 +46,42 @@ def read(log: Path) -> list[Call]:
     for line in log.read_text(errors="replace").splitlines():
         if began := _LINE.match(line):
             tid, name, rest = int(began["tid"]), began["name"], began["rest"]
-            paths = tuple(_paths(name, rest))
-            counts.update((name, path) for path in set(paths))
+            paths, known_by = _paths(name, rest)
+            counts.update((name, path) for path in set(known_by))
             if "<unfinished ...>" in rest:
                 pending[tid] = len(calls)
-            call = Call(tid, name, 0, paths, _went_well(rest), rest)
-            calls.append(replace(call, nth=counts[name, call.at]))
-        elif (ended := _RESUMED.match(line)) and (at := pending.pop(int(ended["tid"]), None)) is not None:
-            was = calls[at]
-            calls[at] = Call(
-                was.tid,
-                was.name,
-                was.nth,
-                was.paths,
-                _went_well(ended["rest"]),
-                was.text.replace(" <unfinished ...>", "") + ended["rest"],
-            )
+            # Of rename strace 6.1 compares the first alone.
+            at = known_by[0 if name == "rename" else -1] if known_by else ""
+            calls.append(Call(tid, name, counts[name, at], tuple(paths), at, _went_well(rest), rest))
+        elif (ended := _RESUMED.match(line)) and (was := pending.pop(int(ended["tid"]), None)) is not None:
+            text = calls[was].text.replace(" <unfinished ...>", "") + ended["rest"]
+            calls[was] = replace(calls[was], ok=_went_well(ended["rest"]), text=text)
     return calls
 
 
-def _paths(name: str, rest: str) -> Iterator[str]:
-    # Absolute ones only: the program uses no others.
+def _paths(name: str, rest: str) -> tuple[list[str], list[str]]:
+    """Return the whole paths that a call touches, and as many words by which strace finds it among others.
+
+    A name that stands after an open folder is one in there: together they are one path.
+    """
+    paths: list[str] = []
+    known_by: list[str] = []
+    folder = ""
     for match in _PATHS.finditer(rest.rpartition(") =")[0] or rest):
-        path = match["fd"] or match["text"] or ""
-        if path.startswith("/"):
-            yield path
+        if match["text"] is None:
+            folder = match["fd"]
+            if folder.startswith("/"):
+                paths.append(folder)
+                known_by.append(folder)
+        elif match["text"].startswith("/"):
+            paths.append(match["text"])
+            known_by.append(match["text"])
+        elif folder.startswith("/") and match["text"] not in {"", "."}:
+            paths[-1] = f"{folder}/{match['text']}"
+            known_by[-1] = match["text"]
         if "write" in name:  # what follows is what was written
-            return
+            break
+    return paths, known_by
 
 
 def _went_well(rest: str) -> bool:
@@ -89,14 +97,15 @@ def words(log: Path, names: Iterable[str] = CHANGING, written: int = 0) -> list[
 
 def relocated(call: Call, moved: Mapping[Path, Path]) -> Call:
     """Return the same call on other folders."""
-    return replace(call, paths=tuple(_relocated(Path(path), moved) for path in call.paths))
+    paths = tuple(_relocated(path, moved) for path in call.paths)
+    return replace(call, paths=paths, at=_relocated(call.at, moved))
 
 
-def _relocated(path: Path, moved: Mapping[Path, Path]) -> str:
+def _relocated(path: str, moved: Mapping[Path, Path]) -> str:
     for was, now in moved.items():
-        if path.is_relative_to(was):
-            return str(now / path.relative_to(was))
-    return str(path)
+        if Path(path).is_relative_to(was):
+            return str(now / Path(path).relative_to(was))
+    return path
 
 
 def at(call: Call, moved: Mapping[Path, Path], what: str, log: Path = Path("/dev/null")) -> list[str]:

@@ -28,7 +28,7 @@ def each(every: int = 1, *, thin: bool = True) -> Tally:
 
         def kill(call: trace.Call) -> tuple[bool, list[str]]:
             with ACT.stage(template) as stage:
-                killed = _serve(stage, _at(call, template, stage))
+                killed = _serve(stage, trace.at(call, template.moved_to(stage), "signal=SIGKILL"))
                 return killed, check.visible(stage) + restarted(stage)
 
         tally = Tally(ACT.name, points=len(calls))
@@ -44,7 +44,7 @@ def each(every: int = 1, *, thin: bool = True) -> Tally:
 def _calls(template: Stage, thin: bool) -> list[trace.Call]:
     with ACT.stage(template) as stage, tempfile.NamedTemporaryFile(suffix=".strace") as log:
         _serve(stage, trace.words(Path(log.name)))
-        # The checks at the start go on beside it, under names that have the process's number in them.
+        # The checks at the start go on beside it.
         found = [
             call for call in trace.changes(trace.read(Path(log.name)), stage.roots) if "-doctor-" not in str(call.paths)
         ]
@@ -53,21 +53,12 @@ def _calls(template: Stage, thin: bool) -> list[trace.Call]:
     return [trace.relocated(call, moved) for call in (thinned(found[first:]) if thin else found[first:])]
 
 
-def _at(call: trace.Call, template: Stage, stage: Stage) -> Sequence[str]:
-    words = trace.at(call, template.moved_to(stage), "signal=SIGKILL")
-    if "-upload-" in call.at:
-        # An arriving upload's name is drawn by lot: the first thread that comes to so many such calls, then.
-        at = words.index("-P")
-        del words[at : at + 2]
-    return words
-
-
 def _serve(stage: Stage, under: Sequence[str]) -> bool:
     """Serve, upload once, wait until it is filed, and end; tells whether the server was killed on the way."""
     log = stage.base / "run.log"
     log.touch()
     with log.open("ab") as out:
-        process = program.start(stage.base, "run", under=under, output=out)
+        process = program.start(stage.base, "run", under=under, names=ACT.names, output=out)
 
     def ended_or(condition: bool) -> bool:
         return condition or process.poll() is not None

@@ -12,9 +12,10 @@
     ├── EnvironmentFault       a disk, mount or right is at fault: where a probe shows it, too, the queue pauses
     │   ├── NameRefused        a filesystem can't hold a name: a plainer one is tried first
     │   ├── DiskFull           there is no room: an upload is refused, a file waits for it
-    │   ├── Unresponsive        a disk or share does not answer: a file waits for it
+    │   ├── Unresponsive       a disk or share does not answer: a file waits for it
     │   ├── FolderFault        a filesystem refuses anything else: a probe shows whether to all files or to this one
     │   └── DatabaseFault      the catalogue can't be used: the queue always pauses
+    │       └── DatabaseFull   there is no room for it, which is a DiskFull, too
     └── InternalError          darkroom itself is wrong: the row is tried three times, then fails
 
 Every message is written for the person who reads it in `failed/`, in the log or in `status`; what code decides on is
@@ -125,7 +126,9 @@ class Immovable(DarkroomError):
 
 
 class EnvironmentFault(DarkroomError):
-    """Raised when a folder, disk or right is at fault and no image is."""
+    """Raised when a folder, disk or right is at fault and no image is; `where` is the file or folder, if known."""
+
+    where: object = None
 
 
 class NameRefused(EnvironmentFault):
@@ -149,6 +152,10 @@ class FolderFault(EnvironmentFault):
 
 class DatabaseFault(EnvironmentFault):
     """Raised when SQLite can't use the catalogue: locked, read-only, damaged."""
+
+
+class DatabaseFull(DatabaseFault, DiskFull):
+    """Raised when there is no room for what is to be written into the catalogue."""
 
 
 class InternalError(DarkroomError):

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from daemon.app import Darkroom, build, prepare
@@ -25,6 +26,11 @@ from daemon.files.atomic import Root
 from daemon.files.opening import Identity
 from daemon.files.walk import walk
 from daemon.filing.consumer import Consumer, Turn
+
+
+def slow(*values: object) -> Any:
+    """Return one set of a test's values that `.ci/run` alone tries."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def jpeg(size: tuple[int, int] = (64, 48), seed: int = 0, taken: str | None = None) -> bytes:

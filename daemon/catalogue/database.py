@@ -13,7 +13,7 @@ from typing import Any
 
 import peewee
 
-from daemon.errors import ConfigError, DatabaseFault, DiskFull, EnvironmentFault, InternalError
+from daemon.errors import ConfigError, DatabaseFault, DatabaseFull, EnvironmentFault, InternalError
 
 # Of schema.sql, kept in the file as SQLite's user_version.
 VERSION = 2
@@ -217,7 +217,7 @@ class Catalogue:
 def _meaning(error: BaseException) -> type[EnvironmentFault | InternalError]:
     """Return what an error of SQLite or peewee is for the program."""
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        return DiskFull
+        return DatabaseFull
     # By name, since peewee wraps sqlite3's errors in its own and statements of ours raise them bare.
     return DatabaseFault if type(error).__name__ in _ENVIRONMENT else InternalError
 

@@ -198,7 +198,8 @@ class Queue:
                 "token": job.token if reason is WaitingReason.LEAVING else None,
                 **({"attempts": 0, "rank": 0} if touched else changes),
             }
-            Image.update(merged).where(Image.id == job.id).execute()
+            # Never one that has become final meanwhile: its file is where the row says.
+            Image.update(merged).where((Image.id == job.id) & (Image.status == "processing")).execute()
 
     def withdraw(self, job: Job, now: float) -> None:
         """Forget a row whose file has left the inbox; its history stays."""
@@ -308,6 +309,12 @@ class Queue:
             Event.insert(kind=EventKind.LOST, **event).execute()
 
     # -- what a crash has left
+
+    def hasten(self, now: float) -> None:
+        """Make due what waits for a disk, or after a fault: whoever starts the program anew may have mended it."""
+        waits = (Image.status == "queued") & Image.waiting.in_([WaitingReason.DISK, WaitingReason.FAULT])
+        with self._catalogue.writing():
+            Image.update(not_before=now).where(waits & (Image.not_before > now)).execute()
 
     def unfinished(self) -> list[Job]:
         """Return the rows that a crash left in the middle of the work."""

@@ -21,7 +21,7 @@ import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path, PurePath, PurePosixPath
@@ -49,6 +49,8 @@ UNREACHABLE = frozenset(
     | {errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET}
     | {errno.ECONNABORTED, errno.EREMOTEIO}
 )
+# The process or the machine is at fault, whatever the file.
+OF_THE_PROCESS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # link(2): no second name here, so copy. EPERM: the filesystem has no links, or fs.protected_hardlinks.
 NO_LINK = {
     errno.EXDEV,
@@ -352,7 +354,9 @@ def blaming(what: object) -> Iterator[None]:
     except FileExistsError:
         raise
     except OSError as error:
-        raise meaning(error)(f"{what}: {os.strerror(error.errno or 0)}") from error
+        fault = meaning(error)(f"{what}: {os.strerror(error.errno or 0)}")
+        fault.where = what
+        raise fault from error
 
 
 def meaning(error: OSError) -> type[EnvironmentFault]:
@@ -361,6 +365,8 @@ def meaning(error: OSError) -> type[EnvironmentFault]:
         return NameRefused
     if error.errno in UNREACHABLE:
         return Unresponsive
+    if error.errno in OF_THE_PROCESS:
+        return EnvironmentFault
     return DiskFull if error.errno in NO_ROOM else FolderFault
 
 
@@ -545,15 +551,26 @@ def remove_temporaries(location: Location, *tags: object) -> None:
 
 
 def atomic_write(
-    folder: Location, contents: Mapping[str, bytes], tag: str, *, replace: bool = False, durable_names: bool = True
+    folder: Location,
+    contents: Mapping[str, bytes],
+    tag: str,
+    *,
+    replace: bool = False,
+    durable_names: bool = True,
+    staging: Location | None = None,
 ) -> None:
     """Write files of one folder, each whole or not at all, even where the power fails.
 
+    The temporaries are in the same folder or, given one of the same filesystem that is easier to sweep, in `staging`.
     Without `replace` it raises FileExistsError when a name is taken. Without `durable_names` a power cut may take the
     new names back. Raises NameRefused, DiskFull, EnvironmentFault.
     """
-    with blaming(folder), made(folder / "x") as entry:
-        parts = {entry.renamed(temporary(tag)): entry.renamed(name) for name in contents}
+    with (
+        blaming(folder),
+        made(folder / "x") as entry,
+        nullcontext(entry) if staging is None else (staging / "x").entry() as beside,
+    ):
+        parts = {beside.renamed(temporary(tag)): entry.renamed(name) for name in contents}
         owner = os.stat(".", dir_fd=entry.folder)
         try:
             with ExitStack() as opened:
@@ -577,6 +594,20 @@ def atomic_write(
                 with suppress(OSError):
                     part.unlink()
             raise
+
+
+def probe(file: Location) -> None:
+    """Write a small file where a file is to go, or in the nearest folder above that is there. Raises OSError."""
+    folder = file.parent
+    while folder.inside and folder.lstat() is None:
+        folder = folder.parent
+    with (folder / temporary("probe")).entry() as entry, entry.create() as opened:
+        try:
+            opened.write(b"darkroom")
+            opened.flush()
+            os.fsync(opened.fileno())
+        finally:
+            entry.unlink()
 
 
 # -- what is there

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Self
 
 from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, Unresponsive, WaitingReason, Withdrawn
-from daemon.files.atomic import READ, UNREACHABLE, Entry, Location
+from daemon.files.atomic import OF_THE_PROCESS, READ, UNREACHABLE, Entry, Location
 
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
@@ -38,8 +38,6 @@ _KINDS = {
 }
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 _DENIED = (errno.EACCES, errno.EPERM)
-# The process or the machine is at fault, whatever the file.
-_ENVIRONMENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _BUSY_SECONDS = 2.0
 
 
@@ -105,7 +103,7 @@ def _require_regular(file: "Entry | Path", info: os.stat_result) -> None:
 
 def _translated(error: OSError, path: Path, root: Path | None) -> Exception:
     code, reason = error.errno, error.strerror or str(error)
-    if code in _ENVIRONMENT:
+    if code in OF_THE_PROCESS:
         return EnvironmentFault(f"{path.name} can't be opened: {reason}")
     if root is not None and (fault := _root_fault(root)):
         return EnvironmentFault(f"the folder {root} can't be read: {fault}")

@@ -15,6 +15,7 @@ from daemon.catalogue import Catalogue, Queue
 from daemon.catalogue.schema import Job
 from daemon.catalogue.settings import Settings
 from daemon.errors import (
+    DatabaseFault,
     DiskFull,
     EnvironmentFault,
     FolderFault,
@@ -46,11 +47,16 @@ _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 2.0
 # The least wait of an idle loop: what is due but held up elsewhere must not make it spin.
 _SPIN_SECONDS = 0.05
-_FAULT_SECONDS = 30.0
+# How long a file waits that a disk or folder has refused: the longer, the longer it has been here.
+_FAULT_SECONDS, _LAST_FAULT_SECONDS = 30.0, 600.0
 _RENAMED_SECONDS = 1.0
 # What a filesystem says about one call: it may concern one file alone.
 _OF_A_FILE = (NameRefused, DiskFull, Unresponsive, FolderFault)
 _BACKOFF_FACTOR = 4
+
+
+def _is_of_a_file(fault: EnvironmentFault) -> bool:
+    return isinstance(fault, _OF_A_FILE) and not isinstance(fault, DatabaseFault)
 
 
 class Turn(Enum):
@@ -241,21 +247,33 @@ class Consumer:
     def _blame(self, job: Job, fault: EnvironmentFault, now: float) -> Turn:
         """Judge a fault that came up with one file: where a probe of the same folders does not show it, it is its own.
 
-        Raises the fault where all files would meet it. A file that can't be read, or has no room, waits; any other
-        fault costs it an attempt.
+        Raises the fault where all files would meet it. A file waits that can't be read, has no room, or is to go into a
+        folder that takes no other either; any other fault costs it an attempt.
         """
-        if not isinstance(fault, _OF_A_FILE):
+        # A row that is final has been filed: what is left to do for it is done once the fault is over.
+        if not _is_of_a_file(fault) or (planned := self._planned(job)) is None:
             raise fault
         self._folders.probe()
-        with self._strikes.counting(job.id):
-            if self._recovery.complete(job):
-                return Turn.FILED
-        if isinstance(fault, Unresponsive | DiskFull):
+        waits = isinstance(fault, Unresponsive | DiskFull)
+        try:
+            with self._strikes.counting(job.id):
+                if self._recovery.complete(planned):
+                    return Turn.FILED
+            waits |= isinstance(fault, FolderFault) and self._recovery.is_barred(planned, fault)
+        except EnvironmentFault as another:
+            if not _is_of_a_file(another):
+                raise
+            waits, fault = True, another
+        if waits:
             _log.warning("image %d: %s: %s; it is tried again later", job.id, display(job.path), fault)
-            until = now + _FAULT_SECONDS
+            until = now + min(max((now - job.created_at) / 8, _FAULT_SECONDS), _LAST_FAULT_SECONDS)
             self._queue.release(job, WaitingReason.DISK, until, now, spent=False, detail=str(fault))
             return Turn.WAITING
         return self._conclude(job, now, lambda: self._judge(job, None, Transient(str(fault))))
+
+    def _planned(self, job: Job) -> Job | None:
+        """Return a job with the place that its file was to have; None where it is in hand no more."""
+        return next((row for row in self._queue.unfinished() if row.id == job.id), None)
 
     def _conclude(self, job: Job, now: float, work: Callable[[], str]) -> Turn:
         """Do the work on one row, and say what came of it."""
@@ -317,10 +335,18 @@ class Consumer:
             self._queue.postpone(job, later, time.time())
             raise
         except EnvironmentFault as fault:
-            if isinstance(fault, Unresponsive | DiskFull) or not isinstance(fault, _OF_A_FILE):
+            if isinstance(fault, Unresponsive | DiskFull) or not _is_of_a_file(fault):
+                raise
+            if (planned := self._planned(job)) is None:
                 raise
             self._folders.probe()
-            self._recovery.undo_link(job)
+            try:
+                if self._recovery.complete(planned):
+                    return f"failed: {reason}"
+            except EnvironmentFault as another:
+                if not _is_of_a_file(another):
+                    raise
+                self._recovery.undo_link(planned)
             reason = f"{reason}; it stays in the inbox, since it can't be moved: {fault}"
             return f"failed: {self._filing.fail_in_place(job, reason)}"
         return f"failed: {outcome}"
@@ -334,14 +360,13 @@ class Consumer:
             spent = not self._pause.inherited
             if self._queue.unfinished() or self._queue.returning():
                 self._folders.check()
-            unfinished = self._queue.unfinished()
-            if unfinished:
-                self._recovery.sweep_thumbnails()
-            for job in unfinished:
+            self._recovery.sweep_thumbnails()
+            for job in self._queue.unfinished():
                 self._resolve(job, spent=spent, live=False)
             self._recovery.bring_back()
             self._leave_all()
             self._recovery.show_all()
+            self._queue.hasten(time.time())
             self._recovered = True
             self._pause.forget()
             # After that, so that it is tried once: what it does can wait for the next start.

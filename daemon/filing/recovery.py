@@ -87,7 +87,7 @@ class Recovery:
         self._thumbnails = thumbnails
 
     def sweep_thumbnails(self) -> None:
-        """Remove what a process that died while it filed has left of thumbnails. Raises EnvironmentFault."""
+        """Remove what a process has left of thumbnails that died while it made them. Raises EnvironmentFault."""
         self._thumbnails.sweep()
 
     def complete(self, job: Job) -> bool:
@@ -116,6 +116,16 @@ class Recovery:
             _log.info("image %d: %s", job.id, self._filing.record(job))
         self.leave(job)
         return True
+
+    def is_barred(self, job: Job, fault: EnvironmentFault) -> bool:
+        """Return whether the folder takes no other file either into which a job's file was to go."""
+        for wanted in (self._destination(job), fault.where):
+            if isinstance(wanted, Location) and wanted.root in self._filing.roots.values():
+                try:
+                    atomic.probe(wanted)
+                except OSError:
+                    return True
+        return False
 
     def undo_link(self, job: Job) -> None:
         """Remove the second name that a file of the inbox may have at its destination; best effort."""
@@ -323,8 +333,11 @@ class Requeue:
         try:
             if atomic.exists(old):
                 moved = self._appear(job, old)
-                with atomic.blaming(old), old.entry() as entry, suppress(FileNotFoundError):
-                    entry.unlink()
+                with atomic.blaming(old), old.entry() as entry:
+                    with suppress(FileNotFoundError):
+                        entry.unlink()
+                    # Or a power cut could bring the name back, which no row knows any more.
+                    entry.fsync_folder()
         except (DarkroomError, OSError) as fault:
             if moved is not None:
                 with suppress(OSError, DarkroomError):

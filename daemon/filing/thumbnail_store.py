@@ -33,18 +33,19 @@ class ThumbnailStore:
 
     def save(self, sha256: str, small: bytes, medium: bytes) -> None:
         """Write both; no reader ever sees half of one. Raises EnvironmentFault."""
-        folder = Root(self._root) / sha256[:2]
+        root = Root(self._root)
+        folder = root / sha256[:2]
         if not is_folder(folder.path):
             self._make_shards()
         # A power cut must not leave an empty thumbnail that looks ready, and nobody would make one again for a row
         # that is done.
         names = {f"{sha256}-{SIZES['small']}.jpg": small, f"{sha256}-{SIZES['medium']}.jpg": medium}
-        atomic_write(folder, names, sha256, replace=True)
+        atomic_write(folder, names, sha256, replace=True, staging=root / "")
 
     def sweep(self) -> None:
         """Remove what a process that died while it saved has left; not while another may. Raises EnvironmentFault."""
         with blaming(self._root):
-            for left in self._root.glob(f"??/{OWN_PREFIX}*"):
+            for left in self._root.glob(f"{OWN_PREFIX}*"):
                 left.unlink(missing_ok=True)
 
     def _make_shards(self) -> None:

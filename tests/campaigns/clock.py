@@ -43,7 +43,7 @@ def clock_set_back(stage: Stage) -> None:
 
 
 def _waits(stage: Stage) -> bool:
-    return any(row["waiting"] == "open for writing" for row in check.rows(stage))
+    return any(row["waiting"] == "writer" for row in check.rows(stage))
 
 
 def _set(offset: Path, seconds: float) -> None:

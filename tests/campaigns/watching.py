@@ -49,6 +49,15 @@ def wait_paused(stage: Stage, words: str) -> None:
     assert words in str(status(stage)["paused"])
 
 
+def wait_waiting(stage: Stage, words: str) -> None:
+    """Wait until a file is shown to wait for a reason that has these words, while others are filed."""
+
+    def waits() -> bool:
+        return any(row["status"] == "queued" and words in (row["waiting_detail"] or "") for row in check.rows(stage))
+
+    program.wait(waits, 40, lambda: f"nothing waits because {words!r}: {log_of(stage)}")
+
+
 def log_of(stage: Stage) -> str:
     return (stage.base / "run.log").read_text(errors="replace")[-1500:]
 

@@ -23,7 +23,7 @@ from daemon.filing.consumer import Turn
 from tests.campaigns.stage import SHM, has_second_filesystem
 from tests.faulty_disk import FaultyDisk, can_mount, faulty_disk
 from tests.program import HUMBLE, Program, darkroom, environment
-from tests.support import Room, jpeg, tree, wait_until
+from tests.support import Room, jpeg, slow, tree, wait_until
 
 QUICK = "[inbox]\nsettle_seconds = 0.2\nrescan_seconds = 1\n[limits]\nmin_free_mb = 1\n"
 # A second is promised; the rest is for a machine that has other things to do.
@@ -89,7 +89,7 @@ def test_a_file_that_bars_the_way_in_failed_holds_up_nothing_else(tmp_path: Path
 
 
 # Of the folder, and of the file: the kernel takes 4,095 bytes at a time, but a folder may well lie deeper.
-@pytest.mark.parametrize("length", [4080, 4095, 4096, 4180, 5000])
+@pytest.mark.parametrize("length", [4096, *(slow(length) for length in (4080, 4095, 4180, 5000))])
 @pytest.mark.parametrize("kind", ["no photo", "a photo"])
 def test_a_file_at_an_endless_path_holds_up_nothing_else(tmp_path: Path, length: int, kind: str) -> None:
     content = jpeg() if kind == "a photo" else b"no photo"
@@ -166,6 +166,31 @@ def test_a_folder_that_was_shut_holds_up_nothing_else(tmp_path: Path) -> None:
         assert program.query("SELECT count(*) FROM image WHERE original_name = 'a.jpg'") == [(1,)]
 
 
+@without_rights
+@pytest.mark.parametrize("mode", [0o555, slow(0)])
+def test_a_folder_of_the_library_that_takes_nothing_holds_up_only_what_is_to_go_there(
+    tmp_path: Path, mode: int
+) -> None:
+    """That is no fault of the photo: it waits, is said, and is filed once the folder takes it."""
+    with Program(tmp_path / "room", QUICK, under=HUMBLE) as program:
+        shut = program.folders.library / "2019/05"
+        shut.mkdir(parents=True)
+        shut.chmod(mode)
+        try:
+            put(program, "bad.jpg", jpeg(seed=1, taken="2019:05:04 12:00:00"))
+            waiting = "SELECT count(*) FROM image WHERE status = 'queued' AND waiting_detail LIKE '%Permission denied'"
+            wait_until(lambda: program.query(waiting) == [(1,)], what="that it waits")
+            check_good_ones_pass(program)
+            said = darkroom(program.base, "status").stdout
+            assert re.search(r"waiting: 1 .*/2019/05.*: Permission denied", said), said
+        finally:
+            shut.chmod(0o755)
+        # It is looked at again within half a minute; once touched, at once.
+        os.utime(program.folders.inbox / "bad.jpg")
+        wait_until(lambda: _is_filed(program, "bad.jpg"), what="that it is filed")
+        assert program.query("SELECT attempts FROM image WHERE original_name = 'bad.jpg'") == [(1,)]
+
+
 def put_and_shut(program: Program, name: str, content: bytes) -> Path:
     """Queue a file, then take all rights from its folder, which is returned; the file is held open until then."""
     path = put(program, f"{name}.part", b"").with_name(name.rpartition("/")[2])
@@ -178,7 +203,7 @@ def put_and_shut(program: Program, name: str, content: bytes) -> Path:
     return path.parent
 
 
-@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("across", [slow(False), True])
 def test_a_file_larger_than_the_disk_holds_up_nothing_else(tmp_path: Path, across: bool) -> None:
     """Of holes alone: to read it all takes an hour, and to copy it there is no room."""
     base, size = tmp_path / "room", (2 << 40) + 4096
@@ -223,7 +248,7 @@ def inbox_on_disk(base: Path) -> Iterator[tuple[FaultyDisk, str]]:
 
 
 @on_a_faulty_disk
-@pytest.mark.parametrize("operation", ["read", "open"])
+@pytest.mark.parametrize("operation", ["read", slow("open")])
 def test_a_bad_sector_holds_up_nothing_else(tmp_path: Path, operation: str) -> None:
     with (
         inbox_on_disk(tmp_path / "room") as (disk, toml),
@@ -238,8 +263,8 @@ def test_a_bad_sector_holds_up_nothing_else(tmp_path: Path, operation: str) -> N
 
 
 @on_a_faulty_disk
-@pytest.mark.parametrize("operation", ["read", "open"])
-@pytest.mark.parametrize("error", ["EIO", "ESTALE", "EHOSTDOWN", "ETIMEDOUT"])
+@pytest.mark.parametrize("operation", ["read", slow("open")])
+@pytest.mark.parametrize("error", ["EIO", *(slow(error) for error in ("ESTALE", "EHOSTDOWN", "ETIMEDOUT"))])
 def test_what_a_disk_fails_to_read_spends_no_attempts(tmp_path: Path, operation: str, error: str) -> None:
     """However often it is tried; and once the disk answers it is filed. The real decoders read it."""
     with inbox_on_disk(tmp_path / "room") as (disk, toml):
@@ -276,6 +301,7 @@ def _drain_later(room: Room, now: float, name: str) -> float:
     raise AssertionError(f"{name} is not filed: {room.row_of(name)}, paused: {room.consumer.paused}")
 
 
+@pytest.mark.slow
 @as_root
 @without_rights
 def test_a_photo_that_can_not_be_removed_from_the_inbox_is_filed_once(tmp_path: Path) -> None:

@@ -100,11 +100,10 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path, monkeypatc
         with pytest.raises(Killed):
             room.consumer.run_once(time.time())
     sha256 = hashlib.sha256(b"a").hexdigest()
-    shard = room.state / "thumbnails" / sha256[:2]
     left = [
         room.library / "2024/05" / temporary(1),
         room.library / "2024/05" / temporary("1.xmp"),
-        shard / temporary(sha256),
+        room.state / "thumbnails" / temporary(sha256),
     ]
     others = [room.library / "2024/05" / temporary(12), room.library / "2024/05/.darkroom-1-of mine.jpg"]
     for path in left + others:

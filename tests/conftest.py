@@ -12,7 +12,15 @@ from tests.support import Room
 # Begun last, one of these would keep a worker busy after all others have ended.
 _LONG = (
     *("test_rebuild.py", "test_campaigns_short.py", "test_openapi.py", "test_queue_machine.py", "test_faults.py"),
-    *("test_program.py", "test_service.py", "test_notify.py", "test_settings.py", "test_command_line.py"),
+    *(
+        "test_blame.py",
+        "test_renames.py",
+        "test_program.py",
+        "test_service.py",
+        "test_notify.py",
+        "test_settings.py",
+        "test_command_line.py",
+    ),
 )
 
 

@@ -19,7 +19,7 @@ from daemon.decoding import Decoded, Exif
 from daemon.errors import Withdrawn
 from tests.calls import Calls
 from tests.captions.gemini_server import Gemini
-from tests.support import Room, jpeg, tree, wait_until
+from tests.support import Room, jpeg, slow, tree, wait_until
 from tests.web.serving import Served
 
 TOML = """
@@ -362,7 +362,7 @@ def test_an_upload_keeps_its_id_when_its_file_is_renamed(tmp_path: Path, last: s
     assert (shown["status"], shown["original_name"]) == ("done", "sunset.jpg")
 
 
-@pytest.mark.parametrize("in_hand", [False, True])
+@pytest.mark.parametrize("in_hand", [slow(False), True])
 def test_what_was_moved_into_a_private_folder_is_sent_to_nobody(tmp_path: Path, in_hand: bool) -> None:
     """Not on request either."""
     with Gemini() as gemini:
@@ -395,7 +395,7 @@ def test_what_was_moved_into_a_private_folder_is_sent_to_nobody(tmp_path: Path, 
             assert desk.room.row_of("secret.jpg")["caption_status"] == "private"
 
 
-@pytest.mark.parametrize("under_way", [False, True])
+@pytest.mark.parametrize("under_way", [slow(False), True])
 def test_a_folder_is_renamed_under_200_files(desk: Desk, under_way: bool) -> None:
     photos = {f"{number:03}.jpg": b"photo %d" % number for number in range(200)}
     last = {f"trip/{name}": content for name, content in photos.items()}

@@ -133,7 +133,7 @@ class Desk:
     def decode_plainly(self) -> None:
         self.decode_with(lambda plainly: plainly())
 
-    def work(self, seconds: float = 20.0) -> None:
+    def work(self, seconds: float = 60.0) -> None:
         """Take turns until all is filed, then look through the inbox once more."""
         deadline = time.monotonic() + seconds
         self.room.consumer.loop.run(lambda: self.is_done() or time.monotonic() > deadline)

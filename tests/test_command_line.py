@@ -73,6 +73,7 @@ def test_the_statuses_are_those_of_the_catalogue() -> None:
     assert STATUSES == schema.STATUSES
 
 
+@pytest.mark.slow
 def test_the_largest_numbers_are_numbers(base: Path) -> None:
     last = str(2**63 - 1)
     for command in ("retry", "explain"):

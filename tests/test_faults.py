@@ -66,6 +66,7 @@ def on_disk(base: Path, *folders: str, toml: str = QUICK) -> Iterator[tuple[Prog
             assert "Traceback" not in program.log()
 
 
+@pytest.mark.slow
 def test_a_fault_in_the_step_of_any_loop_is_survived_by_all(tmp_path: Path) -> None:
     """Each of the five fails for a while, each in another way."""
     faults = tmp_path / "faults"
@@ -113,6 +114,7 @@ def _four_fail(program: Program, systemd: Manager, faults: Path) -> None:
     "error", ["EIO", *(pytest.param(name, marks=pytest.mark.slow) for name in ("EHOSTDOWN", "ESTALE"))]
 )
 @on_a_faulty_disk
+@pytest.mark.slow
 def test_a_share_that_stutters_pauses_the_queue_for_that_moment(tmp_path: Path, error: str) -> None:
     with on_disk(tmp_path / "room", "library", "failed") as (program, disk):
         put(program, "1.jpg", jpeg(seed=1))
@@ -282,6 +284,7 @@ def _nest(folder: Path, name: str, depth: int, content: bytes) -> None:
 
 
 @without_rights
+@pytest.mark.slow
 def test_retry_of_a_file_that_can_not_be_read(tmp_path: Path) -> None:
     base = tmp_path / "room"
     with Program(base, QUICK, under=HUMBLE) as program:
@@ -328,6 +331,7 @@ def test_a_row_that_was_left_on_its_way_out_of_failed_is_put_right(tmp_path: Pat
         assert is_well(program)
 
 
+@pytest.mark.slow
 def test_many_retries_at_once_queue_each_file_once(tmp_path: Path) -> None:
     base = tmp_path / "room"
     poems = {f"{number}.txt": b"poem %d" % number for number in range(6)}
@@ -412,6 +416,7 @@ def test_a_hung_share_holds_up_neither_the_health_check_nor_the_end(tmp_path: Pa
             assert again.stop() == 0
 
 
+@pytest.mark.slow
 def test_words_that_were_written_before_filing_stay(tmp_path: Path) -> None:
     with Gemini() as server:
         environ = {"GEMINI_API_KEY": "key", "GOOGLE_GEMINI_BASE_URL": server.url}

@@ -218,6 +218,7 @@ def test_what_is_no_database_is_a_fault_of_the_environment(tmp_path: Path) -> No
         Catalogue(tmp_path / "darkroom.db")
 
 
+@pytest.mark.slow
 def test_fifty_thousand_files_in_flat_memory(room: Room) -> None:
     """The memory of the enqueueing process must not grow with the inbox; half is enough to see that."""
     import resource

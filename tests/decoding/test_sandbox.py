@@ -205,6 +205,7 @@ def test_the_worker_dies_with_its_parent_and_never_runs_its_main_module(good: Pa
     assert log.read_text().splitlines() == ["main program imported"]
 
 
+@pytest.mark.slow
 def test_idleness_costs_nothing_measurable(sandbox: Sandbox, good: Path) -> None:
     sandbox.decode(good)
     worker, main = psutil.Process(sandbox.pid), psutil.Process()

@@ -90,7 +90,7 @@ def test_a_file_that_bars_the_way_in_failed_holds_up_nothing_else(tmp_path: Path
 
 # Of the folder, and of the file: the kernel takes 4,095 bytes at a time, but a folder may well lie deeper.
 @pytest.mark.parametrize("length", [4096, *(slow(length) for length in (4080, 4095, 4180, 5000))])
-@pytest.mark.parametrize("kind", ["no photo", "a photo"])
+@pytest.mark.parametrize("kind", ["no photo", slow("a photo")])
 def test_a_file_at_an_endless_path_holds_up_nothing_else(tmp_path: Path, length: int, kind: str) -> None:
     content = jpeg() if kind == "a photo" else b"no photo"
     with Program(tmp_path / "room", QUICK) as program, far_away(program.folders.inbox, length, content) as is_there:
@@ -138,6 +138,7 @@ def far_away(folder: Path, length: int, content: bytes) -> Iterator[Any]:
 
 
 @without_rights
+@pytest.mark.slow
 def test_files_that_may_not_be_read_hold_up_nothing_else(tmp_path: Path) -> None:
     """Others may read them, but not the account whose they are."""
     with Program(tmp_path / "room", QUICK, under=HUMBLE) as program:
@@ -249,6 +250,7 @@ def inbox_on_disk(base: Path) -> Iterator[tuple[FaultyDisk, str]]:
 
 @on_a_faulty_disk
 @pytest.mark.parametrize("operation", ["read", slow("open")])
+@pytest.mark.slow
 def test_a_bad_sector_holds_up_nothing_else(tmp_path: Path, operation: str) -> None:
     with (
         inbox_on_disk(tmp_path / "room") as (disk, toml),
@@ -353,6 +355,7 @@ _BAD = "\x1b[31m\nINJECTED \u202egpj\x07"
 
 
 @without_rights
+@pytest.mark.slow
 def test_names_bring_nothing_raw_onto_a_terminal(tmp_path: Path) -> None:
     """Escape sequences, line ends, direction marks; in the names of files, of folders, of a link's target."""
     with Program(tmp_path / "room", QUICK, under=HUMBLE) as program:

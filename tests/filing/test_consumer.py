@@ -334,6 +334,7 @@ def test_a_database_that_fails_while_nothing_is_due_pauses(room: Room, monkeypat
 @pytest.mark.parametrize(
     "place", ["library", *(pytest.param(place, marks=pytest.mark.slow) for place in ("duplicates", "failed"))]
 )
+@pytest.mark.slow
 def test_many_files_of_one_name_take_linear_time(room: Room, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     """Telephones call every photo image.jpg: no earlier one is looked at again, let alone hashed."""
     looks: list[Location] = []

@@ -395,7 +395,8 @@ def test_what_was_moved_into_a_private_folder_is_sent_to_nobody(tmp_path: Path, 
             assert desk.room.row_of("secret.jpg")["caption_status"] == "private"
 
 
-@pytest.mark.parametrize("under_way", [slow(False), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("under_way", [False, True])
 def test_a_folder_is_renamed_under_200_files(desk: Desk, under_way: bool) -> None:
     photos = {f"{number:03}.jpg": b"photo %d" % number for number in range(200)}
     last = {f"trip/{name}": content for name, content in photos.items()}

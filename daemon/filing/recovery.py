@@ -350,6 +350,7 @@ class Requeue:
         try:
             with suppress(FileNotFoundError), reason_beside(old).entry() as entry:
                 entry.unlink()
+                entry.fsync_folder()
         except OSError as fault:  # a note that is out of date, and no more
             _log.warning("image %d: %s stays: %s", job.id, reason_beside(old), fault.strerror)
         self._queue.returned(job.id, time.time())

@@ -15,7 +15,7 @@
     │   ├── Unresponsive       a disk or share does not answer: a file waits for it
     │   ├── FolderFault        a filesystem refuses anything else: a probe shows whether to all files or to this one
     │   └── DatabaseFault      the catalogue can't be used: the queue always pauses
-    │       └── DatabaseFull   there is no room for it, which is a DiskFull, too
+    │       └── DatabaseFull   there is no room for it: an upload is refused
     └── InternalError          darkroom itself is wrong: the row is tried three times, then fails
 
 Every message is written for the person who reads it in `failed/`, in the log or in `status`; what code decides on is
@@ -139,7 +139,7 @@ class NameRefused(EnvironmentFault):
 
 
 class DiskFull(EnvironmentFault):
-    """Raised when there is no room left on a disk, for a file or for the database."""
+    """Raised when there is no room left on a disk for a file."""
 
 
 class Unresponsive(EnvironmentFault):
@@ -154,7 +154,7 @@ class DatabaseFault(EnvironmentFault):
     """Raised when SQLite can't use the catalogue: locked, read-only, damaged."""
 
 
-class DatabaseFull(DatabaseFault, DiskFull):
+class DatabaseFull(DatabaseFault):
     """Raised when there is no room for what is to be written into the catalogue."""
 
 

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from daemon.catalogue.schema import Upload
 from daemon.decoding import formats
-from daemon.errors import DarkroomError, DiskFull, NameRefused
+from daemon.errors import DarkroomError, DatabaseFull, DiskFull, NameRefused
 from daemon.files import atomic, names
 from daemon.files.atomic import Entry
 from daemon.files.walk import is_junk
@@ -88,7 +88,7 @@ class UploadedFile:
             self._temporary.fsync_folder()
         except OSError as error:
             raise self._refusal(error) from error
-        except DiskFull as error:
+        except (DiskFull, DatabaseFull) as error:
             raise no_room() from error
         self._visible = None
         return UploadReceipt(image_id=image_id, status="queued")

@@ -69,6 +69,8 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _RENAME_NOREPLACE = 1
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 1 << 20
+# As large as the block of most filesystems, or a full disk might still take it.
+_PROBE = b"darkroom" * 512
 
 
 # Enough to reach what lies in a folder, and no right to read it is needed.
@@ -603,7 +605,7 @@ def probe(file: Location) -> None:
         folder = folder.parent
     with (folder / temporary("probe")).entry() as entry, entry.create() as opened:
         try:
-            opened.write(b"darkroom")
+            opened.write(_PROBE)
             opened.flush()
             os.fsync(opened.fileno())
         finally:

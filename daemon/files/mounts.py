@@ -9,13 +9,13 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Protocol
 
 import psutil
 
 from daemon.errors import EnvironmentFault
-from daemon.files.names import OWN_PREFIX
+from daemon.files import atomic
+from daemon.files.atomic import Root
 
 # Other machines (or a program behind FUSE) write to these: the local kernel sends no events for that and knows
 # no such writer. Every "fuse.NAME" counts too, but not "fuseblk": that is a local disk (NTFS, exFAT).
@@ -54,9 +54,6 @@ def _mount(path: Path) -> tuple[str, str]:
         if inside and len(part.mountpoint) >= len(found[0]):
             found = (part.mountpoint, part.fstype)
     return found
-
-
-_PROBE = b"darkroom" * 512
 
 
 class Remembered(Protocol):
@@ -102,11 +99,7 @@ class FolderCheck:
         self.check()
         for name, path in self._paths.items():
             try:
-                # Hidden, random, and removed before it is closed.
-                with NamedTemporaryFile(prefix=OWN_PREFIX, suffix=".probe", dir=path) as file:
-                    file.write(_PROBE)
-                    file.flush()
-                    os.fsync(file.fileno())
+                atomic.probe(Root(path) / "any file")
             except OSError as error:
                 raise EnvironmentFault(f"the {name} folder {path} can't be written: {error.strerror}") from error
 

@@ -89,7 +89,7 @@ def _require_regular_name(file: Entry) -> None:
         _require_regular(file, file.lstat())
 
 
-def _require_regular(file: "Entry | Path", info: os.stat_result) -> None:
+def _require_regular(file: Entry | Path, info: os.stat_result) -> None:
     if stat.S_ISREG(info.st_mode):
         return
     kind = _KINDS.get(stat.S_IFMT(info.st_mode), "no regular file")

@@ -15,7 +15,6 @@ from daemon.catalogue import Catalogue, Queue
 from daemon.catalogue.schema import Job
 from daemon.catalogue.settings import Settings
 from daemon.errors import (
-    DatabaseFault,
     DiskFull,
     EnvironmentFault,
     FolderFault,
@@ -53,10 +52,6 @@ _RENAMED_SECONDS = 1.0
 # What a filesystem says about one call: it may concern one file alone.
 _OF_A_FILE = (NameRefused, DiskFull, Unresponsive, FolderFault)
 _BACKOFF_FACTOR = 4
-
-
-def _is_of_a_file(fault: EnvironmentFault) -> bool:
-    return isinstance(fault, _OF_A_FILE) and not isinstance(fault, DatabaseFault)
 
 
 class Turn(Enum):
@@ -251,7 +246,7 @@ class Consumer:
         folder that takes no other either; any other fault costs it an attempt.
         """
         # A row that is final has been filed: what is left to do for it is done once the fault is over.
-        if not _is_of_a_file(fault) or (planned := self._planned(job)) is None:
+        if not isinstance(fault, _OF_A_FILE) or (planned := self._planned(job)) is None:
             raise fault
         self._folders.probe()
         waits = isinstance(fault, Unresponsive | DiskFull)
@@ -260,9 +255,7 @@ class Consumer:
                 if self._recovery.complete(planned):
                     return Turn.FILED
             waits |= isinstance(fault, FolderFault) and self._recovery.is_barred(planned, fault)
-        except EnvironmentFault as another:
-            if not _is_of_a_file(another):
-                raise
+        except _OF_A_FILE as another:
             waits, fault = True, another
         if waits:
             _log.warning("image %d: %s: %s; it is tried again later", job.id, display(job.path), fault)
@@ -334,18 +327,14 @@ class Consumer:
         except Postponed as later:
             self._queue.postpone(job, later, time.time())
             raise
-        except EnvironmentFault as fault:
-            if isinstance(fault, Unresponsive | DiskFull) or not _is_of_a_file(fault):
-                raise
+        except (NameRefused, FolderFault) as fault:
             if (planned := self._planned(job)) is None:
                 raise
             self._folders.probe()
             try:
                 if self._recovery.complete(planned):
                     return f"failed: {reason}"
-            except EnvironmentFault as another:
-                if not _is_of_a_file(another):
-                    raise
+            except _OF_A_FILE:
                 self._recovery.undo_link(planned)
             reason = f"{reason}; it stays in the inbox, since it can't be moved: {fault}"
             return f"failed: {self._filing.fail_in_place(job, reason)}"

@@ -28,6 +28,7 @@ from daemon.errors import (
     Postponed,
     Rejected,
     Transient,
+    WaitingReason,
     Withdrawn,
 )
 from daemon.files import atomic, lock, names
@@ -139,7 +140,8 @@ class Recovery:
     def leave(self, job: Job) -> None:
         """Remove the inbox name of a file that is safe elsewhere; what is another file by now is queued."""
         file: InboxFile | None
-        if (destination := self._destination(job)) is not None:
+        # What is known to stay was looked after when it was filed; there may be thousands of such.
+        if job.waiting is not WaitingReason.STAYS and (destination := self._destination(job)) is not None:
             with atomic.blaming(destination):
                 atomic.remove_temporaries(destination, job.id)
         try:

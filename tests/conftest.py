@@ -39,6 +39,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    folder: Path | None = config.getoption("--corpus")
+    if folder is not None and not any(path.suffix.lower() == ".jpg" for path in folder.rglob("*")):
+        raise pytest.UsageError(f"--corpus {folder}: there are no photos (*.jpg) in it")
     # Else, where Python is told to write no bytecode, each program that a test starts compiles all of it anew.
     if not hasattr(config, "workerinput"):
         for part in ("daemon", "web"):

@@ -30,7 +30,7 @@ from daemon.errors import ConfigError, Rejected, Transient
 from daemon.files.atomic import Root
 from daemon.hooks import HookDocument, HookRefused, Hooks, post
 from tests.program import Program, darkroom
-from tests.support import Room, jpeg, no_new_descriptors, wait_until
+from tests.support import Room, jpeg, no_new_descriptors, slow, wait_until
 
 DOCUMENT = HookDocument(
     event="done",
@@ -174,7 +174,11 @@ def test_what_may_pass_is_tried_again(room: Room, answers: tuple[int, ...], time
 
 @pytest.mark.parametrize(
     ("answer", "location"),
-    [(301, "elsewhere"), (302, "elsewhere"), (303, ""), (307, "elsewhere"), (308, "elsewhere"), (302, "http://[")],
+    [
+        (302, "elsewhere"),
+        (302, "http://["),
+        *(slow(*answer) for answer in ((301, "elsewhere"), (303, ""), (307, "elsewhere"), (308, "elsewhere"))),
+    ],
 )
 def test_redirects_are_not_followed(room: Room, caplog: pytest.LogCaptureFixture, answer: int, location: str) -> None:
     with listening() as elsewhere, listening(answer, location=location.replace("elsewhere", elsewhere.url)) as web:
@@ -236,10 +240,10 @@ class Drip:
     ("scheme", "pieces"),
     [
         ("http", [b""]),
-        ("http", [b"HTTP/1.1 ", b"2"]),
+        slow("http", [b"HTTP/1.1 ", b"2"]),
         ("http", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x"]),
-        ("http", [b"HTTP/1.1 503 Busy\r\n", b"X-Slow: yes\r\n"]),
-        ("http", [b"HTTP/1.1 100 Continue\r\n\r\n"] * 2),
+        slow("http", [b"HTTP/1.1 503 Busy\r\n", b"X-Slow: yes\r\n"]),
+        slow("http", [b"HTTP/1.1 100 Continue\r\n\r\n"] * 2),
         ("https", [b"\x16\x03\x03\x40\x00", b"x"]),
         ("proxied", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x"]),
     ],

@@ -17,7 +17,7 @@ from daemon.filing.companions import numbered, of_photo, parse
 from daemon.filing.consumer import Turn
 from daemon.sidecar import xmp
 from tests.captions.darkroom import FullRoom
-from tests.support import tree
+from tests.support import slow, tree
 
 XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"/></rdf:RDF></x:xmpmeta>"""
@@ -274,8 +274,9 @@ class _Killed(BaseException):
 _STEPS = ["plan", "place", "arrived", "write", "unlink", "forget"]
 
 
+# Before a step is all but after the one before it.
 @pytest.mark.parametrize("step", _STEPS)
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", [slow(False), True])
 def test_killed_at_any_step(full: FullRoom, monkeypatch: pytest.MonkeyPatch, step: str, after: bool) -> None:
     full.put("IMG_1.JPG", PHOTO)
     full.drain()

@@ -201,14 +201,20 @@ def test_renamed_while_queued(desk: Desk, what: str) -> None:
 # Before the decoder opens the file, after it has read it, or a share of the way from there to the end of the name.
 BEFORE, READ = -2.0, -1.0
 IN_HAND = [
-    *(("a name", at) for at in (BEFORE, READ, 0.25, 0.5, 0.75, 1.0)),
-    *(("into a subfolder", at) for at in (READ, 0.5, 1.0)),
-    *(("into a private folder", at) for at in (READ, 0.5, 1.0)),
-    *(("its case only", at) for at in (READ, 0.75)),
+    *(("a name", at) for at in (BEFORE, READ, 0.5, 1.0)),
+    *(slow("a name", at) for at in (0.25, 0.75)),
+    ("into a subfolder", 0.5),
+    *(slow("into a subfolder", at) for at in (READ, 1.0)),
+    *(("into a private folder", at) for at in (READ, 1.0)),
+    slow("into a private folder", 0.5),
+    ("its case only", READ),
+    slow("its case only", 0.75),
     ("exiftool", READ),
     ("FreeFileSync", 0.5),
-    *(("gphoto2", at) for at in (READ, 1.0)),
-    *(("a folder, to a private one", at) for at in (READ, 1.0)),
+    ("gphoto2", 1.0),
+    slow("gphoto2", READ),
+    ("a folder, to a private one", 1.0),
+    slow("a folder, to a private one", READ),
 ]
 
 

@@ -83,7 +83,7 @@ def walk(
     """Yield all that is neither folder nor junk in the inbox, links and special files included.
 
     `below` begins at a subfolder. A subfolder that can't be read is passed over and logged, once for as
-    long as it stays in `complained`. Raises OSError where the inbox itself can't be read.
+    long as it stays in `reported`. Raises OSError where the inbox itself can't be read.
     """
     reported = set() if reported is None else reported
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [(below, ())]

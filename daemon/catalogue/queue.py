@@ -311,8 +311,9 @@ class Queue:
     # -- what a crash has left
 
     def hasten(self, now: float) -> None:
-        """Make due what waits for a disk, or after a fault: whoever starts the program anew may have mended it."""
-        waits = (Image.status == "queued") & Image.waiting.in_([WaitingReason.DISK, WaitingReason.FAULT])
+        """Make due what waits for a disk or a folder, or after a fault: whoever starts anew may have mended it."""
+        reasons = [WaitingReason.DISK, WaitingReason.FOLDER, WaitingReason.FAULT]
+        waits = (Image.status == "queued") & Image.waiting.in_(reasons)
         with self._catalogue.writing():
             Image.update(not_before=now).where(waits & (Image.not_before > now)).execute()
 

@@ -336,6 +336,10 @@ class Consumer:
                     return f"failed: {reason}"
             except _OF_A_FILE:
                 self._recovery.undo_link(planned)
+            if job.attempts < self._retry.attempts:
+                now = time.time()
+                self._queue.retry_later(job, f"{reason}; {fault}", now + self._retry.backoff(job.attempts), now)
+                return f"attempt {job.attempts} of {self._retry.attempts} failed: {reason}; {fault}"
             reason = f"{reason}; it stays in the inbox, since it can't be moved: {fault}"
             return f"failed: {self._filing.fail_in_place(job, reason)}"
         return f"failed: {outcome}"

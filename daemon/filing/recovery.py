@@ -373,8 +373,11 @@ class Requeue:
                 if _same(old, new):
                     return None
             except DarkroomError:
-                # Linked, perhaps, but not durably: the second name must not be taken for a new file.
-                atomic.unlink_second(new, old)
+                # There, perhaps, but not durably: a second name or a copy must not be taken for a new file.
+                with suppress(OSError, DarkroomError):
+                    if _same(old, new):
+                        with new.entry() as entry:
+                            entry.unlink()
                 raise
         raise Rejected(f"image {job.id}: the inbox is full of files named {names.display(job.path)}")
 

@@ -68,7 +68,9 @@ def _goes_and_comes_back(stage: Stage, name: str) -> None:
             if name == "inbox":
                 Path(disk, "IMG_2.jpg").write_bytes(photo(2))
                 stage.expect(photo(2))
-                subprocess.run(["umount", str(folder)], check=False, capture_output=True)
+                # Busy while a file is open: as a person does, again.
+                away = ["umount", str(folder)]
+                program.wait(lambda: not subprocess.run(away, check=False, capture_output=True).returncode, 10, "busy")
                 program.wait(
                     lambda: "another folder" in log_of(stage) or "is gone" in log_of(stage), 30, lambda: log_of(stage)
                 )

@@ -134,7 +134,7 @@ def decoders() -> Tally:
     tally = Tally("decoders that misbehave", points=len(words))
     with tempfile.TemporaryDirectory(prefix="campaign-") as base:
         room = Room(Path(base) / "room", "[inbox]\nsettle_seconds = 0.1\n[limits]\nattempts = 2\nmin_free_mb = 1\n")
-        sandbox = Sandbox(Limits(seconds=3.0, memory_mb=512), misbehave)
+        sandbox = Sandbox(Limits(seconds=6.0, memory_mb=512), misbehave)
         try:
             room.decode_with(sandbox.decode)
             for number, word in enumerate(words):

@@ -87,9 +87,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_exif_costs_little_and_never_the_image(tmp_path: Path, name: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     found, _ = exif.read_block(HOSTILE[name])
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
     assert found.camera_make is None
     photo().save(tmp_path / "photo.webp", exif=b"Exif\0\0" + HOSTILE[name])
     assert decode(tmp_path / "photo.webp", Limits()).width == 96

@@ -235,7 +235,9 @@ def _line(event: ImageEvent) -> str:
 
 def _taken(row: ImageRow) -> str:
     zone = f" ({row.zone})" if row.zone else ""
-    return f"{(row.taken_at or '').replace('T', ' ').removesuffix(':00')}{zone}"
+    # Filesystems count fractions of a second, and a camera's zero seconds are mostly none.
+    at = (row.taken_at or "").replace("T", " ").partition(".")[0]
+    return f"{at.removesuffix(':00')}{zone}"
 
 
 def _gone(path: Path) -> str:

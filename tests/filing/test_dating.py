@@ -91,7 +91,7 @@ def test_row_folder_sidecar_and_explain_agree(full: FullRoom, tmp_path: Path, na
     created = packet.text(xmp.PHOTOSHOP, "DateCreated")
     assert created is None if origin == "mtime" else (created or "").startswith(row.taken_at)
     text = told(full, "1")
-    shown = row.taken_at.replace("T", " ").removesuffix(":00")
+    shown = row.taken_at.replace("T", " ").partition(".")[0].removesuffix(":00")
     assert f"taken {shown}{f' ({row.zone})' if row.zone else ''}, from {words(origin)}" in text
 
 

@@ -20,7 +20,7 @@ from daemon.catalogue.history import History, sentence
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.settings import Settings
 from daemon.config import Config, load
-from daemon.decoding import Decoded, Exif
+from daemon.decoding import DateTexts, Decoded, Exif
 from daemon.errors import DarkroomError
 from daemon.files.atomic import Root
 from daemon.files.opening import Identity
@@ -88,7 +88,12 @@ class Script:
             suffixes=(".jpg", ".jpeg"),
             width=4,
             height=3,
-            exif=Exif(datetime_original="2024-05-01T12:34:56", camera_make="Canon", camera_model="Canon EOS 40D"),
+            exif=Exif(
+                datetime_original="2024-05-01T12:34:56",
+                camera_make="Canon",
+                camera_model="Canon EOS 40D",
+                dates=DateTexts(original="2024:05:01 12:34:56"),
+            ),
             small=b"small",
             medium=b"medium",
         )

@@ -1,8 +1,8 @@
 """Traces the way of one photo through the modules: `python -m tests.trace` prints it.
 
-From the claim to the leaving of the inbox, with everything warm, one JPEG: which modules are visited, and how often
-the calls move from one to another. A move is a call whose module is not that of the call before it, in the consumer's
-thread.
+From the claim to the leaving of the inbox, with everything warm, one JPEG with a date, as cameras make them: which
+modules are visited, and how often the calls move from one to another. A move is a call whose module is not that of
+the call before it, in the consumer's thread.
 """
 
 import sys
@@ -65,7 +65,7 @@ def trace(base: Path) -> list[Call]:
     try:
         with darkroom.catalogue.session():
             for number in range(_WARM + 1):
-                (inbox / f"{number}.jpg").write_bytes(jpeg(seed=number))
+                (inbox / f"{number}.jpg").write_bytes(jpeg(seed=number, taken="2024:05:01 12:34:56"))
                 darkroom.queue.enqueue(list(walk(Root(inbox), config.ignore, recursive=True)), time.time())
                 sys.setprofile(note if number == _WARM else None)
                 darkroom.consumer.run_once(time.time())

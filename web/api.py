@@ -161,7 +161,10 @@ def _query(query: Mapping[str, str]) -> ImageQuery:
     for key in ("q", "camera"):
         if len(query.get(key, "")) > MAX_QUERY:
             raise ApiError(400, f"{key} is longer than {MAX_QUERY} characters")
+    if query.get("sort", "arrived") not in {"arrived", "taken"}:
+        raise ApiError(400, "sort is arrived or taken")
     return ImageQuery(
+        sort="taken" if query.get("sort") == "taken" else "arrived",
         status=status,
         text=query.get("q"),
         camera=query.get("camera"),

@@ -7,7 +7,7 @@ and not checked: their values are our own, and one odd row must not cost a whole
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from operator import not_
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
@@ -116,8 +116,13 @@ class ImageSummary(_Answer):
     source: Literal["inbox", "upload"]
     created_at: _Moment
     processed_at: _Moment | None
-    taken_at: str | None = Field(description="local time, from EXIF, else the name, else the file")
-    taken_from: str | None = Field(description="where taken_at is from", examples=list(get_args(Origin)))
+    taken_at: str | None = Field(description="local time, as the photographer's clock showed it; without offset")
+    taken_utc: _Moment | None = Field(description="the same instant in UTC, where an offset or a place tells it")
+    zone: str | None = Field(
+        description="by what the instant is known: the zone of the place, or an offset",
+        examples=["Europe/Berlin", "+02:00"],
+    )
+    taken_from: str | None = Field(description="where taken_at is from", examples=[origin.value for origin in Origin])
     caption: str | None
     caption_status: CaptionStatus
     title: str | None
@@ -349,6 +354,8 @@ def _fields(row: ImageRow, scrub: Scrub, raw: dict[str, object] | None) -> dict[
         "created_at": moment(row.created_at),
         "processed_at": None if row.processed_at is None else moment(row.processed_at),
         "taken_at": row.taken_at,
+        "taken_utc": None if row.taken_utc is None else moment(row.taken_utc),
+        "zone": row.zone,
         "taken_from": row.taken_from,
         "caption": row.caption,
         "caption_status": row.caption_status,

@@ -372,6 +372,12 @@ def _filters() -> list[Schema]:
         parameter("query", "from", day, "taken on this day or later; local time"),
         parameter("query", "to", day, "taken on this day or earlier; local time"),
         parameter("query", "has_gps", {"type": "boolean"}, "with a place, or without"),
+        parameter(
+            "query",
+            "sort",
+            {"type": "string", "enum": ["arrived", "taken"], "default": "arrived"},
+            "newest first by this",
+        ),
         parameter("query", "limit", _LIMIT, "images a page"),
         parameter("query", "cursor", {"type": "string", "pattern": "^[0-9]{1,18}$"}, "`next` of the page before"),
     ]

@@ -110,6 +110,18 @@ class CompanionRows:
         with self._catalogue.reading():
             return cast("list[tuple[int, str]]", list(rows))
 
+    def queued(self, folder: str, stem: str, suffix: str) -> list[tuple[str, str]]:
+        """Return what is queued from a folder under names of a beginning and an end: path and name."""
+        named = (Image.folder == folder) & SQL(_BETWEEN, (stem, stem + "\U0010ffff"))
+        ends = SQL("original_name LIKE ?", (f"%{suffix}",))
+        rows = (
+            Image.select(Image.path, Image.original_name)
+            .where(named & ends & (Image.status == "queued") & Image.path.is_null(False))
+            .tuples()
+        )
+        with self._catalogue.reading():
+            return cast("list[tuple[str, str]]", list(rows))
+
     def due(self, image_ids: list[int] | None, now: float) -> None:
         """Have companions looked at now; None stands for all that wait."""
         if image_ids == []:

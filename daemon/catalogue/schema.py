@@ -112,6 +112,9 @@ class ImageRow:
     height: int | None = None
     taken_at: str | None = None
     taken_from: str | None = None
+    taken_utc: float | None = None
+    zone: str | None = None
+    taken_order: float | None = None
     camera_make: str | None = None
     camera_model: str | None = None
     lens_model: str | None = None
@@ -192,6 +195,9 @@ class Facts:
     warning: str | None = None
     taken_at: str | None = None
     taken_from: str | None = None
+    taken_utc: float | None = None
+    zone: str | None = None
+    taken_order: float | None = None
     camera_make: str | None = None
     camera_model: str | None = None
     lens_model: str | None = None
@@ -265,6 +271,9 @@ class Image(_Base):
     height = IntegerField(null=True)
     taken_at = TextField(null=True)
     taken_from = TextField(null=True)
+    taken_utc = FloatField(null=True)
+    zone = TextField(null=True)
+    taken_order = FloatField(null=True)
     camera_make = TextField(null=True)
     camera_model = TextField(null=True)
     lens_model = TextField(null=True)

@@ -36,8 +36,14 @@ CREATE TABLE image (
     format TEXT,
     width INTEGER,
     height INTEGER,
+    -- local time without offset, and where it is from (filing/dates.py has the codes)
     taken_at TEXT,
     taken_from TEXT,
+    -- the instant where it is known, and by what: the name of the place's zone, or an offset ("+02:00")
+    taken_utc REAL,
+    zone TEXT,
+    -- seconds since 1970 to sort by: the instant, or else local time in this machine's zone
+    taken_order REAL,
     camera_make TEXT,
     camera_model TEXT,
     lens_model TEXT,
@@ -87,6 +93,8 @@ CREATE INDEX image_folder ON image (folder) WHERE folder <> '';
 CREATE INDEX image_processed ON image (processed_at);
 -- Ranges of local time; the id makes the index enough to sort by.
 CREATE INDEX image_taken ON image (taken_at, id);
+-- What has no date comes last, before all dates.
+CREATE INDEX image_taken_order ON image (coalesce(taken_order, -1e12), id);
 CREATE INDEX image_gps ON image (id) WHERE lat IS NOT NULL;
 CREATE INDEX image_waiting_bytes ON image (sha256) WHERE status = 'queued' AND sha256 IS NOT NULL;
 CREATE INDEX image_waiting ON image (status, waiting, waiting_detail) WHERE waiting IS NOT NULL;

@@ -24,6 +24,9 @@ from daemon.files.names import display
 FileKind = Literal["image", "companion"]
 _MAX_WORDS = 32
 _BATCH = 500
+# As the index `image_taken_order` has it.
+_TAKEN_ORDER = "coalesce(image.taken_order, -1e12)"
+_LAST_ORDER = "(SELECT coalesce(last.taken_order, -1e12) FROM image AS last WHERE last.id = ?)"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class ImageQuery:
 
     `text` is looked for in names, folders, cameras, lenses, captions, titles, keywords and text in the picture,
     `camera` in cameras alone. `taken_from` (inclusive) and `taken_to` (exclusive) are local times in ISO 8601. `before`
-    is the id that the page ends at.
+    is the id that the page ends at. `sort` is by what the newest are first: when they came, or when they were taken,
+    which is `taken_utc` where known, else local time in this machine's zone; those without a date come last.
     """
 
     status: Status | None = None
@@ -42,6 +46,7 @@ class ImageQuery:
     taken_to: str | None = None
     has_gps: bool | None = None
     before: int | None = None
+    sort: Literal["arrived", "taken"] = "arrived"
 
 
 class Search:
@@ -51,15 +56,17 @@ class Search:
         self._catalogue = catalogue
 
     def page(self, query: ImageQuery, limit: int) -> list[ImageRow]:
-        """Return the newest images that match, newest first."""
+        """Return the newest images that match, newest first; none where the one is gone that it was to go on behind."""
         sql, parameters = _statement(query, limit)
         found: list[ImageRow] = []
         with self._catalogue.reading():
             ids = [row[0] for row in Image.raw(sql, *parameters).tuples()]
             for start in range(0, len(ids), _BATCH):
-                rows = Image.select().where(Image.id.in_(ids[start : start + _BATCH])).order_by(Image.id.desc())
+                batch = ids[start : start + _BATCH]
                 # As dictionaries: to make models of them first would take twice as long.
-                found += [ImageRow(**row) for row in cast("list[dict[str, Any]]", list(rows.dicts()))]
+                rows = cast("list[dict[str, Any]]", list(Image.select().where(Image.id.in_(batch)).dicts()))
+                by_id = {row["id"]: ImageRow(**row) for row in rows}
+                found += [by_id[image_id] for image_id in batch if image_id in by_id]
         return found
 
     def image(self, image_id: int) -> ImageRow | None:
@@ -195,8 +202,8 @@ class Inventory:
 def _statement(query: ImageQuery, limit: int) -> tuple[str, list[Any]]:
     """Return the query for the ids of a page, and its parameters.
 
-    Each form walks one index in the order of ids, but a range of dates: its matches are sorted, which the index
-    is enough for.
+    Each form walks one index in the order of ids, or of dates, but a range of dates, or words in the order of dates:
+    their matches are sorted.
     """
     match = " AND ".join(_match(query))
     conditions, parameters = ([], []) if not match else (["image_text MATCH ?"], [match])
@@ -206,11 +213,16 @@ def _statement(query: ImageQuery, limit: int) -> tuple[str, list[Any]]:
         parameters += value
     table = "image_text CROSS JOIN image ON image.id = image_text.rowid" if match else "image"
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"SELECT {key} FROM {table}{where} ORDER BY {key} DESC LIMIT ?", [*parameters, limit]  # noqa: S608
+    order = f"{_TAKEN_ORDER} DESC, {key} DESC" if query.sort == "taken" else f"{key} DESC"
+    return f"SELECT {key} FROM {table}{where} ORDER BY {order} LIMIT ?", [*parameters, limit]  # noqa: S608
 
 
 def _conditions(query: ImageQuery, key: str) -> Iterator[tuple[str, list[Any]]]:
-    if query.before is not None:
+    if query.before is not None and query.sort == "taken":
+        # The first of these alone is what SQLite looks up in the index.
+        yield f"{_TAKEN_ORDER} <= {_LAST_ORDER}", [query.before]
+        yield f"({_TAKEN_ORDER}, {key}) < ({_LAST_ORDER}, ?)", [query.before, query.before]
+    elif query.before is not None:
         yield f"{key} < ?", [query.before]
     if query.status is not None:
         yield "image.status = ?", [query.status]

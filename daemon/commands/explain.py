@@ -26,6 +26,7 @@ from daemon.errors import ConfigError, WaitingReason
 from daemon.files import lock
 from daemon.files.names import display
 from daemon.files.walk import is_junk
+from daemon.filing.dates import words
 
 # How much of a path that leads nowhere a message holds.
 _QUOTED = 200
@@ -126,6 +127,8 @@ class Explainer:
             inbox = self._config.folders.inbox / row.path
             reason = row.waiting_detail or "no reason is known"
             yield f"its name stays in the inbox: {display(str(inbox))}: {reason}; delete it there, if you can"
+        if row.taken_at is not None:
+            yield f"taken {_taken(row)}, from {words(row.taken_from or '')}"
         if row.warning:
             yield f"filed with a remark: {row.warning}"
         for file in self._inventory.beside(row.id):
@@ -228,6 +231,13 @@ def _spellings(target: str, here: Path, config: Config) -> list[Path]:
 
 def _line(event: ImageEvent) -> str:
     return f"{_when(event.at)}  {event.kind}: {sentence(event)}"
+
+
+def _taken(row: ImageRow) -> str:
+    zone = f" ({row.zone})" if row.zone else ""
+    # Filesystems count fractions of a second, and a camera's zero seconds are mostly none.
+    at = (row.taken_at or "").replace("T", " ").partition(".")[0]
+    return f"{at.removesuffix(':00')}{zone}"
 
 
 def _gone(path: Path) -> str:

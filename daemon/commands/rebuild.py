@@ -30,9 +30,10 @@ from daemon.files.atomic import Location, Root, by_descriptor
 from daemon.files.names import component, display
 from daemon.files.opening import open_regular
 from daemon.files.walk import is_junk, walk
-from daemon.filing.dates import taken
-from daemon.filing.destination import FailureNote, facts_of, read_reason, reason_beside
+from daemon.filing.dates import Evidence, taken
+from daemon.filing.destination import FailureNote, facts_of, order, read_reason, reason_beside
 from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
+from daemon.filing.zones import ZoneFinder
 from daemon.sidecar.sidecars import NAMESPACE, SidecarFacts, path_beside, read_facts
 from daemon.sidecar.xmp import Malformed, Packet
 
@@ -136,6 +137,7 @@ class Rebuild:
         self._rows, self._roots, self._thumbnails = Restore(catalogue), roots, thumbnails
         self._decode, self._ignore = decode, ignore
         self._report = RebuildReport()
+        self._zones = ZoneFinder()
         # What nothing speaks of, and what is no image: only once all known ids are taken, all photos known.
         self._without_id: list[_File] = []
         self._no_images: list[_File] = []
@@ -158,6 +160,7 @@ class Rebuild:
             self._restore_with_new_id(file)
         for file in self._no_images:
             self._restore_companion(file)
+        self._zones.close()
         return self._report
 
     def _files(self) -> Iterator[_File]:
@@ -208,7 +211,7 @@ class Rebuild:
     def _write(self, file: _File, known: ImageRow, history: Sequence[ImageEvent]) -> bool:
         """Write a row of what is known and what the file says; return False where the library has its bytes twice."""
         row = replace(
-            _completed(known, file),
+            _completed(known, file, self._zones),
             status=FINAL[file.place],
             place=file.place,
             destination=file.inside,
@@ -288,13 +291,19 @@ def _stat_of(file: Location) -> os.stat_result:
     return here
 
 
-def _completed(known: ImageRow, file: _File) -> ImageRow:
+def _completed(known: ImageRow, file: _File, zones: ZoneFinder) -> ImageRow:
     """Return a row with what the file itself says, where nothing else is known."""
     info, decoded = _stat_of(file.path), file.decoded
     row = replace(known, mtime_ns=info.st_mtime_ns)
     if decoded is not None:
-        when = taken(decoded.exif.datetime_original, known.original_name, info.st_mtime, time.time())
-        return facts_of(decoded, when).fill(row)
+        exif = decoded.exif
+        evidence = Evidence(known.original_name, info.st_mtime, exif.dates, exif.lat, exif.lon)
+        facts = facts_of(decoded, taken(evidence, time.time(), zones.name))
+        if known.taken_at not in {None, facts.taken_at}:
+            # The sidecar knows it by something that is not here any more: then this instant is another one's.
+            facts = replace(facts, taken_utc=None, zone=None)
+        row = facts.fill(row)
+        return replace(row, taken_order=order(row.taken_at, row.taken_utc))
     if (size := atomic.size_of(file.path)) is None:
         return row
     with atomic.blaming(file.path):

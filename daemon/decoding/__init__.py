@@ -8,6 +8,7 @@ configuration, the database or the other folders.
                                   ├─► pictures     opened by Pillow, of a RAW file its preview
                                   ├─► thumbnails   decoded in full, upright, in sRGB
                                   ├─► exif         read within bounds, as people search by it
+                                  ├─► metadata     the dates in XMP and IPTC, read within bounds
                                   └─► truncation   does it stop too early? (tiff: directories)
 """
 
@@ -28,12 +29,41 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class XmpDates:
+    """The dates of an XMP packet, as the texts that stand in it: exif:DateTimeOriginal, photoshop:DateCreated, …"""
+
+    original: str | None = None
+    photoshop: str | None = None
+    created: str | None = None
+
+
+@dataclass(frozen=True)
+class DateTexts:
+    """What a file says of when it was taken: the texts as they stand in it, short, by no means all dates.
+
+    `original`, `created` and `modified` are EXIF's DateTimeOriginal, DateTimeDigitized (exiftool's CreateDate) and
+    DateTime (ModifyDate), each with the offset that stands beside it; `gps` is GPS's date and time, in UTC, and `iptc`
+    IPTC's (2:55 and 2:60), a space between them.
+    """
+
+    original: str | None = None
+    original_offset: str | None = None
+    created: str | None = None
+    created_offset: str | None = None
+    gps: str | None = None
+    xmp: XmpDates = XmpDates()
+    iptc: str | None = None
+    modified: str | None = None
+    modified_offset: str | None = None
+
+
+@dataclass(frozen=True)
 class Exif:
     """The EXIF fields that people search by; absent is None, never a made-up value.
 
     `focal_length` is in millimetres, `exposure_time` as photographers write it ("1/250", "2.5"),
     `datetime_original` ISO 8601 with the offset where EXIF has one, `lat` and `lon` decimal degrees
-    (north and east positive), `raw` every tag as JSON values.
+    (north and east positive), `raw` every tag as JSON values. `dates` are those of XMP and IPTC, too.
     """
 
     camera_make: str | None = None
@@ -47,6 +77,7 @@ class Exif:
     orientation: int | None = None
     lat: float | None = None
     lon: float | None = None
+    dates: DateTexts = DateTexts()
     raw: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from daemon.decoding import Decoded, Exif, Limits, exif, pictures, thumbnails
+from daemon.decoding import Decoded, Exif, Limits, exif, metadata, pictures, thumbnails
 from daemon.decoding.formats import CR3, HEAD_BYTES, PNG, RAF, TIFF, Format, describe, identify, is_beginning
 from daemon.decoding.pictures import check_pixels, open_picture, open_raw, orientation_of
 from daemon.decoding.truncation import checksums_match, ends_early
@@ -80,24 +80,22 @@ def _opened_picture(file: BufferedReader, kind: Format, limits: Limits) -> tuple
 
 
 def _exif(file: BufferedReader, kind: Format, picture: Image.Image) -> tuple[Exif, str | None]:
+    found, warning = _own_exif(file, kind, picture)
+    xmp, iptc = metadata.xmp_dates(metadata.xmp_of(picture)), metadata.iptc_date(metadata.iptc_of(picture))
+    return replace(found, dates=replace(found.dates, xmp=xmp, iptc=iptc or found.dates.iptc)), warning
+
+
+def _own_exif(file: BufferedReader, kind: Format, picture: Image.Image) -> tuple[Exif, str | None]:
     if kind is TIFF or (kind.raw and kind not in (RAF, CR3)):
         return exif.read_file(file)
     block = picture.info.get("exif")
     if not block and kind is PNG:
-        block = _hex_profile(picture.info.get("Raw profile type exif"))
+        block = metadata.hex_profile(picture.info.get("Raw profile type exif"))
     found, warning = exif.read_block(block if isinstance(block, bytes) else None)
     original = picture.info.get("original_orientation")  # pillow-heif resets the tag in the block
     if original:
         found = replace(found, orientation=original, raw={**found.raw, "Image Orientation": original})
     return found, warning
-
-
-def _hex_profile(text: object) -> bytes | None:
-    """Return the EXIF block that ImageMagick writes into PNG as text: name, length, lines of hexadecimal."""
-    try:
-        return bytes.fromhex("".join(str(text).split()[2:]))
-    except ValueError:
-        return None
 
 
 @contextmanager

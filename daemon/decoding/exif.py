@@ -20,13 +20,14 @@ from exifread.serialize import convert_types
 from exifread.tags.fields import RATIO_FIELD_TYPES, FieldType
 from PIL import ExifTags, Image
 
-from daemon.decoding import Exif
+from daemon.decoding import DateTexts, Exif, metadata
 
 Tags = dict[str, str | bytes | list[Any]]
 """Values by name; rationals are floats already, None where their denominator was 0."""
 
 _DATE = re.compile(r"(\d{4})[:/.-](\d\d)[:/.-](\d\d)[ T]+(\d\d):(\d\d):(\d\d)")
 _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)")
+_MAX_DATE = 64
 _UNKNOWN_ISO = 65535
 """What the 16-bit ISO tag holds where the sensitivity does not fit; the newer tags then have it."""
 
@@ -47,6 +48,7 @@ def fields(tags: Tags) -> Exif:
         orientation=int(orientation) if orientation is not None and orientation in range(1, 9) else None,
         lat=lat,
         lon=lon,
+        dates=_dates(tags),
     )
 
 
@@ -131,6 +133,40 @@ def _taken(tags: Tags) -> str | None:
     return with_offset if _is_date(with_offset) else taken
 
 
+def _dates(tags: Tags) -> DateTexts:
+    """Return EXIF's dates, and IPTC's where TIFF has them, as they stand there."""
+    original, created, modified = (
+        (_short(tags, f"EXIF {name}", f"Image {name}"), _short(tags, f"EXIF {offset}", f"Image {offset}"))
+        for name, offset in (
+            ("DateTimeOriginal", "OffsetTimeOriginal"),
+            ("DateTimeDigitized", "OffsetTimeDigitized"),
+            ("DateTime", "OffsetTime"),
+        )
+    )
+    block = tags.get("Image IPTC/NAA")
+    iptc = metadata.iptc_date(metadata.iptc_of_tag(block)) if isinstance(block, list) else None
+    return DateTexts(
+        *original, *created, gps=_gps_date(tags), iptc=iptc, modified=modified[0], modified_offset=modified[1]
+    )
+
+
+def _short(tags: Tags, *names: str) -> str | None:
+    text = _text(tags, *names)
+    return None if text is None else text[:_MAX_DATE]
+
+
+def _gps_date(tags: Tags) -> str | None:
+    """Return GPSDateStamp and GPSTimeStamp as one text; the second is three rationals: hours, minutes, seconds."""
+    # ExifRead calls it GPSDate, Pillow GPSDateStamp.
+    day = _short(tags, "GPS GPSDate", "GPS GPSDateStamp")
+    if day is None:
+        return None
+    clock = [value for value in _numbers(tags, "GPS GPSTimeStamp") if value is not None and 0 <= value < 100]
+    if len(clock) != 3:
+        return day
+    return "{} {:02}:{:02}:{:02}".format(day, *(int(value) for value in clock))
+
+
 def _is_date(text: str) -> bool:
     try:
         datetime.fromisoformat(text)
@@ -141,10 +177,15 @@ def _is_date(text: str) -> bool:
 
 def _position(tags: Tags) -> tuple[float | None, float | None]:
     if (_text(tags, "GPS GPSStatus") or "") == "V" and not any(_numbers(tags, "GPS GPSLatitude")):
-        return None, None  # void, and zeros where the receiver had no fix
+        return None, None  # void, and a zero where the receiver had no fix
     lat = _degrees(tags, "GPS GPSLatitude", "S", 90)
     lon = _degrees(tags, "GPS GPSLongitude", "W", 180)
-    return (lat, lon) if lat is not None and lon is not None else (None, None)
+    if lat is None or lon is None:
+        return None, None
+    # Phones and editors write zeros for "no place"; only a receiver that says it measured was on the null island.
+    if lat == lon == 0 and (_text(tags, "GPS GPSStatus") or "") != "A":
+        return None, None
+    return lat, lon
 
 
 def _degrees(tags: Tags, name: str, negative: str, limit: int) -> float | None:

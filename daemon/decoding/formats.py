@@ -25,15 +25,15 @@ class Format:
     raw: bool = False
 
 
-JPEG = Format("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"))
+JPEG = Format("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".insp"))
 PNG = Format("PNG", "image/png", (".png", ".apng"))
 WEBP = Format("WebP", "image/webp", (".webp",))
 TIFF = Format("TIFF", "image/tiff", (".tif", ".tiff"))
 GIF = Format("GIF", "image/gif", (".gif",))
 BMP = Format("BMP", "image/bmp", (".bmp", ".dib"))
-AVIF = Format("AVIF", "image/avif", (".avif",))
-HEIC = Format("HEIC", "image/heic", (".heic", ".heif", ".hif"))
-HEIF = Format("HEIF", "image/heif", (".heif", ".heic", ".hif"))
+AVIF = Format("AVIF", "image/avif", (".avif", ".avifs"))
+HEIC = Format("HEIC", "image/heic", (".heic", ".heif", ".hif", ".heics"))
+HEIF = Format("HEIF", "image/heif", (".heif", ".heic", ".hif", ".heifs"))
 JP2 = Format("JPEG 2000", "image/jp2", (".jp2", ".jpx", ".jpf", ".j2k"))
 J2K = Format("JPEG 2000", "image/j2c", (".j2k", ".j2c", ".jpc", ".jp2"))
 DNG = Format("DNG", "image/x-adobe-dng", (".dng", ".gpr"), raw=True)

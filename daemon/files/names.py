@@ -27,8 +27,9 @@ LEAVING_PREFIX = f"{OWN_PREFIX}leaving-"
 # Suffixes that claim a kind of image; one of these is replaced when the bytes say otherwise, any other
 # ending ("holiday.2024") is taken for a part of the name.
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .tif .tiff .gif .bmp .dib .avif .heic .heif .hif .jp2 .j2k .jpf .jpx"
-    " .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .jxl .pef .srw .psd .svg .ico .jpc .j2c .heics .heifs".split()
+    ".jpg .jpeg .jpe .jfif .mpo .insp .png .apng .webp .tif .tiff .gif .bmp .dib .avif .avifs"
+    " .heic .heif .hif .heics .heifs .jp2 .j2k .jpf .jpx .jpc .j2c .jxl .psd .svg .ico"
+    " .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .pef .srw".split()
 )
 
 

@@ -4,6 +4,7 @@ A companion is a row of the queue like any file, until its photo is known; then 
 photo's new stem. The photo may have come before it, may come with it or after it: what waits is `queued`, and says so.
 """
 
+import logging
 import re
 import threading
 import time
@@ -14,12 +15,16 @@ from pathlib import PurePosixPath
 from daemon.catalogue import Place
 from daemon.catalogue.companions import CompanionRows, Photo
 from daemon.catalogue.schema import Facts, Job
-from daemon.errors import Postponed, Rejected, WaitingReason
+from daemon.decoding import XmpDates
+from daemon.errors import DarkroomError, Postponed, Rejected, WaitingReason
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
 from daemon.files.names import IMAGE_SUFFIXES, display, split
 from daemon.filing.destination import Plan, mirrored
 from daemon.filing.inbox_file import InboxFile
+from daemon.sidecar import xmp
+
+_log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".xmp", ".aae", ".json", ".mov", ".mp4"})
 _VIDEOS = frozenset({".mov", ".mp4"})
@@ -32,6 +37,7 @@ _NUMBER = re.compile(r"\((\d{1,6})\)$")
 # An iPhone's IMG_E1234 is the edited IMG_1234, and IMG_O1234.AAE belongs to the original of it.
 _EDITED = re.compile(r"(?<=^img_)[eo](?=\d{4}$)", re.IGNORECASE)
 _PREFIX = 24
+_MAX_XMP_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -249,6 +255,28 @@ class CompanionMatcher:
         if photo.place == "duplicates" and photo.destination is not None:
             wanted = companion.beside(PurePosixPath(photo.destination))
         return Plan("duplicates", wanted, facts, numbered, kept=kept if self._delete_duplicates else None)
+
+
+def dates_beside(rows: CompanionRows, inbox: Root, job: Job) -> XmpDates | None:
+    """Return the dates of the XMP file that is in the inbox for a photo; None where there is none to be read."""
+    fitting: list[tuple[int, str]] = []
+    for path, name in rows.queued(display(job.folder) if job.folder else "", split(job.original_name)[0], ".xmp"):
+        companion = parse(name)
+        rank = None if companion is None else companion.rank(job.original_name)
+        if rank is not None:
+            fitting.append((rank, path))
+    for _, path in sorted(fitting):
+        try:
+            packet = xmp.Packet.parse((inbox / path).read_bytes(_MAX_XMP_BYTES))
+        except (OSError, DarkroomError, xmp.Malformed) as error:
+            _log.warning("image %d: %s can't be read for its date: %s", job.id, display(path), error)
+            continue
+        return XmpDates(
+            packet.text(xmp.EXIF, "DateTimeOriginal"),
+            packet.text(xmp.PHOTOSHOP, "DateCreated"),
+            packet.text(xmp.XMP, "CreateDate"),
+        )
+    return None
 
 
 def hasten(rows: CompanionRows, job: Job, now: float) -> None:

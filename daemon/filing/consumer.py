@@ -130,8 +130,9 @@ class Consumer:
         return self._pause.seconds() if self.turn is Turn.PAUSED else 0.0
 
     def close(self) -> None:
-        """Let the thread go that decoding waits in; after the loop."""
+        """Let the thread go that decoding waits in, and what filing has started; after the loop."""
         self._prefetcher.shut_down()
+        self._filing.close()
 
     @property
     def paused(self) -> str | None:
@@ -146,6 +147,7 @@ class Consumer:
         finally:
             if turn in {Turn.IDLE, Turn.PAUSED}:
                 self._prefetcher.close()
+                self._filing.rest(now)
         return turn
 
     def _turn(self, now: float) -> Turn:

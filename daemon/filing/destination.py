@@ -2,9 +2,11 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import PurePosixPath
 
 from daemon.catalogue import Place
@@ -17,7 +19,14 @@ from daemon.filing.dates import Taken
 
 _log = logging.getLogger(__name__)
 
-_EXIF = [field.name for field in fields(Exif) if field.name != "raw"]
+_EXIF = [field.name for field in fields(Exif) if field.name not in {"raw", "dates"}]
+# What stands behind the name in that of a company.
+_COMPANY = set(
+    "CORPORATION CORP COMPANY CO LTD INC GMBH AG KG LLC OPTICAL IMAGING COMPUTER CAMERA TECHWIN ELECTRONICS".split()
+)
+# Brands under which another company sells: RICOH and Hewlett-Packard.
+_BRANDS = {"pentax", "hp"}
+_WORD = re.compile(r"[^\W_]+")
 _MAX_NOTE_BYTES = 1 << 20
 # In seconds since 1970; dates end there.
 _YEAR_9999 = 253_000_000_000
@@ -49,9 +58,7 @@ def mirrored(job: Job) -> PurePosixPath:
 def library_name(template: str, job: Job, decoded: Decoded, at: datetime) -> PurePosixPath:
     """Return the template filled in for one image."""
     exif = decoded.exif
-    make, model = exif.camera_make or "", exif.camera_model or ""
-    # "Canon Canon EOS 40D" is how a camera introduces itself, not how anybody calls it.
-    camera = model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
+    camera = camera_name(exif.camera_make or "", exif.camera_model or "")
     values = names.Values(
         taken=at,
         name=names.with_true_suffix(names.component(job.original_name), decoded.suffixes),
@@ -66,8 +73,20 @@ def library_name(template: str, job: Job, decoded: Decoded, at: datetime) -> Pur
     return names.within_reach(names.expand(template, values))
 
 
+def camera_name(make: str, model: str) -> str:
+    """Return what people call a camera: "NIKON D70", not "NIKON CORPORATION NIKON D70"; "CASIO EX-Z3"."""
+    words = make.replace(",", " ").replace("/", " ").split()
+    brand = list(takewhile(lambda word: word.upper().strip(".,") not in _COMPANY, words)) or words
+    # Most models begin with their maker's name, or with a part of it: KODAK of the Eastman Kodak Company.
+    first = _WORD.match(model)
+    if first is not None and first[0].lower() in {word.lower() for word in brand} | _BRANDS:
+        return model
+    return " ".join([*brand, model]).strip()
+
+
 def facts_of(decoded: Decoded, taken: Taken) -> Facts:
     """Return what a row learns of a decoded image."""
+    at, utc = taken.at.isoformat(), None if taken.utc is None else taken.utc.timestamp()
     return Facts(
         sha256=decoded.sha256,
         size_bytes=decoded.identity.size,
@@ -75,11 +94,27 @@ def facts_of(decoded: Decoded, taken: Taken) -> Facts:
         width=decoded.width,
         height=decoded.height,
         warning=decoded.warning,
-        taken_at=taken.at.isoformat(),
-        taken_from=taken.origin,
+        taken_at=at,
+        taken_from=taken.origin.value,
+        taken_utc=utc,
+        zone=taken.zone,
+        taken_order=order(at, utc),
         raw=decoded.exif.raw,
         **{name: getattr(decoded.exif, name) for name in _EXIF},
     )
+
+
+def order(taken_at: str | None, taken_utc: float | None) -> float | None:
+    """Return what a list sorts by, in seconds since 1970: the instant, or else local time in this machine's zone.
+
+    None where there is neither; a sidecar, which anybody may have edited, can hold any text.
+    """
+    if taken_utc is not None or taken_at is None:
+        return taken_utc
+    try:
+        return datetime.fromisoformat(taken_at).timestamp()
+    except (OverflowError, OSError, ValueError):
+        return None
 
 
 def check_kept(kept: Location, sha256: str) -> None:

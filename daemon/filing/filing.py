@@ -35,7 +35,7 @@ from daemon.files.atomic import Location, Root
 from daemon.files.walk import Found
 from daemon.filing import companions
 from daemon.filing.collisions import NumberedNames, holds, plainer_names
-from daemon.filing.dates import taken
+from daemon.filing.dates import Evidence, taken
 from daemon.filing.destination import (
     Plan,
     check_kept,
@@ -47,6 +47,7 @@ from daemon.filing.destination import (
 )
 from daemon.filing.inbox_file import InboxFile
 from daemon.filing.thumbnail_store import ThumbnailStore
+from daemon.filing.zones import ZoneFinder
 from daemon.sidecar.sidecars import Sidecars
 
 _log = logging.getLogger(__name__)
@@ -84,12 +85,21 @@ class Filing:
         self._caption_status = caption_status
         self._hash_bytes, self._delete_duplicates = hash_bytes, delete_duplicates
         self._names = NumberedNames()
+        self._zones = ZoneFinder()
 
     def plan(self, job: Job, decoded: Decoded) -> Plan:
         """Return where a decoded image goes: into the library, or, where its bytes are there already, elsewhere."""
         twin = self._twin(decoded)
-        mtime = decoded.identity.mtime_ns / 1e9
-        when = taken(decoded.exif.datetime_original, job.original_name, mtime, time.time())
+        exif = decoded.exif
+        evidence = Evidence(
+            name=job.original_name,
+            mtime=decoded.identity.mtime_ns / 1e9,
+            texts=exif.dates,
+            lat=exif.lat,
+            lon=exif.lon,
+            beside=lambda: companions.dates_beside(self._companions, self._inbox, job),
+        )
+        when = taken(evidence, time.time(), self._zones.name)
         facts = facts_of(decoded, when)
         if twin is not None:
             kept = twin[1] if self._delete_duplicates else None
@@ -97,6 +107,14 @@ class Filing:
         wanted = library_name(self._template, job, decoded, when.at)
         facts = replace(facts, caption_status=self._caption_status(job.folder))
         return Plan("library", wanted, facts, thumbnails=(decoded.small, decoded.medium))
+
+    def rest(self, now: float) -> None:
+        """Let go what a long pause doesn't need; `now` is in seconds since 1970."""
+        self._zones.rest(now)
+
+    def close(self) -> None:
+        """Let go what runs beside this."""
+        self._zones.close()
 
     def plan_failure(self, job: Job, file: InboxFile, reason: str) -> Plan:
         """Return where a file goes that can't be filed: to `failed/`, under the name that it came with."""

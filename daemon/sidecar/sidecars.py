@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import MAXYEAR, MINYEAR, UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 
 from daemon.catalogue import ImageEvent, ImageRow
@@ -38,6 +38,7 @@ _TEXTS = {
     "source": "Source",
     "taken_at": "TakenAt",
     "taken_from": "TakenFrom",
+    "zone": "Zone",
     "title": "Title",
     "caption": "Caption",
     "visible_text": "VisibleText",
@@ -49,6 +50,7 @@ _TEXTS = {
 }
 _NUMBERS = {"id": "ImageID", "duplicate_of": "DuplicateOf", "tokens_in": "TokensIn", "tokens_out": "TokensOut"}
 _TIMES = {
+    "taken_utc": "TakenUTC",
     "created_at": "CreatedAt",
     "processed_at": "FiledAt",
     "captioned_at": "CaptionedAt",
@@ -225,13 +227,25 @@ def _compose(source: SidecarSource, existing: xmp.Packet | None, came: Sequence[
 def _offers(row: ImageRow) -> list[dict[tuple[str, str], str]]:
     """Return the properties that are set together, where a packet has none of them."""
     offers = [{(xmp.XMP, "CreatorTool"): "Darkroom"}]
-    date = row.datetime_original or (row.taken_at if row.taken_from != "mtime" else None)
-    if date is not None:
-        offers.append({(xmp.PHOTOSHOP, "DateCreated"): date})
+    if row.taken_at is not None and row.taken_from != "mtime":
+        offers.append({(xmp.PHOTOSHOP, "DateCreated"): _with_offset(row.taken_at, row.taken_utc)})
     if row.lat is not None and row.lon is not None:
         lat, lon = gps(row.lat, "NS"), gps(row.lon, "EW")
         offers.append({(xmp.EXIF, "GPSLatitude"): lat, (xmp.EXIF, "GPSLongitude"): lon})
     return offers
+
+
+def _with_offset(taken_at: str, taken_utc: float | None) -> str:
+    """Return a date with its offset from UTC where the instant is known (XMP specification part 1, Date)."""
+    if taken_utc is None:
+        return taken_at
+    try:
+        at = datetime.fromisoformat(taken_at)
+        offset = at - datetime.fromtimestamp(taken_utc, UTC).replace(tzinfo=None)
+        # Before there were time zones, offsets had seconds, which XMP has not.
+        return taken_at if offset % timedelta(minutes=1) else at.replace(tzinfo=timezone(offset)).isoformat()
+    except (ValueError, OverflowError, OSError, TypeError):  # a sidecar that somebody has edited
+        return taken_at
 
 
 def gps(degrees: float, directions: str) -> str:

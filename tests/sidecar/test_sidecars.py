@@ -15,7 +15,7 @@ from daemon.catalogue import ImageRow
 from daemon.catalogue.captions import CaptionOrigin, Words
 from daemon.catalogue.history import sentence
 from daemon.catalogue.schema import EventKind, Image
-from daemon.decoding import Decoded, Exif
+from daemon.decoding import DateTexts, Decoded, Exif
 from daemon.files.atomic import temporary
 from daemon.sidecar import xmp
 from daemon.sidecar.sidecars import NAMESPACE, gps, read_facts, tag_of
@@ -46,7 +46,8 @@ class Placed(Script):
 
     def decode(self, path: Path) -> Decoded:
         decoded = super().decode(path)
-        exif = Exif(datetime_original="2024-05-01T12:34:56+02:00", lat=-33.8567844, lon=151.2152967)
+        dates = DateTexts(original="2024:05:01 12:34:56", original_offset="+02:00")
+        exif = Exif(datetime_original="2024-05-01T12:34:56+02:00", lat=-33.8567844, lon=151.2152967, dates=dates)
         return Decoded(**{**vars(decoded), "exif": exif})
 
 

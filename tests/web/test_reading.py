@@ -173,9 +173,30 @@ def test_filters(served: Served) -> None:
     assert names(served, status="failed") == []
 
 
+def test_lists_by_the_time_of_taking_go_by_the_instant_where_it_is_known(served: Served) -> None:
+    fill(served, *(f"{letter}.jpg" for letter in "abcdef"))
+    # a and b by the local day alone would stand the other way round; d has no date, c and e the same.
+    for number, order in enumerate((2000.0, 3000.0, 500.0, None, 500.0, -4.5e9), 1):
+        change(served, number, taken_order=order)
+    everything = ["b.jpg", "a.jpg", "e.jpg", "c.jpg", "f.jpg", "d.jpg"]
+    assert names(served, sort="taken") == everything
+    assert names(served, sort="arrived") == [f"{letter}.jpg" for letter in "fedcba"]
+    found: list[str] = []
+    path = "/api/images?sort=taken&limit=1"
+    while path:
+        page = served.http.get(path).json()
+        found += [image["original_name"] for image in page["data"]]
+        path = f"/api/images?sort=taken&limit=1&cursor={page['next']}" if page["next"] else ""
+    assert found == everything
+    assert names(served, sort="taken", q="jpg") == everything
+    change(served, 2, taken_utc=1714573796.0, zone="Asia/Tokyo")
+    image = served.http.get("/api/images/2").json()["data"]
+    assert (image["taken_utc"], image["zone"]) == ("2024-05-01T14:29:56.000Z", "Asia/Tokyo")
+
+
 def test_wrong_queries_are_refused(served: Served) -> None:
     wrong = "status=gone limit=0 limit=501 limit=x limit=² cursor=-1 cursor=x cursor=99999999999999999999"
-    wrong += f" from=yesterday to=2020-02-30 has_gps=maybe q={'x' * 501}"
+    wrong += f" from=yesterday to=2020-02-30 has_gps=maybe sort=size q={'x' * 501}"
     for query in wrong.split():
         assert served.http.get(f"/api/images?{query}").status_code == 400, query
 

@@ -1,18 +1,21 @@
-"""Decides when a photo was taken: from EXIF, else from its name, else from the file's modification time.
+"""Decides when a photo was taken: from EXIF, else Google Takeout, else its name, else the file's modification time.
 
 The date is local time as the photographer's clock showed it, without an offset: that is the day under which
-people look for a photo. Where it came from ("exif", "name", "mtime") is kept beside it.
+people look for a photo. Where it came from ("exif", "takeout", "name", "mtime") is kept beside it.
 """
 
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
-Origin = Literal["exif", "name", "mtime"]
+Origin = Literal["exif", "takeout", "name", "mtime"]
+# What Google Takeout knows better.
+LESS_THAN_TAKEOUT: frozenset[Origin] = frozenset({"name", "mtime"})
 
 # No camera made files before this, and a clock that runs ahead is wrong by more than a day.
 _EARLIEST = datetime(1990, 1, 1)  # noqa: DTZ001
 _AHEAD = timedelta(days=2)
+_FIRST_PHOTO = datetime(1826, 1, 1)  # noqa: DTZ001
 
 _DAY = r"(?P<Y>(?:19|20)\d\d)(?P<s>[-_.]?)(?P<m>0[1-9]|1[0-2])(?P=s)(?P<d>0[1-9]|[12]\d|3[01])"
 _CLOCK = r"(?P<H>[01]?\d|2[0-3])(?P<t>[-_.: ]?)(?P<M>[0-5]\d)(?P=t)(?P<S>[0-5]\d)(?:\s?(?P<half>[AP])M\b)?"
@@ -29,16 +32,21 @@ class Taken(NamedTuple):
     origin: Origin
 
 
-def taken(datetime_original: str | None, name: str, mtime: float, now: float) -> Taken:
+def taken(
+    datetime_original: str | None, name: str, mtime: float, now: float, *, takeout_utc: datetime | None = None
+) -> Taken:
     """Decide when a photo was taken.
 
-    `datetime_original` is ISO 8601, `mtime` and `now` are seconds since 1970. Never raises.
+    `datetime_original` is ISO 8601, `mtime` and `now` are seconds since 1970, `takeout_utc` has its offset. Never
+    raises.
     """
     if datetime_original is not None:
         at = datetime.fromisoformat(datetime_original).replace(tzinfo=None)
         # A camera that lost its clock says 1970 or 2000-01-01; the first is no date, the second may be true.
         if at >= datetime(1971, 1, 1):  # noqa: DTZ001
             return Taken(at, "exif")
+    if takeout_utc is not None and _FIRST_PHOTO <= (at := _local(takeout_utc.timestamp())) <= _local(now) + _AHEAD:
+        return Taken(at, "takeout")
     from_name = date_in(name, now)
     if from_name is not None:
         return Taken(from_name, "name")

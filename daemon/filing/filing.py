@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import PurePosixPath
 
 from daemon.catalogue import Place, Queue
@@ -35,7 +36,7 @@ from daemon.files.atomic import Location, Root
 from daemon.files.walk import Found
 from daemon.filing import companions
 from daemon.filing.collisions import NumberedNames, holds, plainer_names
-from daemon.filing.dates import taken
+from daemon.filing.dates import Taken, taken
 from daemon.filing.destination import (
     Plan,
     check_kept,
@@ -85,11 +86,14 @@ class Filing:
         self._hash_bytes, self._delete_duplicates = hash_bytes, delete_duplicates
         self._names = NumberedNames()
 
-    def plan(self, job: Job, decoded: Decoded) -> Plan:
+    def taken(self, job: Job, decoded: Decoded, takeout_utc: datetime | None = None) -> Taken:
+        """Return when an image was taken, by itself or by Google Takeout."""
+        mtime, now = decoded.identity.mtime_ns / 1e9, time.time()
+        return taken(decoded.exif.datetime_original, job.original_name, mtime, now, takeout_utc=takeout_utc)
+
+    def plan(self, job: Job, decoded: Decoded, when: Taken) -> Plan:
         """Return where a decoded image goes: into the library, or, where its bytes are there already, elsewhere."""
         twin = self._twin(decoded)
-        mtime = decoded.identity.mtime_ns / 1e9
-        when = taken(decoded.exif.datetime_original, job.original_name, mtime, time.time())
         facts = facts_of(decoded, when)
         if twin is not None:
             kept = twin[1] if self._delete_duplicates else None

@@ -65,7 +65,7 @@ def trace(base: Path) -> list[Call]:
     try:
         with darkroom.catalogue.session():
             for number in range(_WARM + 1):
-                (inbox / f"{number}.jpg").write_bytes(jpeg(seed=number))
+                (inbox / f"{number}.jpg").write_bytes(jpeg(seed=number, taken="2024:05:01 12:34:56"))
                 darkroom.queue.enqueue(list(walk(Root(inbox), config.ignore, recursive=True)), time.time())
                 sys.setprofile(note if number == _WARM else None)
                 darkroom.consumer.run_once(time.time())

@@ -20,7 +20,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -35,7 +35,7 @@ from daemon.files import atomic, names
 from daemon.files.atomic import Location, Root
 from daemon.files.walk import Found
 from daemon.filing import companions
-from daemon.filing.collisions import NumberedNames, holds, plainer_names
+from daemon.filing.collisions import NumberedNames, Stems, holds, plainer_names
 from daemon.filing.dates import Taken, taken
 from daemon.filing.destination import (
     Plan,
@@ -262,10 +262,16 @@ class Filing:
         """
         refusal: NameRefused | None = None
         shapes = iter((plan.wanted,))
+        stems = None
+        if plan.place == "library" and plan.facts.companion_of is None:
+            stems = Stems(self._companions, job, plan.wanted, plan.facts.datetime_original)
         while (shape := next(shapes, None)) is not None:
             try:
-                found = self._try(job, file, plan, shape)
-                return (shape, found[0]) if found else self._place_under_number(job, file, plan, shape)
+                for candidate in _first_names(shape, stems):
+                    found = self._try(job, file, plan, candidate)
+                    if found is not None:
+                        return candidate, found[0]
+                return self._place_under_number(job, file, plan, shape, stems)
             except NameRefused as refused:
                 _log.warning("image %d: %s; a plainer name is tried", job.id, refused)
                 shapes = shapes if refusal else plainer_names(plan.wanted)
@@ -274,11 +280,13 @@ class Filing:
         raise refusal
 
     def _place_under_number(
-        self, job: Job, file: InboxFile, plan: Plan, shape: PurePosixPath
+        self, job: Job, file: InboxFile, plan: Plan, shape: PurePosixPath, stems: Stems | None
     ) -> tuple[PurePosixPath, os.stat_result | None]:
         """Make the bytes appear under the first numbered name that is free."""
         for number in self._names.untried(plan.place, shape):
             candidate = plan.numbered(shape, number)
+            if stems is not None and stems.is_taken(candidate, by_any=True):
+                continue
             found = self._try(job, file, plan, candidate)
             if found is not None:
                 self._names.took(plan.place, shape, number)
@@ -332,3 +340,12 @@ class Filing:
                 return original, path
         self._queue.lost(original, found[1], time.time())
         return None
+
+
+def _first_names(shape: PurePosixPath, stems: Stems | None) -> Iterator[PurePosixPath]:
+    """Yield the names that are tried before any with a number: beside the other of a pair, and the plain one."""
+    partners = stems.partners(shape) if stems else None
+    if partners is not None:
+        yield partners
+    if shape != partners and not (stems and stems.is_taken(shape, by_any=False)):
+        yield shape

@@ -71,6 +71,7 @@ class WaitingReason(StrEnum):
     CHANGED = "changed"
     FOLDER = "folder"
     PHOTO = "photo"
+    TAKEOUT = "takeout"
     ATTEMPT = "attempt"
     RENAMED = "renamed"
     LEAVING = "leaving"
@@ -92,6 +93,7 @@ _WAITING = {
     WaitingReason.CHANGED: "changed while it was being {}",
     WaitingReason.FOLDER: "its folder {} can't be written, so it can't leave",
     WaitingReason.PHOTO: "waiting for its photo",
+    WaitingReason.TAKEOUT: "waiting for its JSON of Google Takeout, which may know its date",
     WaitingReason.ATTEMPT: "{}",
     WaitingReason.RENAMED: "renamed or moved while it was being filed",
     WaitingReason.LEAVING: "out of sight for {} s, so that nobody opens it any more",

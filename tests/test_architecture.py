@@ -157,7 +157,7 @@ def test_importing_the_command_line_costs_nothing() -> None:
 
 
 def test_a_module_is_one_noun() -> None:
-    assert len(MODULES) <= 97
+    assert len(MODULES) <= 98
     named = defaultdict(set)
     for file in MODULES:
         named[name(file).rpartition(".")[2]].add(name(file))
@@ -271,8 +271,8 @@ def test_what_is_untyped_is_found(code: str) -> None:
 def test_one_photo_takes_a_short_way(tmp_path: Path) -> None:
     way = moves(trace(tmp_path / "room"))
     # The least: without the queue, the consumer, decoding and filing no photo is filed.
-    assert 10 <= len({group[0].module for group in way}) <= 18
-    assert 30 <= len(way) <= 70
+    assert 10 <= len({group[0].module for group in way}) <= 19
+    assert 30 <= len(way) <= 84
 
 
 @pytest.mark.parametrize("missing", ["BEGIN", "END"])

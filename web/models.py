@@ -12,6 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from daemon.catalogue import ImageEvent, ImageRow
+from daemon.catalogue.captions import MAX_CAPTION, MAX_KEYWORD, MAX_KEYWORDS
 from daemon.catalogue.history import sentence
 from daemon.catalogue.schema import CaptionStatus, Status, Tags
 from daemon.catalogue.stats import Stats
@@ -19,7 +20,6 @@ from daemon.files.names import display
 from daemon.filing.dates import Origin
 
 READY = ("done", "duplicate")
-MAX_CAPTION, MAX_KEYWORDS, MAX_KEYWORD = 10_000, 200, 200
 
 Scrub = Callable[[str], str]
 _Data = TypeVar("_Data")

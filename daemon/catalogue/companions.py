@@ -1,5 +1,6 @@
 """What lies beside an image: its companions in the catalogue, and the rows behind its sidecar."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,10 +21,15 @@ from daemon.catalogue.schema import (
     Status,
 )
 from daemon.errors import WaitingReason
+from daemon.files.names import IMAGE_SUFFIXES, spellings, split
 
 # The index `image_original`; and as literals, or SQLite would not use the partial index `image_waiting_companion`.
 _BETWEEN = "(original_name COLLATE NOCASE >= ? AND original_name COLLATE NOCASE < ?)"
 _WAITS: Any = SQL(f"(status = 'queued' AND waiting = '{WaitingReason.PHOTO}')")
+_AWAITS_JSON: Any = SQL(f"(status = 'queued' AND waiting = '{WaitingReason.TAKEOUT}')")
+# Naming them counts: peewee takes 2 ms to write out all sixty of a row.
+_PHOTO = "id original_name status created_at place destination duplicate_of waiting datetime_original".split()
+_PHOTO_COLUMNS: tuple[Any, ...] = tuple(getattr(Image, name) for name in _PHOTO)
 
 _CAPTION_COLUMNS = (
     *("caption", "keywords", "title", "visible_text", "caption_status", "caption_model", "caption_prompt"),
@@ -42,6 +48,8 @@ class Photo:
     place: Place | None
     destination: str | None
     duplicate_of: int | None
+    waiting: WaitingReason | None = None
+    datetime_original: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,16 @@ class CompanionRow:
     sha256: str
 
 
+@dataclass(frozen=True)
+class QueuedFile:
+    """A file that waits in the inbox; `path` is relative to it."""
+
+    id: int
+    name: str
+    path: str
+    created_at: float
+
+
 class CompanionRows:
     """The companions of one catalogue; any thread may call it."""
 
@@ -62,13 +80,45 @@ class CompanionRows:
     def photos(self, folder: str, stem: str, *, cut: bool = False) -> list[Photo]:
         """Return the images that came from a folder under a stem, or `cut` one that begins so, newest first.
 
-        Upper and lower case of ASCII letters make no difference.
+        Letter case and Unicode form make no difference.
         """
-        first, end = (stem, stem + "\U0010ffff") if cut else (stem + ".", stem + "/")
+        found: dict[int, Photo] = {}
         with self._catalogue.reading():
-            named = (Image.folder == folder) & SQL(_BETWEEN, (first, end))
-            rows = Image.select().where(named & Image.companion_of.is_null())
-            return [_photo(row) for row in rows.order_by(Image.id.desc()).limit(1000)]
+            for one in spellings(stem):
+                first, end = (one, one + "\U0010ffff") if cut else (one + ".", one + "/")
+                named = (Image.folder == folder) & SQL(_BETWEEN, (first, end))
+                rows = Image.select(*_PHOTO_COLUMNS).where(named & Image.companion_of.is_null())
+                found |= {row.id: _photo(row) for row in rows.order_by(Image.id.desc()).limit(1000)}
+        return [found[image_id] for image_id in sorted(found, reverse=True)]
+
+    def related(self, folder: str, names: Sequence[str], stem: str) -> tuple[list[Photo], list[Photo]]:
+        """Return the filed images that came from a folder under one of some names, and those that lie under a stem.
+
+        The newest first; the stem is a path in the library, with any suffix behind it.
+        """
+        # Written out: each photo asks, and peewee's query builder would take longer than the answer.
+        select, last = f"SELECT {', '.join(_PHOTO)} FROM image WHERE", "ORDER BY +id DESC LIMIT 100"  # noqa: S608
+        named = f"folder = ? AND original_name COLLATE NOCASE IN ({', '.join('?' * len(names))}) AND +status = 'done'"
+        came = Image.raw(f"{select} {named} {last}", folder, *names)
+        within = "place = 'library' AND destination >= ? AND destination < ?"
+        lie = Image.raw(f"{select} {within} {last}", f"{stem}.", f"{stem}/")
+        with self._catalogue.reading():
+            found = list(came), list(lie)
+        return [_photo(row) for row in found[0]], [_photo(row) for row in found[1]]
+
+    def queued(self, folder: str, begins: Iterable[str], suffix: str) -> list[QueuedFile]:
+        """Return the files of a folder that are not filed yet, by what their names begin with and their suffix."""
+        found: dict[int, QueuedFile] = {}
+        is_open = SQL(
+            "+status IN ('queued', 'processing') AND path IS NOT NULL AND original_name LIKE ?", (f"%{suffix}",)
+        )
+        with self._catalogue.reading():
+            for first in (spelled for one in begins for spelled in spellings(one)):
+                named = (Image.folder == folder) & SQL(_BETWEEN, (first, first + "\U0010ffff"))
+                rows = Image.select(Image.id, Image.original_name, Image.path, Image.created_at).where(named & is_open)
+                for row in rows.limit(1000):
+                    found[row.id] = QueuedFile(row.id, row.original_name, row.path, row.created_at)
+        return list(found.values())
 
     def photo(self, image_id: int) -> Photo | None:
         """Return one image."""
@@ -103,49 +153,43 @@ class CompanionRows:
         with self._catalogue.writing():
             Image.delete().where(Image.id == image_id).execute()
 
-    def waiting(self, folder: str, prefix: str) -> list[tuple[int, str]]:
-        """Return the companions that wait for a photo of a name that begins so: id and name."""
-        named = (Image.folder == folder) & SQL(_BETWEEN, (prefix, prefix + "\U0010ffff"))
+    def waiting(self, folder: str, begins: Sequence[str]) -> list[tuple[int, str]]:
+        """Return the companions that wait for a photo, of names that begin in one of some ways: id and name."""
+        ranges = [bound for first in begins for bound in (first, first + "\U0010ffff")]
+        named = (Image.folder == folder) & SQL(f"({' OR '.join([_BETWEEN] * len(begins))})", ranges)
         rows = Image.select(Image.id, Image.original_name).where(named & _WAITS).tuples()
         with self._catalogue.reading():
             return cast("list[tuple[int, str]]", list(rows))
 
-    def queued(self, folder: str, stem: str, suffix: str) -> list[tuple[str, str]]:
-        """Return what is queued from a folder under names of a beginning and an end: path and name."""
-        named = (Image.folder == folder) & SQL(_BETWEEN, (stem, stem + "\U0010ffff"))
-        ends = SQL("original_name LIKE ?", (f"%{suffix}",))
-        rows = (
-            Image.select(Image.path, Image.original_name)
-            .where(named & ends & (Image.status == "queued") & Image.path.is_null(False))
-            .tuples()
-        )
-        with self._catalogue.reading():
-            return cast("list[tuple[str, str]]", list(rows))
+    def due(self, image_ids: list[int], now: float) -> None:
+        """Have companions looked at now."""
+        if image_ids:
+            with self._catalogue.writing():
+                Image.update(not_before=now).where(_WAITS & Image.id.in_(image_ids)).execute()
 
-    def due(self, image_ids: list[int] | None, now: float) -> None:
-        """Have companions looked at now; None stands for all that wait."""
-        if image_ids == []:
-            return
-        these = _WAITS if image_ids is None else _WAITS & Image.id.in_(image_ids)
+    def due_photo(self, image_id: int, now: float) -> None:
+        """Have a photo looked at now that waits for its JSON."""
         with self._catalogue.writing():
-            Image.update(not_before=now).where(these).execute()
+            Image.update(not_before=now).where(_AWAITS_JSON & (Image.id == image_id)).execute()
 
-    def waits(self) -> bool:
-        """Return whether any companion waits."""
-        with self._catalogue.reading():
-            return bool(Image.select().where(_WAITS).exists())
+    def end_waits(self, now: float) -> bool:
+        """Have all companions, and all photos that wait for one, looked at now; return whether there are any."""
+        with self._catalogue.writing():
+            counts = [Image.update(not_before=now).where(these).execute() for these in (_WAITS, _AWAITS_JSON)]
+        return any(counts)
 
 
 @dataclass(frozen=True)
 class SidecarSource:
-    """What one sidecar is written from: the row, its history, and the XMP files that came with it, oldest first.
+    """What one sidecar is written from: the row, its history, and the XMP and JSON files that came with it.
 
-    The XMP files are relative to the library.
+    The files are relative to the library, oldest first.
     """
 
     row: ImageRow
     history: tuple[ImageEvent, ...]
     packets: tuple[str, ...]
+    takeouts: tuple[str, ...] = ()
 
 
 class SidecarRows:
@@ -165,21 +209,42 @@ class SidecarRows:
             row, history, beside_it = next(iter(found), None), list(events), list(companions)
         if row is None:
             return None
-        packets = [one.destination for one in beside_it if one.destination.lower().endswith(".xmp")]
+        names = [one.destination for one in beside_it]
+        packets = [name for name in names if name.lower().endswith(".xmp") and not _is_of_duplicate(name)]
+        takeouts = [name for name in names if name.lower().endswith(".json")]
         lines = tuple(ImageEvent(**event.__data__) for event in history)
-        return SidecarSource(ImageRow(**row.__data__), lines, tuple(packets))
+        return SidecarSource(ImageRow(**row.__data__), lines, tuple(packets), tuple(takeouts))
 
-    def adopt(self, image_id: int, words: Words, edited: str, now: float) -> None:
-        """Take over a person's words from an XMP file; `edited` are the columns that no model changes any more."""
+    def adopt(
+        self,
+        image_id: int,
+        words: Words,
+        edited: str,
+        now: float,
+        *,
+        place: tuple[float, float] | None = None,
+        takeout: str | None = None,
+    ) -> None:
+        """Take over a person's words from an XMP file; `edited` are the columns that no model changes any more.
+
+        `place` is latitude and longitude, for an image that has none; `takeout` the JSON of Google's that this is
+        from instead, relative to the library.
+        """
         given = {"caption": words.caption, "keywords": words.keywords, "title": words.title}
         changes: dict[str, Any] = {key: value for key, value in given.items() if value}
+        learned = [*changes, *(["place"] if place else [])]
+        if place is not None:
+            changes |= {"lat": place[0], "lon": place[1]}
         if edited:
             changes |= {"edited": edited, "edited_at": now}
         if "caption" in edited:
             changes |= {"caption_status": "done", "caption_wanted": None, "caption_error": None}
         with self._catalogue.writing():
             Image.update(changes).where(Image.id == image_id).execute()
-            Event.insert(image_id=image_id, at=now, kind=EventKind.EDITED, cause=Cause.SIDECAR).execute()
+            event: dict[str, Any] = {"cause": Cause.SIDECAR}
+            if takeout is not None:
+                event = {"cause": Cause.TAKEOUT, "place": "library", "path": takeout, "text": ", ".join(learned)}
+            Event.insert(image_id=image_id, at=now, kind=EventKind.EDITED, **event).execute()
 
     def restore(self, image_id: int, known: ImageRow, now: float) -> None:
         """Take over a caption that the sidecar has kept and the catalogue has lost."""
@@ -200,6 +265,11 @@ class SidecarRows:
             Event.insert(image_id=image_id, at=now, kind=EventKind.SIDECAR, text=reason).execute()
 
 
+def _is_of_duplicate(name: str) -> bool:
+    """Return whether an XMP file is of one of darktable's duplicates, NAME_01.EXT.xmp: edits of their own."""
+    return split(name[: -len(".xmp")])[1].lower() in IMAGE_SUFFIXES
+
+
 def _photo(row: Image) -> Photo:
     return Photo(
         id=row.id,
@@ -209,4 +279,6 @@ def _photo(row: Image) -> Photo:
         place=cast("Place | None", row.place),
         destination=row.destination,
         duplicate_of=row.duplicate_of,
+        waiting=row.waiting,
+        datetime_original=row.datetime_original,
     )

@@ -91,6 +91,9 @@ class Restore:
                 size_bytes=size,
                 filed_at=at,
             ).execute()
+            # What its JSON knows of its place stands nowhere else.
+            due = Image.update(sidecar_due=Image.sidecar_due + 1)
+            due.where((Image.id == image_id) & (Image.place == place)).execute()
 
 
 @dataclass(frozen=True)

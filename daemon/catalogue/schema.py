@@ -57,6 +57,7 @@ class Cause(StrEnum):
     BESIDE = "beside"
     CAME_WITH = "came with"
     SIDECAR = "sidecar"
+    TAKEOUT = "takeout"
 
 
 @dataclass(frozen=True)

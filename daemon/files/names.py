@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from pathlib import PurePosixPath
 
 # Room for what is put around a name: `-12345` before the suffix, `.xmp` or `.reason.txt` behind it.
@@ -30,6 +31,12 @@ IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .insp .png .apng .webp .tif .tiff .gif .bmp .dib .avif .avifs"
     " .heic .heif .hif .heics .heifs .jp2 .j2k .jpf .jpx .jpc .j2c .jxl .psd .svg .ico"
     " .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .pef .srw".split()
+)
+
+# What a camera writes beside its JPEG of the same name.
+RAW_SUFFIXES = frozenset(
+    ".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .raf .orf .ori .rw2 .rwl .raw .pef .srw .gpr .x3f .3fr .fff .erf .kdc .dcr"
+    " .mef .mos .iiq".split()
 )
 
 
@@ -132,6 +139,32 @@ def split(name: str) -> tuple[str, str]:
     if len(suffix.encode("utf-8", "surrogateescape")) > _MAX_SUFFIX or " " in suffix:
         return name, ""
     return name[: len(name) - len(suffix)], suffix
+
+
+def fold(name: str) -> str:
+    """Return a name as it is compared with others: letter case and Unicode form (a Mac's NFD) make no difference."""
+    return unicodedata.normalize("NFC", name.lower())
+
+
+def spellings(text: str) -> list[str]:
+    """Return the forms in which a database that folds ASCII letters alone is asked for a name's beginning."""
+    if text.isascii():
+        return [text]
+    cases = (text, text.lower(), text.upper())
+    return list(dict.fromkeys(unicodedata.normalize(form, case) for case in cases for form in ("NFC", "NFD")))
+
+
+def beginning(text: str, units: int) -> str:
+    """Return the beginning of a text, of at most so many UTF-16 units, in composed form and with whole characters."""
+    composed = unicodedata.normalize("NFC", text)
+    # Counted here, not by a codec: Python would load that when it is first needed, which may be under fewer rights.
+    lengths = accumulate(2 if c > "\uffff" else 1 for c in composed)
+    return composed[: sum(length <= units for length in lengths)]
+
+
+def beginnings(texts: Iterable[str], units: int) -> list[str]:
+    """Return all spellings of the beginnings of some texts."""
+    return list(dict.fromkeys(spelled for text in texts for spelled in spellings(beginning(text, units))))
 
 
 def numbered(path: PurePosixPath, number: int) -> PurePosixPath:

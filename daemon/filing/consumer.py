@@ -14,6 +14,7 @@ from enum import Enum
 from daemon.catalogue import Catalogue, Queue
 from daemon.catalogue.schema import Job
 from daemon.catalogue.settings import Settings
+from daemon.decoding import Decoded
 from daemon.errors import (
     DiskFull,
     EnvironmentFault,
@@ -34,6 +35,7 @@ from daemon.files.opening import Snapshot
 from daemon.files.walk import look
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
+from daemon.filing.dates import Origin, Taken
 from daemon.filing.filing import Filing
 from daemon.filing.inbox_file import InboxFile
 from daemon.filing.pause import Pause
@@ -234,12 +236,24 @@ class Consumer:
             # Should the next photo kill the whole process, this one is blamed for it: once at most, and not for good.
             if job.attempts == 1 < self._retry.attempts:
                 self._prefetcher.look_ahead(time.time())
-            plan = self._filing.plan(job, decoded)
+            plan = self._filing.plan(job, decoded, self._taken(job, file, decoded, now))
         placed = self._filing.place(job, file, plan)
         outcome = self._filing.record(placed, plan, file.stays)
         if self._filing.leave(placed, file):
             self._cleanup.note(job.path)
         return outcome
+
+    def _taken(self, job: Job, file: InboxFile, decoded: Decoded, now: float) -> Taken:
+        """Decide when a photo was taken; raises Postponed while what may know it is still to come."""
+        when = self._filing.taken(
+            job,
+            decoded,
+            lambda: self._companions.xmp_dates(job, file),
+            lambda: self._companions.takeout(job, file, now),
+        )
+        if when.origin is Origin.MTIME:
+            self._companions.await_takeout(job, file, now)
+        return when
 
     def _blame(self, job: Job, fault: EnvironmentFault, now: float) -> Turn:
         """Judge a fault that came up with one file: where a probe of the same folders does not show it, it is its own.
@@ -290,7 +304,7 @@ class Consumer:
             now = time.time()
             self._queue.retry_later(job, str(fault), now + self._retry.backoff(job.attempts), now)
             return f"attempt {job.attempts} of {self._retry.attempts} failed: {fault}"
-        alone = self._companions.alone(job) if file is not None and isinstance(fault, Rejected) else ""
+        alone = self._companions.alone(job, file) if file is not None and isinstance(fault, Rejected) else ""
         return self._fail(job, file, f"{fault}{alone}")
 
     def _fail(self, job: Job, file: InboxFile | None, reason: str) -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from daemon.decoding import DateTexts, XmpDates
+from daemon.sidecar.takeout import Takeout
 
 # Niépce's first photograph that is left. What is later than tomorrow is a wrong clock.
 _EARLIEST_YEAR = 1826
@@ -61,8 +62,8 @@ def _nothing() -> None:
 class Evidence:
     """All that may date one photo; `mtime` is the file's own time in seconds since 1970.
 
-    `beside` reads the dates of an XMP file that came along; it is called only where nothing before it says a date.
-    `takeout` is Google's photoTakenTime, an aware datetime.
+    `beside` reads the dates of an XMP file that came along, `takeout` what Google's JSON says; each is called only
+    where nothing before it says a date.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Evidence:
     lat: float | None = None
     lon: float | None = None
     beside: Callable[[], XmpDates | None] = _nothing
-    takeout: datetime | None = None
+    takeout: Callable[[], Takeout | None] = _nothing
 
 
 class _Written(NamedTuple):
@@ -82,9 +83,10 @@ class _Written(NamedTuple):
 
 
 class _Instant(NamedTuple):
-    """A date that is known in UTC alone, aware."""
+    """A date that is known in UTC alone, aware, and the place where that is from if it isn't the photo's own."""
 
     utc: datetime
+    place: tuple[float, float] | None = None
 
 
 _Found = _Written | _Instant
@@ -136,8 +138,10 @@ def _iptc(evidence: Evidence, _: datetime) -> Iterator[_Found | None]:
 
 
 def _takeout(evidence: Evidence, _: datetime) -> Iterator[_Found | None]:
-    if evidence.takeout is not None:
-        yield _Instant(evidence.takeout.astimezone(UTC))
+    said = evidence.takeout()
+    if said is not None and said.taken_utc is not None:
+        place = None if said.lat is None or said.lon is None else (said.lat, said.lon)
+        yield _Instant(said.taken_utc.astimezone(UTC), place)
 
 
 def _name(evidence: Evidence, latest: datetime) -> Iterator[_Found | None]:
@@ -188,10 +192,10 @@ def taken(evidence: Evidence, now: float, zone_at: Callable[[float, float], str 
         for found in source.find(evidence, latest):
             if found is None or not _is_sensible(found, latest):
                 continue
-            zone = _zone_of(evidence, zone_at)
+            place = None if evidence.lat is None or evidence.lon is None else (evidence.lat, evidence.lon)
             if isinstance(found, _Instant):
-                return _localized(found, zone, source)
-            return Taken(found.at, source.origin, *_instant(found, zone, _gps_time(evidence.texts)))
+                return _localized(found, _zone(place or found.place, zone_at), source)
+            return Taken(found.at, source.origin, *_instant(found, _zone(place, zone_at), _gps_time(evidence.texts)))
     return Taken(_local(evidence.mtime), Origin.MTIME)
 
 
@@ -220,10 +224,10 @@ def _clock_of(text: str | None) -> str:
     return (text or "").partition(" ")[2]
 
 
-def _zone_of(evidence: Evidence, zone_at: Callable[[float, float], str | None]) -> ZoneInfo | None:
-    if evidence.lat is None or evidence.lon is None:
+def _zone(place: tuple[float, float] | None, zone_at: Callable[[float, float], str | None]) -> ZoneInfo | None:
+    if place is None:
         return None
-    name = zone_at(evidence.lat, evidence.lon)
+    name = zone_at(*place)
     try:
         return None if name is None else ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # newer than this system's zones

@@ -20,7 +20,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -28,14 +28,14 @@ from pathlib import PurePosixPath
 from daemon.catalogue import Place, Queue
 from daemon.catalogue.companions import CompanionRows
 from daemon.catalogue.schema import CaptionStatus, Facts, Job
-from daemon.decoding import Decoded
+from daemon.decoding import Decoded, XmpDates
 from daemon.errors import DarkroomError, EnvironmentFault, Immovable, NameRefused, Postponed, WaitingReason, Withdrawn
 from daemon.files import atomic, names
 from daemon.files.atomic import Location, Root
 from daemon.files.walk import Found
 from daemon.filing import companions
-from daemon.filing.collisions import NumberedNames, holds, plainer_names
-from daemon.filing.dates import Evidence, taken
+from daemon.filing.collisions import NumberedNames, Stems, holds, plainer_names
+from daemon.filing.dates import Evidence, Taken, taken
 from daemon.filing.destination import (
     Plan,
     check_kept,
@@ -49,6 +49,7 @@ from daemon.filing.inbox_file import InboxFile
 from daemon.filing.thumbnail_store import ThumbnailStore
 from daemon.filing.zones import ZoneFinder
 from daemon.sidecar.sidecars import Sidecars
+from daemon.sidecar.takeout import Takeout
 
 _log = logging.getLogger(__name__)
 
@@ -87,19 +88,28 @@ class Filing:
         self._names = NumberedNames()
         self._zones = ZoneFinder()
 
-    def plan(self, job: Job, decoded: Decoded) -> Plan:
-        """Return where a decoded image goes: into the library, or, where its bytes are there already, elsewhere."""
-        twin = self._twin(decoded)
-        exif = decoded.exif
+    def taken(
+        self,
+        job: Job,
+        decoded: Decoded,
+        beside: Callable[[], XmpDates | None],
+        takeout: Callable[[], Takeout | None],
+    ) -> Taken:
+        """Return when an image was taken, by itself or by what lies beside it, which is read where it is needed."""
         evidence = Evidence(
             name=job.original_name,
             mtime=decoded.identity.mtime_ns / 1e9,
-            texts=exif.dates,
-            lat=exif.lat,
-            lon=exif.lon,
-            beside=lambda: companions.dates_beside(self._companions, self._inbox, job),
+            texts=decoded.exif.dates,
+            lat=decoded.exif.lat,
+            lon=decoded.exif.lon,
+            beside=beside,
+            takeout=takeout,
         )
-        when = taken(evidence, time.time(), self._zones.name)
+        return taken(evidence, time.time(), self._zones.name)
+
+    def plan(self, job: Job, decoded: Decoded, when: Taken) -> Plan:
+        """Return where a decoded image goes: into the library, or, where its bytes are there already, elsewhere."""
+        twin = self._twin(decoded)
         facts = facts_of(decoded, when)
         if twin is not None:
             kept = twin[1] if self._delete_duplicates else None
@@ -276,10 +286,16 @@ class Filing:
         """
         refusal: NameRefused | None = None
         shapes = iter((plan.wanted,))
+        stems = None
+        if plan.place == "library" and plan.facts.companion_of is None:
+            stems = Stems(self._companions, job, plan.wanted, plan.facts.datetime_original)
         while (shape := next(shapes, None)) is not None:
             try:
-                found = self._try(job, file, plan, shape)
-                return (shape, found[0]) if found else self._place_under_number(job, file, plan, shape)
+                for candidate in _first_names(shape, stems):
+                    found = self._try(job, file, plan, candidate)
+                    if found is not None:
+                        return candidate, found[0]
+                return self._place_under_number(job, file, plan, shape, stems)
             except NameRefused as refused:
                 _log.warning("image %d: %s; a plainer name is tried", job.id, refused)
                 shapes = shapes if refusal else plainer_names(plan.wanted)
@@ -288,11 +304,13 @@ class Filing:
         raise refusal
 
     def _place_under_number(
-        self, job: Job, file: InboxFile, plan: Plan, shape: PurePosixPath
+        self, job: Job, file: InboxFile, plan: Plan, shape: PurePosixPath, stems: Stems | None
     ) -> tuple[PurePosixPath, os.stat_result | None]:
         """Make the bytes appear under the first numbered name that is free."""
         for number in self._names.untried(plan.place, shape):
             candidate = plan.numbered(shape, number)
+            if stems is not None and stems.is_taken(candidate, by_any=True):
+                continue
             found = self._try(job, file, plan, candidate)
             if found is not None:
                 self._names.took(plan.place, shape, number)
@@ -346,3 +364,12 @@ class Filing:
                 return original, path
         self._queue.lost(original, found[1], time.time())
         return None
+
+
+def _first_names(shape: PurePosixPath, stems: Stems | None) -> Iterator[PurePosixPath]:
+    """Yield the names that are tried before any with a number: beside the other of a pair, and the plain one."""
+    partners = stems.partners(shape) if stems else None
+    if partners is not None:
+        yield partners
+    if shape != partners and not (stems and stems.is_taken(shape, by_any=False)):
+        yield shape

@@ -1,8 +1,8 @@
 """Writes `NAME.EXT.xmp` beside each filed photo: what Darkroom knows of it, readable by every photo program.
 
-A sidecar is Darkroom's own file and can be written anew at any time from the row, the XMP files that came with the
-photo, and what other programs have added to it since. It is never written over anybody else's file. What it holds is
-enough to make the catalogue anew from the library alone.
+A sidecar is Darkroom's own file and can be written anew at any time from the row, the XMP and JSON files that came
+with the photo, and what other programs have added to it since. It is never written over anybody else's file. What it
+holds is enough to make the catalogue anew from the library alone.
 """
 
 import json
@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, timezone
@@ -23,7 +23,7 @@ from daemon.catalogue.schema import FINAL, CaptionStatus, Cause, EventKind
 from daemon.errors import NameRefused, Postponed, Rejected, Transient, WaitingReason, Withdrawn
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
-from daemon.sidecar import xmp
+from daemon.sidecar import takeout, xmp
 
 _log = logging.getLogger(__name__)
 
@@ -86,9 +86,11 @@ class Sidecars:
             # A photo that its owner has moved away gets no sidecar where it was.
             with atomic.blaming(photo):
                 is_there = atomic.size_of(photo) is not None
-            if self._enabled and is_there:
-                refusal = self._write(source, path, time.time())
-                if refusal is not None:
+            if is_there:
+                came = self._came_with(source)
+                if not self._enabled:
+                    self._learn(source, None, came, time.time())
+                elif (refusal := self._write(source, came, path, time.time())) is not None:
                     self.give_up(image_id, refusal)
                     return
             if source.row.sidecar_due:
@@ -109,19 +111,20 @@ class Sidecars:
         with suppress(FileExistsError, NameRefused):
             atomic.atomic_write(photo.parent, {path_beside(photo).name: content}, tag_of(image_id))
 
-    def _write(self, source: SidecarSource, path: Location, now: float) -> str | None:
-        """Write a row's sidecar; return why it can't be, for people."""
+    def _write(self, source: SidecarSource, came: "_Came", path: Location, now: float) -> str | None:
+        """Write a row's sidecar; return why it can't be, for people. What came with the photo is learned anyway."""
         try:
             old = path.read_bytes() if path.lstat() is not None else None
             existing = None if old is None else xmp.Packet.parse(old)
         except (OSError, Rejected, Transient, Postponed, Withdrawn, xmp.Malformed) as error:
+            self._learn(source, None, came, now)
             return f"{path.name} is there already and can't be read: {error}"
         if existing is not None and existing.text(NAMESPACE, "SHA256") != source.row.sha256:
+            self._learn(source, None, came, now)
             return f"{path.name} is there already and is not Darkroom's"
-        came = self._came_with(source)
         source = self._learn(source, existing, came, now)
         tag = tag_of(source.row.id)
-        content = _compose(source, existing, came, now).serialize()
+        content = _compose(source, existing, came.packets, now).serialize()
         if content == old:
             return None
         try:
@@ -137,31 +140,48 @@ class Sidecars:
             return str(refused)
         return None
 
-    def _came_with(self, source: SidecarSource) -> list[xmp.Packet]:
-        """Read the XMP files that came with a photo; one that makes no sense stays beside it and is passed over."""
-        packets = []
-        for name in source.packets:
+    def _came_with(self, source: SidecarSource) -> "_Came":
+        """Read the XMP and JSON files that came with a photo; one that makes no sense stays beside it, passed over."""
+        packets, takeouts = [], {}
+        for name in (*source.packets, *source.takeouts):
             try:
-                packets.append(xmp.Packet.parse((self._library / name).read_bytes()))
+                if name in source.takeouts:
+                    takeouts[name] = takeout.read((self._library / name).read_bytes(takeout.MAX_BYTES + 1))
+                else:
+                    packets.append(xmp.Packet.parse((self._library / name).read_bytes()))
             except (OSError, Rejected, Transient, Postponed, Withdrawn, xmp.Malformed) as error:
                 text = "image %d: %s is kept, but its fields can't be taken over: %s"
                 _log.warning(text, source.row.id, name, error)
-        return packets
+        return _Came(packets, takeouts)
 
-    def _learn(
-        self, source: SidecarSource, existing: xmp.Packet | None, came: Sequence[xmp.Packet], now: float
-    ) -> SidecarSource:
-        """Take a person's words out of XMP into the catalogue, and a caption that the catalogue has lost."""
+    def _learn(self, source: SidecarSource, existing: xmp.Packet | None, came: "_Came", now: float) -> SidecarSource:
+        """Take a person's words out of XMP and JSON into the catalogue, and a caption that the catalogue has lost."""
         image_id = source.row.id
         known = ImageRow() if existing is None else _row(existing)
         if known.caption_status == "done" and source.row.captioned_at is None and not source.row.edited:
             self._rows.restore(image_id, known, now)
             source = self._rows.of(image_id, "library") or source
-        words, edited = _words(source.row, existing, known, came)
+        words, edited = _words(source.row, existing, known, came.packets)
         if words != Words() or edited != (source.row.edited or ""):
             self._rows.adopt(image_id, words, edited, now)
             source = self._rows.of(image_id, "library") or source
+        # After the XMP: what its owner has written on his own machine is newer than what Google had.
+        for name, said in came.takeouts.items():
+            words, edited = _words(source.row, None, ImageRow(), [said.words()])
+            has_place = source.row.lat is not None or source.row.lon is not None
+            place = None if has_place or said.lat is None or said.lon is None else (said.lat, said.lon)
+            if words != Words() or place is not None or edited != (source.row.edited or ""):
+                self._rows.adopt(image_id, words, edited, now, place=place, takeout=name)
+                source = self._rows.of(image_id, "library") or source
         return source
+
+
+@dataclass(frozen=True)
+class _Came:
+    """What came with a photo: XMP, and Takeout's JSON by its name in the library."""
+
+    packets: Sequence[xmp.Packet]
+    takeouts: Mapping[str, takeout.Takeout]
 
 
 def tag_of(image_id: int) -> str:

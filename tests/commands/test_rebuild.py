@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from daemon.app import roots
+from daemon.app import roots, sidecars
 from daemon.catalogue import Catalogue, ImageEvent
+from daemon.catalogue.captions import Captions
 from daemon.catalogue.history import History
 from daemon.catalogue.schema import Cause, EventKind
 from daemon.catalogue.search import Inventory, Search
@@ -321,6 +322,19 @@ def test_histories_come_back_in_codes(full: FullRoom) -> None:
         assert after is not None
         for name in ("status", "place", "destination", "original_name", "folder", "sha256", "caption", "duplicate_of"):
             assert getattr(after, name) == getattr(before, name), name
+
+
+def test_the_place_that_takeout_knows_comes_back(full: FullRoom) -> None:
+    said = {"title": "a.jpg", "description": "at the lake", "geoData": {"latitude": 47.5, "longitude": 8.25}}
+    full.decoder.errors = {"a.jpg.json": [Rejected("not an image")]}
+    put(full, "a.jpg")
+    put(full, "a.jpg.json", content=json.dumps(said).encode())
+    catalogue, _ = rebuilt(full)
+    assert Captions(catalogue).sidecars_due() == [1]
+    sidecars(full.config, catalogue).write(1)
+    row = Search(catalogue).image(1)
+    assert row is not None
+    assert (row.caption, row.lat, row.lon, row.sidecar_due) == ("at the lake", 47.5, 8.25, 0)
 
 
 def failed_poem(room: Room) -> Path:

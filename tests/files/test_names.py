@@ -111,3 +111,16 @@ def test_names_as_people_write_them_stay() -> None:
 
 def test_display_escapes_what_a_line_of_text_can_not_hold() -> None:
     assert names.display("a\nb\udcff\x1b[31m.jpg") == "a\\nb\\udcff\\x1b[31m.jpg"
+
+
+@given(st.text(), st.integers(0, 60))
+def test_a_beginning_has_so_many_units_and_whole_characters(text: str, units: int) -> None:
+    beginning, composed = names.beginning(text, units), unicodedata.normalize("NFC", text)
+    assert composed.startswith(beginning)
+    size = len(beginning.encode("utf-16-le", "surrogatepass")) // 2
+    assert size in {units, units - 1} or (size < units and beginning == composed)
+
+
+@pytest.mark.parametrize("other", ["GÄRTEN.JPG", "gärten.jpg", unicodedata.normalize("NFD", "Gärten.jpg")])
+def test_letter_case_and_unicode_form_are_folded(other: str) -> None:
+    assert names.fold(other) == names.fold("Gärten.jpg")

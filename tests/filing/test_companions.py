@@ -2,9 +2,11 @@
 
 import os
 import time
+import unicodedata
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import pytest
 
@@ -17,7 +19,7 @@ from daemon.filing.companions import numbered, of_photo, parse
 from daemon.filing.consumer import Turn
 from daemon.sidecar import xmp
 from tests.captions.darkroom import FullRoom
-from tests.support import slow, tree
+from tests.support import jpeg, slow, tree
 
 XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"/></rdf:RDF></x:xmpmeta>"""
@@ -60,6 +62,26 @@ def library(room: FullRoom) -> dict[str, bytes]:
         (f"{'x' * 46}.json", f"{'x' * 60}.jpg"),
         (f"{'x' * 43}.jp.json", f"{'x' * 43}.jpg"),
         (f"{'x' * 40}.jpg.s.json", f"{'x' * 40}.jpg"),
+        ("a.jpg(1).suppl.json", "a(1).jpg"),
+        ("A.JPG.SUPPLEMENTAL-METADATA.JSON", "a.jpg"),
+        ("a.jpg.json", "a-edited.jpg"),
+        ("a(1).jpg.json", "a(1)-bearbeitet.jpg"),
+        ("a(1).jpg.json", "a-modifié(1).jpg"),
+        ("PXL_1.MP", "PXL_1.MP.jpg"),
+        ("PXL_1.MP", "PXL_1.jpg"),
+        ("PXL_1.MP~2", "PXL_1.MP~2.jpg"),
+        ("PXL_1.MP~2", "PXL_1~2.jpg"),
+        ("MVIMG_1.MV", "MVIMG_1.jpg"),
+        ("IMG_0042_HEVC.MOV", "IMG_0042.HEIC"),
+        ("IMG_1234.AAE", "IMG_E1234.JPG"),
+        ("DSC_7_02.JPG.xmp", "DSC_7.JPG"),
+        ("DSC_7.NEF.pp3", "DSC_7.NEF"),
+        ("DSC_7.NEF.dop", "DSC_7.NEF"),
+        ("CRW_7.THM", "CRW_7.CRW"),
+        ("GOPR7.LRV", "GOPR7.JPG"),
+        ("DSC_7.WAV", "DSC_7.NEF"),
+        ("DSC_7.JPG.wav", "DSC_7.JPG"),
+        ("img_ä.jpg.XMP", unicodedata.normalize("NFD", "IMG_Ä.JPG")),
     ],
 )
 def test_names_that_belong_together(name: str, photo: str) -> None:
@@ -78,6 +100,12 @@ def test_names_that_belong_together(name: str, photo: str) -> None:
         ("IMG_E123.MOV", "IMG_123.HEIC"),
         ("IMG_1.txt", "IMG_1.JPG"),
         (".xmp", ".jpg"),
+        ("a.jpg.json", "a-edit.jpg"),
+        ("a-edited.jpg.json", "a.jpg"),
+        ("PXL_1.MP", "PXL_1.MP~2.jpg"),
+        ("IMG_0042_HEVC.MOV", "IMG_00421.HEIC"),
+        ("DSC_7_02.xmp", "DSC_7.JPG"),
+        ("DSC_7_2.JPG.xmp", "DSC_7.JPG"),
     ],
 )
 def test_names_that_do_not(name: str, photo: str) -> None:
@@ -92,16 +120,28 @@ def test_names_that_do_not(name: str, photo: str) -> None:
         ("IMG_1.jpg.json", "2024/NEW-1.jpg.json"),
         ("IMG_1.jpg.suppl.json", "2024/NEW-1.jpg.suppl.json"),
         ("IMG_1.json", "2024/NEW-1.json"),
+        ("IMG_1.jpg(2).json", "2024/NEW-1.jpg.json"),
+        (f"{'x' * 46}..json", "2024/NEW-1.json"),
+        ("IMG_1_HEVC.MOV", "2024/NEW-1_HEVC.MOV"),
+        ("IMG_1_03.jpg.xmp", "2024/NEW-1_03.jpg.xmp"),
+        ("IMG_1.jpg.pp3", "2024/NEW-1.jpg.pp3"),
+        ("IMG_1.MP", "2024/NEW-1.MP"),
     ],
 )
 def test_the_name_beside_the_photo(name: str, wanted: str) -> None:
     companion = parse(name)
     assert companion is not None
-    assert str(companion.beside(PurePosixPath("2024/NEW-1.jpg"))) == wanted
+    assert str(companion.beside(PurePosixPath("2024/NEW-1.jpg"), "IMG_1.jpg")) == wanted
 
 
 def test_a_second_companion_is_not_named_like_another_photos() -> None:
     assert str(numbered(PurePosixPath("a/IMG_1.xmp"), 1)) == "a/IMG_1.1.xmp"
+
+
+def test_the_video_of_a_photo_whose_name_says_so_has_that_name() -> None:
+    companion = parse("PXL_1.MP")
+    assert companion is not None
+    assert str(companion.beside(PurePosixPath("2024/PXL_1.MP.jpg"), "PXL_1.MP.jpg")) == "2024/PXL_1.MP"
 
 
 FILES = {"IMG_1.JPG": PHOTO, "IMG_1.MOV": VIDEO, "IMG_1.xmp": XMP, "IMG_1.AAE": b"edits", "IMG_1.JPG.json": b"{}"}
@@ -347,3 +387,65 @@ def test_mode_and_time_are_kept(full: FullRoom) -> None:
     full.drain()
     info = (full.library / "2024/05/IMG_1.MOV").stat()
     assert (info.st_mode & 0o777, info.st_mtime) == (0o640, 1_500_000_000)
+
+
+@pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("companion_first", [True, False])
+def test_unicode_form_and_letter_case_part_no_pair(
+    full: FullRoom, form: Literal["NFC", "NFD"], other: Literal["NFC", "NFD"], companion_first: bool
+) -> None:
+    photo, companion = unicodedata.normalize(form, "Blüten.JPG"), unicodedata.normalize(other, "BLÜTEN.jpg.Xmp")
+    files = {companion: XMP, photo: PHOTO} if companion_first else {photo: PHOTO, companion: XMP}
+    for name, content in files.items():
+        full.put(name, content)
+        full.drain()
+    assert full.beside() == {"library/2024/05/Blüten.Xmp": full.row()["id"]}
+
+
+def test_what_is_a_photo_by_its_bytes_is_no_companion(full: FullRoom) -> None:
+    full.put("IMG_1.JPG", PHOTO)
+    full.put("IMG_1.mov", jpeg())
+    full.put("IMG_1.THM", jpeg(seed=1))
+    full.drain()
+    assert full.beside() == {"library/2024/05/IMG_1.THM": full.row_of("IMG_1.JPG")["id"]}
+    assert sorted(row["original_name"] for row in full.rows()) == ["IMG_1.JPG", "IMG_1.mov"]
+
+
+def test_a_photo_may_be_named_like_a_duplicate(full: FullRoom) -> None:
+    full.put("DSC_07.JPG", PHOTO)
+    full.put("DSC_07.JPG.xmp", XMP)
+    full.drain()
+    assert full.beside() == {"library/2024/05/DSC_07.xmp": full.row()["id"]}
+    sidecar = xmp.Packet.parse((full.library / "2024/05/DSC_07.JPG.xmp").read_bytes())
+    assert sidecar.text(xmp.XMP, "Rating") == "4"
+
+
+def test_the_edits_of_a_duplicate_are_not_the_photos(full: FullRoom) -> None:
+    full.put("DSC_7.JPG", PHOTO)
+    full.put("DSC_7_01.JPG.xmp", XMP)
+    assert full.drain()[-2:] == [Turn.WAITING, Turn.IDLE]
+    full.drain(time.time() + 31)
+    assert full.beside() == {"library/2024/05/DSC_7_01.JPG.xmp": 1}
+    sidecar = xmp.Packet.parse((full.library / "2024/05/DSC_7.JPG.xmp").read_bytes())
+    assert sidecar.text(xmp.XMP, "Rating") is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["PXL_1.MP.jpg", "PXL_1.MP", "PXL_1.MP.jpg.json"],
+        ["MVIMG_1.jpg", "MVIMG_1.MV"],
+        ["IMG_42.HEIC", "IMG_42_HEVC.MOV"],
+        ["DSC_7.NEF", "DSC_7.NEF.pp3", "DSC_7.NEF.dop", "DSC_7.WAV"],
+    ],
+)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_companions_in_wide_use(full: FullRoom, names: list[str], backwards: bool) -> None:
+    full.decoder.errors = {}
+    for name in names[:: -1 if backwards else 1]:
+        full.put(name, name.encode())
+        full.drain()
+    full.drain(time.time() + 31)
+    assert tree(full.inbox) == tree(full.failed) == {}
+    assert len(full.beside()) == len(names) - 1
+    assert set(full.beside().values()) == {full.row()["id"]}

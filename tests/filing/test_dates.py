@@ -1,7 +1,7 @@
 import calendar
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from daemon.decoding import DateTexts, XmpDates
 from daemon.filing.dates import SOURCES, Evidence, Origin, Taken, dates_in, parsed, taken, words
 from daemon.filing.destination import order
 from daemon.filing.zones import ZoneFinder
+from daemon.sidecar.takeout import Takeout
 
 NOW = calendar.timegm((2026, 11, 23, 12, 0, 0))
 AT = "2024-05-01 12:34:56"
@@ -27,6 +28,11 @@ def at(text: str) -> datetime:
 
 def utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def google(text: str | None, place: tuple[float | None, float | None] = (None, None)) -> Callable[[], Takeout | None]:
+    """What reads the JSON of Google Takeout that says a time in UTC, and perhaps a place."""
+    return lambda: None if text is None else Takeout(taken_utc=utc(text), lat=place[0], lon=place[1])
 
 
 @pytest.fixture
@@ -248,7 +254,7 @@ def test_each_source_goes_before_those_behind_it() -> None:
             calendar.timegm((2010, 1, 1, 12, 0, 0)),
             texts,
             beside=lambda left=left: XmpDates(photoshop="2004-01-01") if Origin.XMP_BESIDE in left else None,  # type: ignore[misc]
-            takeout=utc("2007-01-01 12:00") if Origin.TAKEOUT_HERE in left else None,
+            takeout=google("2007-01-01 12:00" if Origin.TAKEOUT_HERE in left else None),
         )
         found = taken(evidence, NOW)
         assert (found.origin, found.at.year) == (origin, 2001 + number)
@@ -301,7 +307,7 @@ def test_a_receiver_without_a_fix_says_the_beginning_of_its_own_time() -> None:
 
 
 def test_a_takeout_of_zero_is_no_date() -> None:
-    assert taken(Evidence("a.jpg", 0, takeout=utc("1970-01-01 00:00")), NOW).origin is Origin.MTIME
+    assert taken(Evidence("a.jpg", 0, takeout=google("1970-01-01 00:00")), NOW).origin is Origin.MTIME
 
 
 @pytest.mark.parametrize("mtime", [float("inf"), float("nan"), 1e20, -1e20])
@@ -406,9 +412,16 @@ def test_zones(zones: ZoneFinder, name: str) -> None:
     case = ZONES[name]
     lat, lon = case.place or (None, None)
     texts = DateTexts(original=case.original, original_offset=case.offset, gps=case.gps, iptc=case.iptc)
-    evidence = Evidence("a.jpg", 0, texts, lat, lon, takeout=None if case.takeout is None else utc(case.takeout))
+    evidence = Evidence("a.jpg", 0, texts, lat, lon, takeout=google(case.takeout))
     instant = None if case.instant is None else utc(case.instant)
     assert taken(evidence, NOW, zones.name) == Taken(at(case.local), case.origin, instant, case.zone)
+
+
+@pytest.mark.usefixtures("here")
+def test_takeouts_own_place_tells_the_zone_of_its_time(zones: ZoneFinder) -> None:
+    evidence = Evidence("a.jpg", 0, takeout=google("2024-05-01 20:00", TOKYO))
+    found = taken(evidence, NOW, zones.name)
+    assert found == Taken(at("2024-05-02 05:00"), Origin.TAKEOUT, utc("2024-05-01 20:00"), "Asia/Tokyo")
 
 
 @pytest.mark.usefixtures("here")

@@ -40,8 +40,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     folder: Path | None = config.getoption("--corpus")
-    if folder is not None and not has_photos(folder):
-        raise pytest.UsageError(f"--corpus {folder}: there are no photos in it that can be read")
+    if folder is not None:
+        if not has_photos(folder):
+            raise pytest.UsageError(f"--corpus {folder}: there are no photos in it that can be read")
+        config.option.corpus = folder.resolve()
     # Else, where Python is told to write no bytecode, each program that a test starts compiles all of it anew.
     if not hasattr(config, "workerinput"):
         for part in ("daemon", "web"):
@@ -64,7 +66,15 @@ def corpus(request: pytest.FixtureRequest) -> Path:
     folder: Path | None = request.config.getoption("--corpus")
     if folder is None:
         pytest.skip("needs --corpus DIR")
-    return folder.resolve()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def working_folder() -> Iterator[None]:
+    """Hold that a test leaves the working folder as it was: what is relative leads elsewhere in those after it."""
+    before = os.getcwd()
+    yield
+    assert os.getcwd() == before
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Room
+from tests.support import Room, has_photos
 
 # Begun last, one of these would keep a worker busy after all others have ended.
 _LONG = (
@@ -40,26 +40,14 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     folder: Path | None = config.getoption("--corpus")
-    if folder is not None and not any(map(_is_jpeg, folder.rglob("*"))):
-        # By their content: a folder of links that lead nowhere, or of empty files, has names alone.
-        config.option.corpus = None
+    if folder is not None:
+        if not has_photos(folder):
+            raise pytest.UsageError(f"--corpus {folder}: there are no photos in it that can be read")
+        config.option.corpus = folder.resolve()
     # Else, where Python is told to write no bytecode, each program that a test starts compiles all of it anew.
     if not hasattr(config, "workerinput"):
         for part in ("daemon", "web"):
             compileall.compile_dir(Path(__file__).parent.parent / part, quiet=1)
-
-
-def _is_jpeg(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(2) == b"\xff\xd8"
-    except OSError:
-        return False
-
-
-def pytest_report_header(config: pytest.Config) -> str:
-    folder = config.getoption("--corpus")
-    return f"corpus: {folder}" if folder else "corpus: none with photos was given, so the tests over one are left out"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -78,7 +66,15 @@ def corpus(request: pytest.FixtureRequest) -> Path:
     folder: Path | None = request.config.getoption("--corpus")
     if folder is None:
         pytest.skip("needs --corpus DIR")
-    return folder.resolve()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def working_folder() -> Iterator[None]:
+    """Hold that a test leaves the working folder as it was: what is relative leads elsewhere in those after it."""
+    before = os.getcwd()
+    yield
+    assert os.getcwd() == before
 
 
 @pytest.fixture

@@ -45,6 +45,21 @@ def jpeg(size: tuple[int, int] = (64, 48), seed: int = 0, taken: str | None = No
     return out.getvalue()
 
 
+def has_photos(folder: Path) -> bool:
+    """Return whether a folder has a JPEG that can be read; of links that lead nowhere there are only names."""
+    return any(_begins_as_jpeg(path) for path in folder.rglob("*"))
+
+
+def _begins_as_jpeg(path: Path) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return stream.read(2) == b"\xff\xd8"
+    except OSError:
+        return False
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     """Return all regular files below a folder, by their relative path."""
     return {

@@ -250,15 +250,27 @@ class Queue:
     def fail_in_place(self, job: Job, error: str, now: float) -> None:
         """Fail a row whose file stays in the inbox."""
         changes = {"error": error, "place": None, "destination": None}
-        self._finish(job, "failed", now, changes, {"text": error})
+        self._finish(job, "failed", now, changes, {"text": error}, leaves=False)
 
     def _finish(
-        self, job: Job, status: Final, now: float, changes: Mapping[str, Any], event: Mapping[str, Any]
+        self,
+        job: Job,
+        status: Final,
+        now: float,
+        changes: Mapping[str, Any],
+        event: Mapping[str, Any],
+        *,
+        leaves: bool = True,
     ) -> None:
         spent = max(0, round((now - job.claimed_at) * 1000))
         final = {"status": status, "processed_at": now, "processing_ms": spent, "waiting": None, "waiting_detail": None}
         update = Image.update({**final, **changes}).where(Image.id == job.id)
         with self._catalogue.writing():
+            # It left under the name that it was claimed by: an event that says otherwise was of a file that had the
+            # name before it, as where two files swap theirs.
+            if leaves and Image.select(Image.path).where(Image.id == job.id).scalar() not in {job.path, None}:
+                name = {"original_name": job.original_name, "folder": display(job.folder)}
+                Image.update({**name, "sidecar_due": Image.sidecar_due + 1}).where(Image.id == job.id).execute()
             update.execute()
             Event.insert(image_id=job.id, at=now, kind=EventKind(status), **event).execute()
 

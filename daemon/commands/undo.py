@@ -204,9 +204,6 @@ class Undo:
             return atomic.place(fd, new, image_id, move.sha256)
         except FileExistsError:
             raise Rejected(f"another file has taken the name {new}; try again") from None
-        except DarkroomError:
-            atomic.unlink_second(new, old)
-            raise
         finally:
             os.close(fd)
 

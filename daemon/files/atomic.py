@@ -647,7 +647,7 @@ def size_of(file: Location) -> int | None:
 
 
 def place(fd: int, destination: Location, tag: object, sha256: str | None) -> os.stat_result:
-    """Make the open file `fd` appear durably as `destination`, too; return what lies there now.
+    """Make the open file `fd` appear durably as `destination`, too, or not at all; return what lies there now.
 
     `tag` makes the hidden name of a copy while it is written, `sha256` is the hash that a copy must have. Raises
     FileExistsError when the name is taken, Withdrawn when the file has no name any more, Postponed when the bytes are
@@ -655,13 +655,20 @@ def place(fd: int, destination: Location, tag: object, sha256: str | None) -> os
     DiskFull, EnvironmentFault for all else that is the destination's fault.
     """
     with made(destination) as entry, blaming(destination.parent):
-        if not _link(fd, entry):
-            _copy(fd, entry, tag, sha256)
-        else:
-            # The writer has closed the file, but it need not be on the disk yet.
-            os.fsync(fd)
-        entry.fsync_folder()
-        return entry.lstat()
+        is_linked = _link(fd, entry)
+        placed = os.fstat(fd) if is_linked else _copy(fd, entry, tag, sha256)
+        try:
+            if is_linked:
+                # The writer has closed the file, but it need not be on the disk yet.
+                os.fsync(fd)
+            entry.fsync_folder()
+            return entry.lstat()
+        except OSError:
+            # It is there, perhaps not durably: whoever is told of the fault must not find it taken for another file.
+            with suppress(OSError):
+                if entry.is_file(placed):
+                    entry.unlink()
+            raise
 
 
 def _link(fd: int, destination: Entry) -> bool:
@@ -715,7 +722,7 @@ def _is_private_group(uid: int, gid: int) -> bool:
     return user.pw_gid == gid and user.pw_name == group.gr_name and set(group.gr_mem) <= {user.pw_name}
 
 
-def _copy(fd: int, destination: Entry, tag: object, expected: str | None) -> None:
+def _copy(fd: int, destination: Entry, tag: object, expected: str | None) -> os.stat_result:
     was = os.fstat(fd)
     _look_for_room(was, destination)
     part = destination.renamed(temporary(tag))
@@ -730,6 +737,7 @@ def _copy(fd: int, destination: Entry, tag: object, expected: str | None) -> Non
         if _checksum(copy, copied.segments) != copied.checksum:
             raise EnvironmentFault(f"{destination.where.parent}: what was written there reads back differently")
         rename_exclusive(part, destination)
+        return os.fstat(copy)
     except BaseException:
         with suppress(OSError):
             part.unlink()
@@ -880,18 +888,31 @@ def unshare(file: Location, held: os.stat_result, tag: object, sha256: str) -> N
 def place_node(source: Entry, was: os.stat_result, destination: Location) -> bool:
     """Give something that can't be opened (a symbolic link, a FIFO, another user's file) the name `destination` too.
 
-    `was` is what it has to be. Where no link is to be had it is renamed; return whether it was. Raises FileExistsError,
-    Withdrawn, Immovable, Postponed where another thing has its name, NameRefused, EnvironmentFault.
+    `was` is what it has to be. It appears durably, or not at all. Where no link is to be had it is renamed; return
+    whether it was. Raises FileExistsError, Withdrawn, Immovable, Postponed where another thing has its name,
+    NameRefused, EnvironmentFault.
     """
     with made(destination) as entry, blaming(destination.parent):
         if stat.S_ISREG(was.st_mode) and was.st_mode & _NEVER:
             _strip(source, was)
         how = _linked_node(source, entry)
         if how != "made" and not entry.is_file(was):
-            rename_exclusive(entry, source) if how == "renamed" else entry.unlink()
+            _undo_node(source, entry, how)
             raise Postponed(WaitingReason.CHANGED, 1.0, "moved")
-        entry.fsync_folder()
+        try:
+            entry.fsync_folder()
+        except OSError:
+            with suppress(OSError):
+                _undo_node(source, entry, how)
+            raise
         return how == "renamed"
+
+
+def _undo_node(source: Entry, destination: Entry, how: Literal["linked", "renamed", "made"]) -> None:
+    if how == "renamed":
+        rename_exclusive(destination, source)
+    else:
+        destination.unlink()
 
 
 def _strip(source: Entry, was: os.stat_result) -> None:
@@ -933,15 +954,6 @@ def _linked_node(source: Entry, destination: Entry) -> Literal["linked", "rename
                 return "made"
         raise Immovable(os.strerror(error.errno or 0)) from error
     return "renamed"
-
-
-def unlink_second(second: Location, first: Location) -> None:
-    """Remove `second` where it is another name of the file `first`; best effort, after a move that failed."""
-    with suppress(OSError):
-        here = first.lstat()
-        with second.entry() as entry:
-            if here is not None and entry.is_file(here):
-                entry.unlink()
 
 
 def take_back(destination: Location, placed: os.stat_result) -> None:

@@ -301,11 +301,14 @@ class Consumer:
     def _judge(self, job: Job, file: InboxFile | None, fault: Rejected | Transient) -> str:
         """Decide what a failed attempt means: again after a backoff, or to `failed/`."""
         if isinstance(fault, Transient) and job.attempts < self._retry.attempts:
-            now = time.time()
-            self._queue.retry_later(job, str(fault), now + self._retry.backoff(job.attempts), now)
-            return f"attempt {job.attempts} of {self._retry.attempts} failed: {fault}"
+            return self._try_later(job, str(fault))
         alone = self._companions.alone(job, file) if file is not None and isinstance(fault, Rejected) else ""
         return self._fail(job, file, f"{fault}{alone}")
+
+    def _try_later(self, job: Job, reason: str) -> str:
+        now = time.time()
+        self._queue.retry_later(job, reason, now + self._retry.backoff(job.attempts), now)
+        return f"attempt {job.attempts} of {self._retry.attempts} failed: {reason}"
 
     def _fail(self, job: Job, file: InboxFile | None, reason: str) -> str:
         if file is not None:
@@ -353,9 +356,7 @@ class Consumer:
             except _OF_A_FILE:
                 self._recovery.undo_link(planned)
             if job.attempts < self._retry.attempts:
-                now = time.time()
-                self._queue.retry_later(job, f"{reason}; {fault}", now + self._retry.backoff(job.attempts), now)
-                return f"attempt {job.attempts} of {self._retry.attempts} failed: {reason}; {fault}"
+                return self._try_later(job, f"{reason}; {fault}")
             reason = f"{reason}; it stays in the inbox, since it can't be moved: {fault}"
             return f"failed: {self._filing.fail_in_place(job, reason)}"
         return f"failed: {outcome}"

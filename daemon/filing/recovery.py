@@ -372,13 +372,6 @@ class Requeue:
             except FileExistsError:
                 if _same(old, new):
                     return None
-            except DarkroomError:
-                # There, perhaps, but not durably: a second name or a copy must not be taken for a new file.
-                with suppress(OSError, DarkroomError):
-                    if _same(old, new):
-                        with new.entry() as entry:
-                            entry.unlink()
-                raise
         raise Rejected(f"image {job.id}: the inbox is full of files named {names.display(job.path)}")
 
     def _place(self, job: Job, old: Location, new: Location) -> os.stat_result:

@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import os
 import socket
@@ -98,12 +99,8 @@ def test_links_and_special_files_are_told_and_not_followed(tmp_path: Path) -> No
     (inbox / "nowhere").symlink_to("nothing")
     os.mkfifo(inbox / "pipe")
     with socket.socket(socket.AF_UNIX) as server:
-        here = os.getcwd()
-        os.chdir(inbox)  # a socket's path may have but 107 bytes
-        try:
+        with contextlib.chdir(inbox):  # a socket's path may have but 107 bytes
             server.bind("socket")
-        finally:
-            os.chdir(here)
         assert paths(inbox) == ["folder", "loop", "nowhere", "pipe", "socket"]
     assert look(Root(inbox), "folder") is not None
     assert look(Root(inbox), "gone") is None

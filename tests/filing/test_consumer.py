@@ -1,3 +1,4 @@
+import contextlib
 import importlib
 import os
 import socket
@@ -226,9 +227,8 @@ def test_links_and_pipes_are_moved_to_failed_unopened(room: Room, tmp_path: Path
     (room.inbox / "link.jpg").symlink_to(secret)
     os.mkfifo(room.inbox / "pipe.jpg")
     with socket.socket(socket.AF_UNIX) as server:
-        os.chdir(room.inbox)
-        server.bind("sock.jpg")
-        os.chdir("/")
+        with contextlib.chdir(room.inbox):  # a socket's path may have but 107 bytes
+            server.bind("sock.jpg")
         room.drain()
     assert (room.failed / "link.jpg").is_symlink()
     assert (room.failed / "pipe.jpg").is_fifo()

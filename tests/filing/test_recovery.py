@@ -5,13 +5,16 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from daemon.catalogue.schema import Facts
-from daemon.errors import EnvironmentFault, Rejected
-from daemon.files.atomic import Entry, temporary
+from daemon.errors import DiskFull, EnvironmentFault, Rejected
+from daemon.files import atomic
+from daemon.files.atomic import Entry, Root, temporary
 from daemon.filing.consumer import Turn
 from tests.support import Room, tree
 
@@ -224,11 +227,56 @@ def test_a_retry_that_a_disk_refuses_leaves_the_image_failed(
     assert {key: after[key] for key in ("status", "error", "place", "destination", "path")} == {
         key: before[key] for key in ("status", "error", "place", "destination", "path")
     }
-    assert "sub/a.jpg" in tree(room.failed)
+    assert (tree(room.inbox), "sub/a.jpg" in tree(room.failed)) == ({}, True)
     room.requeue.retry(image_id)
     room.drain()
     assert tree(room.library) == {"2024/05/a.jpg": b"a"}
     assert (tree(room.inbox), tree(room.failed), tree(room.duplicates)) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("kind", ["linked", "copied", "a link"])
+def test_what_can_not_be_made_durable_does_not_appear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    source, folder = tmp_path / "source" / "a.jpg", tmp_path / "library"
+    source.parent.mkdir()
+    folder.mkdir()
+    if kind == "a link":
+        source.symlink_to("elsewhere")
+    else:
+        source.write_bytes(b"a")
+    if kind == "copied":
+        source.chmod(0o666)
+    monkeypatch.setattr("daemon.files.opening.Entry.fsync_folder", _refuse)
+    with (Root(source.parent) / "a.jpg").entry() as entry, ExitStack() as opened:
+        place: Callable[[], object]
+        if kind == "a link":
+            place = partial(atomic.place_node, entry, entry.lstat(), Root(folder) / "a.jpg")
+        else:
+            fd = entry.open()
+            opened.callback(os.close, fd)
+            place = partial(atomic.place, fd, Root(folder) / "a.jpg", 1, hashlib.sha256(b"a").hexdigest())
+        with pytest.raises(EnvironmentFault):
+            place()
+    assert os.listdir(folder) == []
+    assert os.path.lexists(source)
+
+
+def test_a_retry_without_room_leaves_the_same_photo_that_came_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_id = failed(room)
+
+    def place(*_: object) -> None:
+        room.put("sub/a.jpg", b"a")
+        raise DiskFull("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "place", place)
+        with pytest.raises(DiskFull):
+            room.requeue.retry(image_id)
+    assert tree(room.inbox) == {"sub/a.jpg": b"a"}
+    assert "sub/a.jpg" in tree(room.failed)
 
 
 def _refuse(*_: object, **__: object) -> None:

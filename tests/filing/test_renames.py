@@ -198,6 +198,37 @@ def test_renamed_while_queued(desk: Desk, what: str) -> None:
     desk.judge(renaming.seen_last())
 
 
+@pytest.mark.parametrize("claimed", ["a.jpg", "b.jpg"])
+def test_events_that_come_late_are_of_the_file_that_had_the_name_before(tmp_path: Path, claimed: str) -> None:
+    """Two files swap names, and one is in hand under its last name when the first event is read."""
+    renaming = RENAMINGS["two that swap names"]
+    with desk_of(Room(tmp_path / "room", TOML, sidecars=True)) as desk:
+        room = desk.room
+        desk.watcher.stop()
+        for name in sorted(renaming.files, key=lambda name: name != claimed):
+            room.put(name, renaming.contents()[name])
+            room.scan()
+        assert desk.rename(renaming.renames)
+        late = list(renaming.renames)
+
+        def decode(plainly: Callable[[], Decoded]) -> Decoded:
+            decoded = plainly()
+            while late:
+                room.queue.rename(*late.pop(0), time.time())
+            return decoded
+
+        desk.decode_with(decode)
+        desk.work()
+        for image_id in room.captions.sidecars_due():
+            room.sidecars.write(image_id)
+        sidecars = {path.name: path.read_text() for path in room.library.rglob("*.xmp")}
+        for name in sidecars:
+            (room.library / "2024/05" / name).unlink()
+        desk.judge(renaming.seen_last())
+    assert all(f">{name.removesuffix('.xmp')}<" in text for name, text in sidecars.items())
+    assert len(sidecars) == 2
+
+
 # Before the decoder opens the file, after it has read it, or a share of the way from there to the end of the name.
 BEFORE, READ = -2.0, -1.0
 IN_HAND = [

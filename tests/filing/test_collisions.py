@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.catalogue.schema import Image
-from daemon.decoding import Decoded, Exif
+from daemon.decoding import DateTexts, Decoded, Exif
 from tests.support import Room, tree
 
 
@@ -26,7 +26,7 @@ class Shelf:
         decoded = self.room.decoder.decode(path)
         suffix = Path(os.readlink(path)).suffix.lower()
         taken = self.dates.get(path.read_bytes(), "2024-05-01T12:34:56")
-        return replace(decoded, suffixes=(suffix,), exif=Exif(datetime_original=taken))
+        return replace(decoded, suffixes=(suffix,), exif=Exif(datetime_original=taken, dates=DateTexts(original=taken)))
 
     def file(self, name: str, content: bytes, taken: str | None = "2024-05-01T12:34:56") -> None:
         """Put one file into the inbox and have it filed."""

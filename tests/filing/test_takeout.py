@@ -15,6 +15,7 @@ from daemon.catalogue.schema import Image
 from daemon.decoding import Decoded, Exif
 from daemon.errors import Rejected
 from daemon.filing.consumer import Turn
+from daemon.filing.dates import Origin
 from daemon.sidecar import xmp
 from tests.captions.darkroom import FullRoom
 from tests.support import tree
@@ -115,7 +116,7 @@ def test_a_json_that_is_there_dates_its_photo(full: FullRoom, order: tuple[str, 
     for name in order:
         full.put(name, takeout("a.jpg") if name.endswith(".json") else b"a photo")
     full.drain()
-    assert (full.row()["taken_from"], full.row()["taken_at"][:7]) == ("takeout", "2011-07")
+    assert (full.row()["taken_from"], full.row()["taken_at"][:7]) == (Origin.TAKEOUT_HERE, "2011-07")
     assert {name for name in tree(full.library) if not name.endswith(".xmp")} == {"2011/07/a.jpg", "2011/07/a.jpg.json"}
 
 
@@ -126,7 +127,7 @@ def test_it_goes_before_the_name_and_its_edit_has_the_same_date(full: FullRoom) 
     full.drain()
     full.put("IMG_20200102_030405-effects.jpg", b"an edit that comes when the JSON is filed")
     full.drain()
-    assert {row["taken_from"] for row in full.rows()} == {"takeout"}
+    assert {row["taken_from"] for row in full.rows()} == {Origin.TAKEOUT_HERE}
     assert set(beside(full).values()) == {"IMG_20200102_030405.jpg"}
 
 
@@ -144,7 +145,7 @@ def test_a_photo_without_a_date_waits_a_moment_for_its_json(full: FullRoom) -> N
     assert full.row_of("b.jpg")["status"] == "done"
     full.put("a.jpg.json", takeout("a.jpg"))
     full.drain()
-    assert (full.row_of("a.jpg")["status"], full.row_of("a.jpg")["taken_from"]) == ("done", "takeout")
+    assert (full.row_of("a.jpg")["status"], full.row_of("a.jpg")["taken_from"]) == ("done", Origin.TAKEOUT_HERE)
 
 
 def test_it_waits_ten_seconds_and_no_longer(full: FullRoom) -> None:
@@ -176,7 +177,7 @@ def test_photos_and_jsons_in_turn_wait_for_each_other(full: FullRoom) -> None:
         for one in (name, f"{name}.json")[:: 1 if name == "b.jpg" else -1]:
             full.put(one, takeout(name) if one.endswith(".json") else name.encode())
             full.drain()
-    assert {row["taken_from"] for row in full.rows()} == {"takeout"}
+    assert {row["taken_from"] for row in full.rows()} == {Origin.TAKEOUT_HERE}
 
 
 def test_a_half_written_json_is_waited_for(full: FullRoom) -> None:
@@ -187,7 +188,7 @@ def test_a_half_written_json_is_waited_for(full: FullRoom) -> None:
     full.put("a.jpg.json", takeout("a.jpg"))
     full.drain()
     full.drain(time.time() + 2)
-    assert full.row()["taken_from"] == "takeout"
+    assert full.row()["taken_from"] == Origin.TAKEOUT_HERE
 
 
 def test_one_that_fits_two_photos_waits_and_says_so(full: FullRoom) -> None:

@@ -132,11 +132,11 @@ def test_once_files_what_is_there_and_says_what_failed(tmp_path: Path) -> None:
 def test_a_second_program_on_the_same_folders_refuses_to_start(tmp_path: Path) -> None:
     with Program(tmp_path / "room") as program:
         second = darkroom(program.base, "run")
-        assert (second.returncode, "already running" in second.stderr) == (2, True)
+        assert (second.returncode, "already running" in second.stderr) == (1, True)
         (tmp_path / "other").mkdir()
         (tmp_path / "other/config.toml").write_text(f'[folders]\ninbox = "{program.base}/inbox"\n')
         third = darkroom(tmp_path / "other", "run")
-        assert (third.returncode, "another darkroom" in third.stderr) == (2, True)
+        assert (third.returncode, "another darkroom" in third.stderr) == (1, True)
         assert "Traceback" not in second.stderr + third.stderr
 
 

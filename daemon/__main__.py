@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from daemon import logs
 from daemon.commands import LARGEST, whole_number
-from daemon.errors import Busy, ConfigError, DarkroomError
+from daemon.errors import ConfigError, DarkroomError
 
 # Those of the catalogue's schema, which --help must not load.
 STATUSES = ("queued", "processing", "done", "duplicate", "failed")
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         code = int(module.main(config.load(args.config), args))
         if sys.stdout is not None:  # closed by whoever started this: `>&-`
             sys.stdout.flush()
-    except (ConfigError, Busy) as error:
+    except ConfigError as error:
         print(f"darkroom: {error}", file=sys.stderr)
         return 2
     except DarkroomError as error:

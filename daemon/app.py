@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from daemon.captions.captioner import Captioner
 from daemon.captions.limits import CaptionProgress, progress
@@ -19,7 +20,7 @@ from daemon.config import Config
 from daemon.decoding import Limits
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import ConfigError, EnvironmentFault
-from daemon.files import atomic
+from daemon.files import atomic, state_folder
 from daemon.files.atomic import UNREACHABLE, Root
 from daemon.files.mounts import FolderCheck
 from daemon.filing import recovery
@@ -52,7 +53,7 @@ def open_catalogue(config: Config) -> Catalogue:
     """
     state = config.folders.state
     try:
-        state.mkdir(parents=True, exist_ok=True)
+        state_folder.make(state, _thumbnails(config))
     except OSError as error:
         if error.errno in UNREACHABLE:
             raise EnvironmentFault(f"the state folder {state} does not answer: {error.strerror}") from error
@@ -111,7 +112,11 @@ def decoding_limits(config: Config) -> Limits:
 
 def thumbnail_store(config: Config) -> ThumbnailStore:
     """Return the store of thumbnails in the state folder."""
-    return ThumbnailStore(config.folders.state / "thumbnails")
+    return ThumbnailStore(_thumbnails(config))
+
+
+def _thumbnails(config: Config) -> Path:
+    return config.folders.state / "thumbnails"
 
 
 def sidecars(config: Config, catalogue: Catalogue) -> Sidecars:

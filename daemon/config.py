@@ -5,6 +5,7 @@ The shipped config.toml documents every key with its default; a test compares it
 
 import difflib
 import errno
+import ipaddress
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,9 +23,9 @@ from daemon.files.names import check_template, display
 from daemon.files.walk import DEFAULT_IGNORE
 
 # The names under which people keep the Gemini key, the first that is set wins.
-_KEY_NAMES = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "geminikey")
+KEY_NAMES = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "geminikey")
 # What no other program is given.
-SECRET_NAMES = (*_KEY_NAMES, "DARKROOM_TOKEN")
+SECRET_NAMES = (*KEY_NAMES, "DARKROOM_TOKEN")
 
 _BASE_URL = "GOOGLE_GEMINI_BASE_URL"
 # A model's name: it becomes a part of the address of each request.
@@ -114,6 +115,15 @@ def _origin(text: str) -> str:
     return text.lower()
 
 
+def _network(text: str) -> str:
+    """Check one address or network."""
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        # Bits behind the prefix, too: 10.1.2.3/8 would trust more than is meant.
+        raise ValueError("should be an address or a network such as 10.0.0.0/8") from None
+
+
 class WebSection(_Section):
     """Where the REST API and the page are served, and to whom."""
 
@@ -121,6 +131,7 @@ class WebSection(_Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     allowed_hosts: tuple[str, ...] = Field(default=(), strict=False)
     cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(default=(), strict=False)
+    trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(default=(), strict=False)
 
 
 def _address(text: str) -> str:
@@ -198,7 +209,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
         faults.setdefault(where, what)
     if faults or unreadable:
         raise ConfigError("\n".join([*_report(name, faults), *unreadable]))
-    key = next((secrets[name] for name in _KEY_NAMES if secrets.get(name)), None)
+    key = next((secrets[name] for name in KEY_NAMES if secrets.get(name)), None)
     return Config(
         **{**dict(parsed), "folders": FoldersSection(**folders)},
         base=file.parent,

@@ -2,7 +2,7 @@
 
     DarkroomError
     ├── ConfigError            the configuration, or the catalogue's version, can't be used: exit 2
-    ├── Busy                   another darkroom has these folders: exit 2
+    ├── Busy                   another process has these folders: exit 1, and systemd tries again
     ├── Rejected               the image's own fault, for good: to failed/ at once
     ├── Transient              this attempt failed: again after a backoff, then to failed/
     │   └── Truncated          the bytes end early: perhaps they are still arriving
@@ -47,7 +47,7 @@ class ConfigError(DarkroomError):
 
 
 class Busy(DarkroomError):
-    """Raised when another running darkroom holds the same folders."""
+    """Raised when another process, mostly a running darkroom, holds the same folders."""
 
 
 class Rejected(DarkroomError):

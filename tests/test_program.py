@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -131,12 +132,30 @@ def test_once_files_what_is_there_and_says_what_failed(tmp_path: Path) -> None:
 def test_a_second_program_on_the_same_folders_refuses_to_start(tmp_path: Path) -> None:
     with Program(tmp_path / "room") as program:
         second = darkroom(program.base, "run")
-        assert (second.returncode, "already running" in second.stderr) == (2, True)
+        assert (second.returncode, "already running" in second.stderr) == (1, True)
         (tmp_path / "other").mkdir()
         (tmp_path / "other/config.toml").write_text(f'[folders]\ninbox = "{program.base}/inbox"\n')
         third = darkroom(tmp_path / "other", "run")
-        assert (third.returncode, "another darkroom" in third.stderr) == (2, True)
+        assert (third.returncode, "another darkroom" in third.stderr) == (1, True)
         assert "Traceback" not in second.stderr + third.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a capability")
+def test_decoders_do_without_the_right_that_the_unit_gives(tmp_path: Path) -> None:
+    with Program(tmp_path, under=("setpriv", "--inh-caps=-all", "--bounding-set=-all,+lease")) as program:
+        (tmp_path / "inbox/a.jpg").write_bytes(jpeg())
+        program.wait_for(done=1)
+        started = psutil.Process(program.process.pid).children(recursive=True)
+        decoders = [one.pid for one in started if "resource_tracker" not in " ".join(one.cmdline())]
+        assert decoders
+        assert capabilities(program.process.pid) == {"CapPrm": 1 << 28, "CapEff": 1 << 28}
+        for pid in decoders:
+            assert capabilities(pid) == {"CapPrm": 0, "CapEff": 0}
+
+
+def capabilities(pid: int) -> dict[str, int]:
+    lines = [line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return {line[0].rstrip(":"): int(line[1], 16) for line in lines if line[0] in {"CapPrm:", "CapEff:"}}
 
 
 _AS_NOBODY = """

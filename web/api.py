@@ -22,6 +22,7 @@ from web import models
 from web.context import ApiError, Context, respond, success
 from web.models import CaptionEdit, CaptionReceipt, ImageDetail, ImagePage, StatsAnswer, UploadReceipt
 
+FILTERS = ("status", "q", "camera", "from", "to", "has_gps", "limit", "cursor")
 PAGE, MAX_PAGE = 50, 500
 MAX_QUERY = 500
 _MAX_BODY = 256 * 1024
@@ -92,7 +93,8 @@ class Api:
         number = image_id(request)
 
         def ask() -> ImageRow:
-            self._row(number)
+            if self._context.is_private(self._row(number).folder):
+                raise ApiError(409, "its folder is private, so no model is asked about it", "private")
             if not self._context.captions_on():
                 raise ApiError(409, "captions are off: no Gemini key is set (GEMINI_API_KEY)", "captions_off")
             with self._conflicts():

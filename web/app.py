@@ -1,7 +1,9 @@
 """The routes as a table, the app made of them, and the server that runs it."""
 
 import asyncio
+import secrets
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -13,11 +15,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from daemon.errors import ConfigError
+from daemon.catalogue.sessions import Sessions
+from daemon.errors import ConfigError, EnvironmentFault
 from daemon.files.names import display
-from web.api import Api
-from web.authentication import TokenMiddleware
-from web.context import HANDLERS, AccessRules, Context
+from web.api import FILTERS, Api
+from web.authentication import SIGN_OUT, Doorkeeper, TokenMiddleware
+from web.clients import Proxies
+from web.context import HANDLERS, AccessRules, Context, check_query
 from web.events import EventStream
 from web.files import Files
 from web.metrics import HealthCheck, Metrics
@@ -29,6 +33,15 @@ from web.uploads import UploadHandler
 # How long requests in progress may take to end once the server stops.
 _GRACE_SECONDS = 3
 _BACKLOG = 256
+# Shorter ones can be guessed over the network.
+_LEAST_TOKEN = 16
+
+# What the query of a call may hold, by path and method; all others of the API take none.
+QUERIES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("/api/images", "GET"): FILTERS,
+    ("/api/images", "POST"): ("name",),
+    ("/api/images", "PUT"): ("name",),
+}
 
 Methods = dict[str, Callable[[Request], Awaitable[Response]]]
 
@@ -37,7 +50,8 @@ class App:
     """The ASGI app. `stop` ends its event streams, and soon the uploads that are still arriving."""
 
     def __init__(self, context: Context, access: AccessRules) -> None:
-        api, files, pages = Api(context), Files(context), Pages(access)
+        doorkeeper = _doorkeeper(context, access)
+        api, files, pages = Api(context), Files(context), Pages(doorkeeper)
         self.events = EventStream(context, api.counts)
         self.uploads = UploadHandler(context)
         self.table: dict[str, Methods] = {
@@ -55,11 +69,13 @@ class App:
             "/openapi.json": {"GET": Document().serve},
             "/docs": {"GET": pages.docs},
             "/sign-in": {"GET": pages.sign_in_page, "POST": pages.sign_in},
+            SIGN_OUT: {"POST": pages.sign_out},
             "/static/{name}": {"GET": pages.asset},
+            "/favicon.ico": {"GET": pages.icon},
             "/": {"GET": pages.home},
         }
         routes = [_route(path, methods) for path, methods in self.table.items()]
-        self._layers = _guarded(Starlette(routes=routes, exception_handlers=HANDLERS), access)
+        self._layers = _guarded(Starlette(routes=routes, exception_handlers=HANDLERS), access, doorkeeper)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -75,25 +91,36 @@ def _route(path: str, methods: Methods) -> Route:
     """Return the methods of a path as one route, so that a 405 names them all."""
 
     async def dispatch(request: Request) -> Response:
-        return await methods["GET" if request.method == "HEAD" else request.method](request)
+        method = "GET" if request.method == "HEAD" else request.method
+        # Pages and probes of others may add what they like.
+        if path.startswith("/api/"):
+            check_query(request, QUERIES.get((path, method), ()))
+        return await methods[method](request)
 
     return Route(path, dispatch, methods=list(methods))
 
 
-def _guarded(app: ASGIApp, access: AccessRules) -> ASGIApp:
+def _doorkeeper(context: Context, access: AccessRules) -> Doorkeeper | None:
+    """Return who looks at tokens; None where none is set."""
+    if access.token is None:
+        return None
+    sessions = Sessions(context.catalogue, access.token)
+    # Where the database is at fault, the same happens with the next sign-in.
+    with suppress(EnvironmentFault):
+        sessions.sweep(time.time())
+    return Doorkeeper(access.token, sessions, Proxies(access.trusted_proxies))
+
+
+def _guarded(app: ASGIApp, access: AccessRules, doorkeeper: Doorkeeper | None) -> ASGIApp:
     """Return an app behind its checks: a request passes Host, CORS, Origin and token, in this order."""
-    if access.token is not None:
-        app = TokenMiddleware(app, access.token)
+    if doorkeeper is not None:
+        app = TokenMiddleware(app, doorkeeper)
     return HostMiddleware(allow_origins(OriginMiddleware(app, access), access), access)
 
 
 def bind(access: AccessRules, port: int) -> socket.socket:
     """Listen on the configured address. Raises ConfigError where that is not possible or not safe."""
-    if access.token is None and not _is_loopback(access.host):
-        raise ConfigError(
-            f"[web] host {display(access.host)} can be reached from other machines: set DARKROOM_TOKEN, in the "
-            "environment or in .env, to a long random text, or leave the host at 127.0.0.1"
-        )
+    _check_token(access)
     family, address = _addresses(access.host, port)[0]
     try:
         # With the protocol named, or asyncio leaves Nagle's algorithm on: each answer then waits 40 ms for an ACK.
@@ -102,6 +129,9 @@ def bind(access: AccessRules, port: int) -> socket.socket:
         raise ConfigError(f"[web] host {display(access.host)}: {error.strerror}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and socket.has_dualstack_ipv6():
+            # "::" is all addresses, whatever net.ipv6.bindv6only says.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:
@@ -111,6 +141,25 @@ def bind(access: AccessRules, port: int) -> socket.socket:
             "name another in config.toml, or stop the program that has it"
         ) from error
     return listener
+
+
+def _check_token(access: AccessRules) -> None:
+    """Raise ConfigError, offering a token, where others can call and there is none, or one that can be guessed."""
+    is_local = _is_loopback(access.host)
+    if access.token is None:
+        if is_local:
+            return
+        fault = "there is no DARKROOM_TOKEN"
+    else:
+        if len(access.token) >= _LEAST_TOKEN or (is_local and not access.trusted_proxies):
+            return
+        fault = f"DARKROOM_TOKEN has fewer than {_LEAST_TOKEN} characters"
+    who = "through trusted_proxies" if is_local else f"at host {display(access.host)}"
+    raise ConfigError(
+        f"[web] other machines can call {who}, and {fault}: set one, in the environment or in .env, or serve this"
+        f" machine alone (host 127.0.0.1, no proxies). Here is one, made just now:\n"
+        f"  DARKROOM_TOKEN={secrets.token_urlsafe(24)}"
+    )
 
 
 def url(listener: socket.socket) -> str:
@@ -151,6 +200,8 @@ class Server:
             lifespan="off",
             ws="none",
             server_header=False,
+            # uvicorn would take the word of whatever calls from 127.0.0.1; see clients.py.
+            proxy_headers=False,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
         self._server = _Server(config)

@@ -1,76 +1,139 @@
-"""The token, where one is set: which calls need it, how they show it, and the cookie of a browser that signed in."""
+"""The token, where one is set: which calls need it, how they show it, and the sessions of browsers that signed in."""
 
-import hashlib
 import hmac
+import math
+import time
 from urllib.parse import parse_qs
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from web.context import ApiError, failure
+from daemon.catalogue.sessions import SECONDS, Sessions
+from daemon.errors import EnvironmentFault
+from web.clients import Proxies, neighbourhood
+from web.context import ApiError, failure, on_environment_fault
+from web.wrong_tokens import WrongTokens
 
 COOKIE = "darkroom"
-SIGN_IN = "/sign-in"
-_MONTH_SECONDS = 30 * 24 * 3600
+# A browser takes a cookie of this name from this very host alone, over TLS alone: no neighbour under the same domain
+# can put one of his own in its place (RFC 6265bis, 4.1.3.2).
+SECURE_COOKIE = f"__Host-{COOKIE}"
+SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
+_PUBLIC = {"/healthz", "/favicon.ico", SIGN_IN, SIGN_OUT}
 _MAX_FORM = 16 * 1024
+
+
+class Doorkeeper:
+    """Knows who has shown the token: with the call, or before, in a session."""
+
+    def __init__(self, token: str, sessions: Sessions, proxies: Proxies) -> None:
+        self._token = token
+        self._sessions = sessions
+        self._proxies = proxies
+        self._wrong = WrongTokens()
+
+    async def admits(self, request: Request) -> bool:
+        """Return whether a call may be served. Raises ApiError 429 from an address that has to wait.
+
+        A session is good meanwhile, too: its id can't be guessed at any speed. Raises EnvironmentFault.
+        """
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and given.strip():
+            return self._is_right(given.strip(), request)
+        session_id = request.cookies.get(self._cookie(request), "")
+        if not session_id:
+            return False
+        return await run_in_threadpool(self._sessions.is_open, session_id, self._address(request), time.time())
+
+    async def sign_in(self, request: Request) -> Response | None:
+        """Return the answer with the cookie of a new session; None where the form holds a wrong token.
+
+        Raises ApiError 413, and 429 from an address that has to wait.
+        """
+        given = await _token_of_form(request)
+        if not given or not self._is_right(given, request):
+            return None
+        session_id = await run_in_threadpool(self._sessions.begin, self._address(request), time.time())
+        answer = RedirectResponse("/", 303, headers={"Cache-Control": "no-store"})
+        answer.set_cookie(
+            self._cookie(request),
+            session_id,
+            max_age=SECONDS,
+            httponly=True,
+            samesite="strict",
+            secure=self._proxies.is_tls(request.scope),
+        )
+        return answer
+
+    async def sign_out(self, request: Request) -> Response:
+        """End the session of a browser, if it has one, and have it forget the cookie."""
+        name = self._cookie(request)
+        session_id = request.cookies.get(name, "")
+        if session_id:
+            await run_in_threadpool(self._sessions.end, session_id)
+        answer = RedirectResponse(SIGN_IN, 303, headers={"Cache-Control": "no-store"})
+        secure = self._proxies.is_tls(request.scope)
+        answer.delete_cookie(name, httponly=True, samesite="strict", secure=secure)
+        return answer
+
+    def _is_right(self, given: str, request: Request) -> bool:
+        client, now = self._proxies.client(request.scope), time.monotonic()
+        wait = math.ceil(self._wrong.wait(client, now))
+        if wait:
+            refusal = ApiError(429, f"too many wrong tokens from this address: try again in {wait} s", "wrong_tokens")
+            refusal.headers["Retry-After"] = str(wait)
+            raise refusal
+        # In a time that tells nothing of the token.
+        if hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode()):
+            return True
+        self._wrong.add(client, now)
+        return False
+
+    def _address(self, request: Request) -> str:
+        """Return what a session is bound to: a browser takes a new IPv6 address every day, of the same network."""
+        return neighbourhood(self._proxies.client(request.scope))
+
+    def _cookie(self, request: Request) -> str:
+        return SECURE_COOKIE if self._proxies.is_tls(request.scope) else COOKIE
 
 
 class TokenMiddleware:
     """Refuses calls without the token; a browser is led to the sign-in page."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
         self._app = app
-        self._token = token
+        self._doorkeeper = doorkeeper
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        refusal = self._refusal(Request(scope)) if scope["type"] == "http" else None
+        refusal = await self._refusal(Request(scope)) if scope["type"] == "http" else None
         await (refusal or self._app)(scope, receive, send)
 
-    def _refusal(self, request: Request) -> Response | None:
-        if is_public(request.url.path) or self._has_token(request):
-            return None
+    async def _refusal(self, request: Request) -> Response | None:
+        try:
+            if is_public(request.url.path) or await self._doorkeeper.admits(request):
+                return None
+        except ApiError as error:
+            return failure(error.status, error.code, str(error), error.headers)
+        except EnvironmentFault as error:
+            return await on_environment_fault(request, error)
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
             return RedirectResponse(SIGN_IN, 303, headers={"Cache-Control": "no-store"})
         message = "the token is missing or wrong: Authorization: Bearer …"
         return failure(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
 
-    def _has_token(self, request: Request) -> bool:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return matches_token(given.strip(), self._token)
-        return hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), cookie_value(self._token).encode())
-
 
 def is_public(path: str) -> bool:
     """Return whether a path is served without a token: it shows nothing of the photos."""
-    return path in {"/healthz", SIGN_IN} or path.startswith("/static/")
+    return path in _PUBLIC or path.startswith("/static/")
 
 
-def matches_token(given: str, token: str) -> bool:
-    """Return whether a client has given the token, in a time that tells nothing of it."""
-    return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
-
-
-def cookie_value(token: str) -> str:
-    """Return what the cookie holds: the token can't be read from it, and a new token ends all sessions."""
-    return hmac.new(token.encode(), b"darkroom sign-in", hashlib.sha256).hexdigest()
-
-
-async def form_has_token(request: Request, token: str) -> bool:
-    """Return whether the form of the sign-in page holds the token. Raises ApiError 413."""
+async def _token_of_form(request: Request) -> str:
     form = b""
     async for chunk in request.stream():
         form += chunk
         if len(form) > _MAX_FORM:
             raise ApiError(413, "the form is too large")
-    given = parse_qs(form.decode("utf-8", "replace")).get("token", [""])[0]
-    return matches_token(given.strip(), token)
-
-
-def set_cookie(answer: Response, token: str, *, secure: bool) -> None:
-    """Have a browser send the cookie with its calls for a month; `secure` is for HTTPS."""
-    answer.set_cookie(
-        COOKIE, cookie_value(token), max_age=_MONTH_SECONDS, httponly=True, samesite="strict", secure=secure
-    )
+    return parse_qs(form.decode("utf-8", "replace")).get("token", [""])[0].strip()

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from daemon.catalogue import Catalogue, Place, Queue
 from daemon.catalogue.captions import Captions
 from daemon.errors import EnvironmentFault
 from daemon.files.atomic import Root
+from daemon.files.names import display
 from daemon.filing.thumbnail_store import ThumbnailStore
 from daemon.health import PartHealth
 from web.models import ErrorAnswer, ErrorBody, Success
@@ -26,6 +27,8 @@ from web.models import ErrorAnswer, ErrorBody, Success
 _log = logging.getLogger(__name__)
 
 # What looks like an absolute path once the known folders are replaced: a mount point, a device.
+# How much of what a client has sent an answer quotes.
+_QUOTED = 50
 _ABSOLUTE = re.compile(r"(?<![\w./])/[^\s:,;'\"()]+")
 
 
@@ -33,8 +36,9 @@ _ABSOLUTE = re.compile(r"(?<![\w./])/[^\s:,;'\"()]+")
 class Context:
     """The parts behind the web; sizes are in bytes.
 
-    `health` returns how each part is, by its name, `captions_on` whether a model can be asked, `captions_line` how far
-    the captions are. `retry` queues a failed image again and raises Rejected where that can't be.
+    `health` returns how each part is, by its name, `captions_on` whether a model can be asked, `is_private` whether
+    photos of a subfolder of the inbox never leave the machine, `captions_line` how far the captions are. `retry` queues
+    a failed image again and raises Rejected where that can't be.
     """
 
     catalogue: Catalogue
@@ -48,6 +52,7 @@ class Context:
     min_free_bytes: int
     health: Callable[[], Mapping[str, PartHealth]]
     captions_on: Callable[[], bool]
+    is_private: Callable[[str], bool]
     captions_line: Callable[[], str]
     retry: Callable[[int], None]
 
@@ -64,12 +69,16 @@ class Context:
 
 @dataclass(frozen=True)
 class AccessRules:
-    """Who may call: hosts beyond the ones listened on, origins of other pages, the token if one is set."""
+    """Who may call: hosts beyond the ones listened on, origins of other pages, the token if one is set.
+
+    `trusted_proxies` are addresses and networks of proxies whose word on the client counts.
+    """
 
     host: str
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     token: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class Json(JSONResponse):
@@ -117,6 +126,7 @@ _CODES = {
     413: "too_large",
     415: "not_an_image",
     416: "bad_range",
+    429: "too_many_requests",
     503: "unavailable",
     507: "no_room",
 }
@@ -130,6 +140,14 @@ class ApiError(Exception):
         self.status = status
         self.code = code or _CODES[status]
         self.headers: dict[str, str] = {}
+
+
+def check_query(request: Request, known: Collection[str]) -> None:
+    """Raise ApiError 400 for a key of the query that a call doesn't know: it would be passed over, unseen."""
+    for key in request.query_params:
+        if key not in known:
+            words = f"known are {', '.join(known)}" if known else "none is known here"
+            raise ApiError(400, f"unknown query key {display(key[:_QUOTED])}: {words}", "unknown_key")
 
 
 async def on_api_error(_request: Request, error: Exception) -> Response:

@@ -44,6 +44,9 @@ class _File(FileResponse):
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal: Response | None = None
+        if not Headers(scope=scope).get("range", "bytes=").lower().lstrip().startswith("bytes="):
+            # RFC 9110, 14.2: a unit that is not understood is ignored; Starlette refuses it.
+            scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
 
         async def unless_refused(message: Message) -> None:
             nonlocal refusal

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon.files.names import display
+from web.clients import plain_address
 from web.context import AccessRules, failure
 
 _log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def _hostname(header: str) -> str | None:
 
 def _address(text: str) -> str | None:
     try:
-        return str(ipaddress.ip_address(text))
+        return str(ipaddress.ip_address(plain_address(text)))
     except ValueError:
         return None
 

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _MAX_PARTS = 1000
-# RFC 5987; RFC 7578 forbids it in forms, and clients send it nevertheless for names that are not ASCII.
-_EXTENDED = re.compile(r"filename\*=(?:utf-8)''([^;\s]+)", re.IGNORECASE)
+# RFC 8187: charset'language'value. RFC 7578 forbids it in forms, and clients send it nevertheless for names that are
+# not ASCII.
+_EXTENDED = re.compile(r";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[a-z0-9-]*'([^;\s]+)", re.IGNORECASE)
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,9 @@ class Multipart:
     def _on_headers_finished(self) -> None:
         options = parse_options_header(self._disposition)[1]
         filename = options.get(b"filename")
-        extended = _EXTENDED.search(self._disposition)
-        shown = unquote(extended[1]) if extended else None if filename is None else _text(filename)
+        # What stands in quotes is part of another value.
+        extended = _EXTENDED.search(_QUOTED.sub('""', self._disposition))
+        shown = unquote(extended[2], extended[1]) if extended else None if filename is None else _text(filename)
         self._events.append(Begin(_text(options.get(b"name", b"")), shown))
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:

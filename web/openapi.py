@@ -42,6 +42,7 @@ _ANYWHERE = {
     400: "malformed: the message says what",
     401: "the token is missing or wrong",
     421: "the Host header names another server",
+    429: "too many wrong tokens from this address; Retry-After says for how long no other is looked at",
     503: "a disk or the database is at fault",
 }
 _UPLOAD_EXAMPLE = {"status": "success", "data": {"image_id": 42, "status": "queued"}, "error": None}
@@ -243,7 +244,11 @@ def _paths() -> Schema:
         "/api/images/{image_id}/thumbnails/{size}": {
             "get": call(
                 "A thumbnail: upright, sRGB, without metadata",
-                {200: content("the thumbnail", {"image/jpeg": {}}), 304: {"description": "unchanged"}},
+                {
+                    200: content("the thumbnail", {"image/jpeg": {}}),
+                    206: content("a range of it", {"image/jpeg": {}, "multipart/byteranges": {}}),
+                    304: {"description": "unchanged"},
+                },
                 {404: "no such image, or its thumbnail is not ready"} | {416: "the range is outside the file"},
                 [
                     number,
@@ -275,7 +280,7 @@ def _paths() -> Schema:
             "post": call(
                 "Ask a model for a caption again",
                 answer(Success[CaptionReceipt], 202),
-                _NOT_FOUND | {409: "captions are off, or its words are a person's"},
+                _NOT_FOUND | {409: "captions are off, its folder is private, or its words are a person's"},
                 [number],
             )
         },
@@ -316,6 +321,21 @@ def _paths() -> Schema:
                 security=False,
             )
         },
+        "/favicon.ico": {
+            "get": call(
+                "The icon",
+                {200: content("an icon", {"image/svg+xml": {}}), 304: {"description": "unchanged"}},
+                security=False,
+            )
+        },
+        "/sign-out": {
+            "post": call(
+                "Ends a browser's session",
+                {303: {"description": "signed out"}},
+                {403: _ON_WRITES[403]},
+                security=False,
+            )
+        },
         "/": {"get": call("The start page", {303: {"description": "to the page to look at"}})},
         "/sign-in": {
             "get": call(
@@ -324,8 +344,12 @@ def _paths() -> Schema:
                 security=False,
             ),
             "post": call(
-                "Sets the cookie of a browser that knows the token",
-                {303: {"description": "signed in"}, 401: content("not the token", {"text/html": {}})},
+                "Begins the session of a browser that knows the token, and sets its cookie",
+                {
+                    303: {"description": "signed in"},
+                    401: content("not the token", {"text/html": {}}),
+                    429: content("too many wrong tokens from this address", {"text/html": {}}),
+                },
                 body={
                     "application/x-www-form-urlencoded": {
                         "schema": {"type": "object", "properties": {"token": {"type": "string"}}}

@@ -153,6 +153,9 @@ class Client:
             raise Unreachable(f"Gemini can't be reached: {error}") from error
         except UnicodeEncodeError as error:
             raise Misconfigured("the Gemini key holds letters that no key has") from error
+        except RecursionError as error:
+            # Lists in lists, thousands deep, which no JSON parser here takes: the next image's answer is another one.
+            raise CutOff("Gemini's answer was nested too deep to be read") from error
         except (ValueError, TypeError, AttributeError, httpx2.DecodingError) as error:
             # JSONDecodeError, pydantic's ValidationError and the SDK's own for what it can't read are ValueErrors.
             raise Unreachable("something other than Gemini answers (a proxy, or a network's sign-in page)") from error

@@ -11,6 +11,8 @@ _MAX_KEYWORDS = 12
 _MAX_KEYWORD = 64
 _MAX_CAPTION = 1000
 _MAX_TEXT = 5000
+# Embeddings, overrides and isolates, and what ends them.
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 DEFAULT = (
     "Describe this photo for somebody who looks for it years later. caption: one or two plain sentences about what "
@@ -74,7 +76,7 @@ def check(text: str) -> Answer:
     found = table.get("keywords")
     return Answer(
         _cut(caption, _MAX_CAPTION),
-        _keywords(found if isinstance(found, list) else str(found or "").split(",")),
+        _keywords(found if isinstance(found, list) else found.split(",") if isinstance(found, str) else ()),
         _cut(_clean(table.get("visible_text"), lines=True), _MAX_TEXT) or None,
     )
 
@@ -86,7 +88,7 @@ def _table(text: str) -> dict[str, object]:
         raise Unusable("the answer was not in the form that was asked for")
     try:
         table = json.loads(text[start : end + 1])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # lists in lists, thousands deep
         raise Unusable("the answer was not in the form that was asked for") from error
     if not isinstance(table, dict):
         raise Unusable("the answer was not in the form that was asked for")
@@ -109,13 +111,17 @@ def _keywords(values: Sequence[object]) -> tuple[str, ...]:
 
 
 def _clean(value: object, *, lines: bool = False) -> str:
-    """Drop what no text for people holds (and XML forbids): control characters, lone surrogates, noncharacters."""
+    """Drop what no text for people holds (and XML forbids): control characters, lone surrogates, noncharacters.
+
+    And what turns the direction of all that follows, past the end of the text, wherever it is shown (UAX #9). The marks
+    that only help a word to its place (LRM, RLM, ALM) stay: Hebrew and Arabic need them.
+    """
     if not isinstance(value, str):
         return ""
     text = "".join(
         c
         for c in unicodedata.normalize("NFC", value)
-        if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cs", "Cn"}
+        if c in "\n\t" or (unicodedata.category(c) not in {"Cc", "Cs", "Cn"} and c not in _TURNING)
     )
     return text.strip() if lines else " ".join(text.split())
 

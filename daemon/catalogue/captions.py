@@ -132,14 +132,15 @@ class Captions:
             Event.insert(image_id=image_id, at=now, kind=EventKind.CAPTION_ASKED, text=model).execute()
         self.changed.set()
 
-    def check(self, image_id: int) -> None:
-        """Raise Rejected, saying why, where a model can't be asked for an image's caption."""
+    def check(self, image_id: int) -> str:
+        """Return an image's subfolder of the inbox. Raises Rejected, saying why, where no model can be asked."""
         with self._catalogue.reading():
             row = Image.get_or_none((Image.id == image_id) & (Image.status == "done"))
         if row is None:
             raise Rejected(f"image {image_id} is not one that was filed")
         if "caption" in (row.edited or ""):
             raise Rejected(f"image {image_id}: its caption is a person's words, which no model replaces")
+        return str(row.folder)
 
     def fill_in(self, image_ids: Sequence[int]) -> None:
         """Have the configured model asked for captions of images that have none."""

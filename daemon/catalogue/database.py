@@ -132,8 +132,12 @@ class Catalogue:
             lock_type="IMMEDIATE",
             pragmas={"journal_mode": "wal", "synchronous": "full", "cache_size": -8192},
         )
-        with _one_at_a_time(file.parent), self.session():
-            self._check_version()
+        with _one_at_a_time(file.parent):
+            # For this account alone; SQLite gives -wal and -shm the same mode. What can't be made, it says itself.
+            with suppress(OSError):
+                os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            with self.session():
+                self._check_version()
 
     def _check_version(self) -> None:
         found = self._user_version()

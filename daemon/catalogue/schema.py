@@ -359,6 +359,19 @@ class Setting(_Base):
         table_name = "setting"
 
 
+class Session(_Base):
+    """A browser that has signed in, by its session's hash."""
+
+    hash = TextField(primary_key=True)
+    token = TextField()
+    address = TextField()
+    created_at = FloatField()
+    expires_at = FloatField()
+
+    class Meta:
+        table_name = "session"
+
+
 class Companion(_Base):
     """A file that was filed beside an image, under its stem."""
 

@@ -125,6 +125,15 @@ CREATE INDEX event_companion ON event (place, path) WHERE kind = 'companion';
 
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 
+-- Browsers that have signed in. The id itself is with the browser alone; `token` is a slow hash of the token of then.
+CREATE TABLE session (
+    hash TEXT PRIMARY KEY,
+    token TEXT NOT NULL,
+    address TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    expires_at REAL NOT NULL
+);
+
 -- How many images have each status, and the time they took; triggers keep it, so counting scans nothing.
 CREATE TABLE tally (status TEXT PRIMARY KEY, n INTEGER NOT NULL, processing_ms INTEGER NOT NULL);
 INSERT INTO tally VALUES

@@ -38,7 +38,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
     catalogue = open_catalogue(config)
     captions = Captions(catalogue)
     asked = [*captions.missing(), *captions.waiting()] if args.missing else list(dict.fromkeys(args.ids))
-    wanted = asked if args.missing else _accepted(captions, asked)
+    wanted = asked if args.missing else _accepted(captions, settings, asked)
     refused = len(asked) - len(wanted)
     if not wanted:
         print("no captions are missing" if args.missing else "nothing to ask for")
@@ -58,12 +58,13 @@ def main(config: Config, args: argparse.Namespace) -> int:
     return 1 if refused or left or captions.without(wanted) else 0
 
 
-def _accepted(captions: Captions, image_ids: Sequence[int]) -> list[int]:
+def _accepted(captions: Captions, settings: CaptionSettings, image_ids: Sequence[int]) -> list[int]:
     """Return the images that can be asked for; for the others print why not."""
     accepted = []
     for image_id in image_ids:
         try:
-            captions.check(image_id)
+            if settings.is_private(captions.check(image_id)):
+                raise Rejected(f"image {image_id}: its folder is private, so no model is asked about it")
         except Rejected as reason:
             print(reason, file=sys.stderr)
         else:

@@ -25,7 +25,7 @@ from daemon.config import Config
 from daemon.decoding import Decoded
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError, EnvironmentFault, Rejected, Transient
-from daemon.files import atomic, lock
+from daemon.files import atomic, lock, state_folder
 from daemon.files.atomic import Location, Root, by_descriptor
 from daemon.files.names import component, display
 from daemon.files.opening import open_regular
@@ -46,7 +46,7 @@ def main(config: Config, _args: argparse.Namespace) -> int:
     """Make the catalogue anew; 1 when a file in the folders is not in it."""
     state, database = config.folders.state, config.catalogue_file
     with atomic.blaming(state):
-        state.mkdir(parents=True, exist_ok=True)
+        state_folder.make(state, state / "thumbnails")
     for name, root in roots(config).items():
         if not root.path.is_dir():
             raise EnvironmentFault(f"the {name} folder {root} is not there: is its disk mounted?")

@@ -101,8 +101,8 @@ def _serve(darkroom: Darkroom) -> int:
 def _access(config: Config) -> "AccessRules":
     from web.context import AccessRules
 
-    token = config.token.get_secret_value() if config.token else None
-    return AccessRules(config.web.host, config.web.allowed_hosts, config.web.cors_origins, token)
+    web, token = config.web, config.token.get_secret_value() if config.token else None
+    return AccessRules(web.host, web.allowed_hosts, web.cors_origins, token, web.trusted_proxies)
 
 
 def web_context(darkroom: Darkroom) -> "Context":
@@ -123,6 +123,7 @@ def web_context(darkroom: Darkroom) -> "Context":
         min_free_bytes=limits.min_free_mb * 1_000_000,
         health=darkroom.health,
         captions_on=lambda: bool(darkroom.captioner.settings.key),
+        is_private=lambda folder: darkroom.captioner.settings.is_private(folder),
         captions_line=lambda: darkroom.captions_progress().line(),
         retry=darkroom.requeue.retry,
     )

@@ -14,7 +14,8 @@ from pathlib import Path
 from daemon.config import Config
 from daemon.errors import ConfigError, DarkroomError
 from daemon.files.names import display
-from daemon.systemd.units import Flavour, program, unit
+from daemon.files.state_folder import FOLDER_MODE
+from daemon.systemd.units import ENVIRONMENT_FILE, Flavour, is_offline, program, unit
 
 _NAME = "darkroom.service"
 # What systemctl may take: `restart` waits until darkroom has stopped and started.
@@ -29,7 +30,9 @@ def main(config: Config, args: argparse.Namespace) -> int:
     file = config.file if config.file.is_file() else None
     account = (args.account or _owner(config)) if flavour == "system" else None
     namespaces = flavour == "system" or _user_namespaces()
-    text = unit(config, file, program(sys.argv[0]), flavour, account, namespaces=namespaces)
+    # A user's manager has no right to filter addresses.
+    offline = flavour == "system" and _is_offline(config)
+    text = unit(config, file, program(sys.argv[0]), flavour, account, namespaces=namespaces, offline=offline)
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -42,6 +45,18 @@ def main(config: Config, args: argparse.Namespace) -> int:
         return 0
     _install(config, text, flavour, account)
     return 0
+
+
+def _is_offline(config: Config) -> bool:
+    """Return whether the system's unit can be cut off; its environment file may hold a key, too."""
+    try:
+        environment = ENVIRONMENT_FILE.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        environment = ""
+    except OSError:
+        # It is root's: whoever only prints the unit can't know what is in it.
+        return False
+    return is_offline(config, environment)
 
 
 def _owner(config: Config) -> str:
@@ -108,9 +123,9 @@ def _make(name: str, folder: Path, account: str | None) -> None:
     if folder.is_dir():
         return
     if not folder.parent.is_dir():
-        _make(name, folder.parent, account)
+        _make(f"what {name} is in", folder.parent, account)
     try:
-        folder.mkdir()
+        folder.mkdir(mode=FOLDER_MODE if name == "state" else 0o777)
         if account and os.geteuid() == 0:
             shutil.chown(folder, account)
     except (OSError, LookupError) as error:

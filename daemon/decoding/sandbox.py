@@ -3,12 +3,14 @@
 One standing worker, replaced when it dies. A crash, a hang or a bomb costs the image that is being decoded, no other.
 """
 
+import itertools
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
@@ -19,6 +21,7 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from daemon.decoding import Decoded, Limits, worker
 from daemon.errors import EnvironmentFault, Postponed, Transient, WaitingReason
+from daemon.files.opening import open_regular
 
 _T = TypeVar("_T")
 
@@ -57,6 +60,9 @@ class Sandbox:
         self._work = work
         self._pool: ProcessPool | None = None
         self._pid: int | None = None
+        # Through the first the worker is handed open files, the second is the worker's end.
+        self._files: tuple[socket.socket, socket.socket] | None = None
+        self._numbers = itertools.count()
         self._waited_for: Future[Any] | None = None
         self._stopping = False
         self._lock = threading.Lock()  # guards all of these: abort() and close() come from other threads
@@ -101,8 +107,9 @@ class Sandbox:
 
     def _decode(self, path: Path) -> Decoded:
         seconds = self._limits.seconds
+        number = self._hand_over(path) if path.parent == Path(f"/proc/{os.getpid()}/fd") else None
         try:
-            outcome = self._result(seconds, worker.run, self._work, path, self._limits)
+            outcome = self._result(seconds, worker.run, self._work, path, self._limits, number)
         except TimeoutError:
             self._drop()
             raise Transient(f"took longer than {seconds:g} s to decode") from None
@@ -113,6 +120,23 @@ class Sandbox:
         if isinstance(outcome, worker.Failure):
             raise outcome.error
         return outcome
+
+    def _hand_over(self, path: Path) -> bytes:
+        """Give the worker an open file of this process; return the number under which it comes there.
+
+        It could not open it in /proc itself: it has fewer capabilities than this process (ptrace(2), "Ptrace access
+        mode checking"). Opened anew, it has an offset of its own, and closing it leaves our lease in place.
+        """
+        number = str(next(self._numbers)).encode()
+        fd = open_regular(path)
+        try:
+            with self._lock:
+                if self._files is None:
+                    raise _stopping()
+                socket.send_fds(self._files[0], [number], [fd])
+        finally:
+            os.close(fd)
+        return number
 
     def _started(self) -> Future[None]:
         with self._lock:
@@ -125,7 +149,8 @@ class Sandbox:
             return
         self._drop()
         CONSTS.sleep_unit, CONSTS.term_timeout = _POLL_SECONDS, _TERM_SECONDS
-        initial = (self._limits, os.getpid())
+        self._files = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        initial = (self._limits, os.getpid(), self._files[1])
         self._pool = ProcessPool(1, initializer=worker.prepare, initargs=initial, context=_Context())
         try:
             self._pid = self._result(_START_SECONDS, worker.ready)
@@ -150,6 +175,7 @@ class Sandbox:
     def _drop(self) -> None:
         with self._lock:
             (pool, pid), self._pool, self._pid = (self._pool, self._pid), None, None
+            files, self._files = self._files, None
         if not pool:
             return
         pool.stop()  # type: ignore[no-untyped-call]
@@ -157,7 +183,14 @@ class Sandbox:
             if child.pid == pid:
                 child.kill()
         # pebble's threads learn of it when they poll next; nobody needs to wait for that.
-        threading.Thread(target=pool.join, name="sandbox-end", daemon=True).start()
+        threading.Thread(target=_end, args=(pool, files or ()), name="sandbox-end", daemon=True).start()
+
+
+def _end(pool: ProcessPool, files: Sequence[socket.socket]) -> None:
+    # Not sooner: until it has learnt of its end, pebble may start another worker, which is given its own.
+    pool.join()
+    for end in files:
+        end.close()
 
 
 def _stopping() -> Postponed:

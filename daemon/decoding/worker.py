@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +18,14 @@ from daemon.errors import DarkroomError, Transient
 
 Work = Callable[[Path, Limits], Decoded]
 _PR_SET_PDEATHSIG = 1
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+# linux/capability.h
+_CAPABILITY_VERSION_3, _CAP_LEASE = 0x20080522, 28
 _JPEGS_AT_ONCE = 8
 _jpegs = itertools.count(1)
 _M_ARENA_MAX = -8
+# Where the main program's open files come in, once `prepare` has been called.
+_files: list[socket.socket] = []
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,12 @@ class Failure:
     error: DarkroomError
 
 
-def prepare(limits: Limits, parent: int) -> None:
-    """Shut the process in, then import the decoders. `parent` is the process that it must not outlive."""
+def prepare(limits: Limits, parent: int, files: socket.socket) -> None:
+    """Shut the process in, then import the decoders.
+
+    `parent` is the process that it must not outlive, and that hands over its open files through `files`.
+    """
+    _files[:] = [files]
     # Ctrl-C goes to the whole process group, systemd's SIGTERM to the whole unit, but the image that is being decoded
     # is to be finished: the main program decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -41,6 +51,7 @@ def prepare(limits: Limits, parent: int) -> None:
         # A malloc arena reserves 64 MB of address space, and every decoding thread would have its own.
         if hasattr(libc, "mallopt"):
             libc.mallopt(_M_ARENA_MAX, 2)
+        _give_up_leases(libc)
     if os.getppid() != parent:  # it ended before the wish was made
         os._exit(1)
     _limit(resource.RLIMIT_CORE, 0)
@@ -55,6 +66,19 @@ def prepare(limits: Limits, parent: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
+
+
+def _give_up_leases(libc: ctypes.CDLL) -> None:
+    """Give up CAP_LEASE, which systemd's unit gives the service and all that it starts: capabilities(7), capset(2)."""
+    none = ctypes.c_ulong(0)
+    libc.prctl(_PR_CAP_AMBIENT, ctypes.c_ulong(_PR_CAP_AMBIENT_CLEAR_ALL), none, none, none)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    # Effective, permitted and inheritable ones, twice: those below 32, and the others.
+    sets = (ctypes.c_uint32 * 6)()
+    if libc.capget(header, sets) == 0:
+        for number in range(3):
+            sets[number] &= ~(1 << _CAP_LEASE)
+        libc.capset(header, sets)
 
 
 def _limit(kind: int, value: int) -> None:
@@ -78,14 +102,34 @@ def decode(path: Path, limits: Limits) -> Decoded:
     return decode_file(path, limits)
 
 
-def run(work: Work, path: Path, limits: Limits) -> Decoded | Failure:
-    """Do the work on one file and hand back its result, or its failure with a reason for people."""
-    outcome = _attempt(work, path, limits)
+def run(work: Work, path: Path, limits: Limits, number: bytes | None = None) -> Decoded | Failure:
+    """Do the work on one file and hand back its result, or its failure with a reason for people.
+
+    With a `number` the file is the one that was handed over under it, and `path` is what it was called there.
+    """
+    if number is None:
+        outcome = _attempt(work, path, limits)
+    else:
+        fd = _received(number)
+        try:
+            outcome = _attempt(work, Path(f"/proc/self/fd/{fd}"), limits)
+        finally:
+            os.close(fd)
     # Pillow's images lie in cycles: a worker kept 800 MB of the last one while it was idle. A JPEG is decoded small,
     # so a few of those may wait for each other: collecting takes 2 ms.
     if not isinstance(outcome, Decoded) or outcome.format != "JPEG" or next(_jpegs) % _JPEGS_AT_ONCE == 0:
         gc.collect()
     return outcome
+
+
+def _received(number: bytes) -> int:
+    """Return the open file of that number; close those of images that were given up before it."""
+    while True:
+        said, fds, _, _ = socket.recv_fds(_files[0], 64, 1)
+        if said == number:
+            return fds[0]
+        for fd in fds:
+            os.close(fd)
 
 
 def _attempt(work: Work, path: Path, limits: Limits) -> Decoded | Failure:

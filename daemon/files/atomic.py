@@ -78,6 +78,9 @@ _SEARCH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: neither a pipe put there just now nor somebody's write lease (Samba) may hold us up.
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MAX_LINKS = 40
+# Of a folder's mode, what a new file in it has. Not the right to write of a group: into such a file others can write,
+# so it is copied, not linked, when it is filed.
+_READABLE = 0o644
 # openat2(2), Linux 5.6: one number on all architectures.
 _OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
@@ -248,9 +251,15 @@ class Entry:
         return fd
 
     def create(self) -> BinaryIO:
-        """Make a new file of this name and open it for writing; nothing that has it is written into. Raises OSError."""
+        """Make a new file of this name and open it for writing; nothing that has it is written into. Raises OSError.
+
+        Who may look into the folder may read it, whatever the umask: systemd's for a service is 0077 or anything else.
+        """
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.fdopen(os.open(self.name, flags, 0o666, dir_fd=self.folder), "wb")
+        mode = stat.S_IMODE(os.stat(".", dir_fd=self.folder).st_mode) & _READABLE | stat.S_IRUSR | stat.S_IWUSR
+        fd = os.open(self.name, flags, mode, dir_fd=self.folder)
+        give_mode(fd, mode)
+        return os.fdopen(fd, "wb")
 
     def unlink(self) -> None:
         """Remove the name. Raises OSError."""
@@ -486,17 +495,23 @@ def _try(fd: int, what: str, change: Callable[[], object]) -> None:
             _log.warning("a filesystem does not take the %s of files: %s; they are filed without", what, error.strerror)
 
 
-def make_path(folder: Path) -> None:
+def give_mode(fd: int, mode: int) -> None:
+    """Give an open file a mode, where it has another one. Raises OSError where the disk does not answer."""
+    if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
+        _try(fd, "mode", lambda: os.fchmod(fd, mode))
+
+
+def make_path(folder: Path, mode: int = 0o777) -> None:
     """Make a folder of the configuration and all that leads to it, durably: a photo is no safer than what is above it.
 
-    Raises OSError.
+    What leads to it, and with the usual `mode` the folder, is as the umask says. Raises OSError.
     """
     missing = []
     while not folder.is_dir() and folder != folder.parent:
         missing.append(folder)
         folder = folder.parent
     for one in missing[::-1]:
-        one.mkdir(exist_ok=True)
+        one.mkdir(mode=mode if one is missing[0] else 0o777, exist_ok=True)
         fsync_folder(one.parent)
 
 
@@ -560,10 +575,12 @@ def atomic_write(
     replace: bool = False,
     durable_names: bool = True,
     staging: Location | None = None,
+    mode: int | None = None,
 ) -> None:
     """Write files of one folder, each whole or not at all, even where the power fails.
 
     The temporaries are in the same folder or, given one of the same filesystem that is easier to sweep, in `staging`.
+    `mode` is the files', None for that of `Entry.create`.
     Without `replace` it raises FileExistsError when a name is taken. Without `durable_names` a power cut may take the
     new names back. Raises NameRefused, DiskFull, EnvironmentFault.
     """
@@ -581,6 +598,8 @@ def atomic_write(
                     file = opened.enter_context(part.create())
                     files.append(file)
                     _adopt(file.fileno(), owner)
+                    if mode is not None:
+                        give_mode(file.fileno(), mode)
                     file.write(content)
                     file.flush()
                 # All are written before any is waited for: that is one commit of the journal less.

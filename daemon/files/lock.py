@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from daemon.errors import Busy, ConfigError, EnvironmentFault
+from daemon.files.state_folder import private
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def exclusive(state: Path, folders: Iterable[Path]) -> Iterator[None]:
     """Hold the folders for this process. Raises Busy naming what another one holds, ConfigError without rights."""
     with ExitStack() as stack:
         try:
-            opened = stack.enter_context((state / _FILE).open("ab", buffering=0))
+            opened = stack.enter_context(open(state / _FILE, "ab", buffering=0, opener=private))
         except OSError as error:
             raise ConfigError(f"{state / _FILE} can't be opened: {error.strerror}; whose is it?") from error
         try:
@@ -61,7 +62,7 @@ def held(file: Path, seconds: float, busy: str) -> Iterator[None]:
     A filesystem without locks is no fault. Raises EnvironmentFault where the file can't be made.
     """
     try:
-        opened = file.open("a")
+        opened = os.fdopen(private(str(file), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC), "a")
     except OSError as error:
         raise EnvironmentFault(f"{file} can't be made: {error.strerror}") from error
     with opened:

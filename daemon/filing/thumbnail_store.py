@@ -9,6 +9,7 @@ from typing import Literal
 
 from daemon.files.atomic import Root, atomic_write, blaming, fsync_folder, is_folder, make_path
 from daemon.files.names import OWN_PREFIX
+from daemon.files.state_folder import FOLDER_MODE
 
 Size = Literal["small", "medium"]
 SIZES: dict[Size, int] = {"small": 200, "medium": 800}
@@ -51,7 +52,7 @@ class ThumbnailStore:
     def _make_shards(self) -> None:
         """Make all subfolders with the first: each by itself would cost nearly every photo a wait for the disk."""
         with blaming(str(self._root)):
-            make_path(self._root)
+            make_path(self._root, FOLDER_MODE)
             for number in range(256):
-                (self._root / f"{number:02x}").mkdir(exist_ok=True)
+                (self._root / f"{number:02x}").mkdir(mode=FOLDER_MODE, exist_ok=True)
             fsync_folder(self._root)

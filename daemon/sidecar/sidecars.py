@@ -8,6 +8,7 @@ holds is enough to make the catalogue anew from the library alone.
 import json
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -85,12 +86,12 @@ class Sidecars:
             photo, path = self._library / str(source.row.destination), self._library / f"{source.row.destination}.xmp"
             # A photo that its owner has moved away gets no sidecar where it was.
             with atomic.blaming(photo):
-                is_there = atomic.size_of(photo) is not None
-            if is_there:
+                here = photo.lstat()
+            if here is not None and stat.S_ISREG(here.st_mode):
                 came = self._came_with(source)
                 if not self._enabled:
                     self._learn(source, None, came, time.time())
-                elif (refusal := self._write(source, came, path, time.time())) is not None:
+                elif (refusal := self._write(source, came, path, _mode_of(here), time.time())) is not None:
                     self.give_up(image_id, refusal)
                     return
             if source.row.sidecar_due:
@@ -108,11 +109,16 @@ class Sidecars:
             return
         content = _compose(source, None, (), time.time()).serialize()
         # Where the filesystem can't hold the longer name there is no sidecar.
-        with suppress(FileExistsError, NameRefused):
-            atomic.atomic_write(photo.parent, {path_beside(photo).name: content}, tag_of(image_id))
+        with suppress(FileExistsError, NameRefused), atomic.blaming(photo):
+            here = photo.lstat()
+            mode = None if here is None else _mode_of(here)
+            atomic.atomic_write(photo.parent, {path_beside(photo).name: content}, tag_of(image_id), mode=mode)
 
-    def _write(self, source: SidecarSource, came: "_Came", path: Location, now: float) -> str | None:
-        """Write a row's sidecar; return why it can't be, for people. What came with the photo is learned anyway."""
+    def _write(self, source: SidecarSource, came: "_Came", path: Location, mode: int, now: float) -> str | None:
+        """Write a row's sidecar with a mode; return why it can't be, for people.
+
+        What came with the photo is learned anyway.
+        """
         try:
             old = path.read_bytes() if path.lstat() is not None else None
             existing = None if old is None else xmp.Packet.parse(old)
@@ -133,7 +139,9 @@ class Sidecars:
                 with atomic.blaming(path):
                     atomic.remove_temporaries(path, tag)
             # The name need not survive a power cut: the row says that there is a sidecar, and what it holds.
-            atomic.atomic_write(path.parent, {path.name: content}, tag, replace=old is not None, durable_names=False)
+            atomic.atomic_write(
+                path.parent, {path.name: content}, tag, replace=old is not None, durable_names=False, mode=mode
+            )
         except FileExistsError:
             return f"{path.name} has just been made by another program"
         except NameRefused as refused:
@@ -182,6 +190,11 @@ class _Came:
 
     packets: Sequence[xmp.Packet]
     takeouts: Mapping[str, takeout.Takeout]
+
+
+def _mode_of(photo: os.stat_result) -> int:
+    """Return a sidecar's mode: who may not see a photo may not read what is in it, either."""
+    return stat.S_IMODE(photo.st_mode) & 0o666
 
 
 def tag_of(image_id: int) -> str:

@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
 import daemon
-from daemon.config import Config
+from daemon.config import KEY_NAMES, Config
 from daemon.files.mounts import mount_point
 
 Flavour = Literal["system", "user"]
@@ -28,11 +29,16 @@ MemoryDenyWriteExecute=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
+# Decoders shut themselves in (by calls that no group of systemd 252 has), and let others go first (nice, ioprio).
+SystemCallFilter=landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp
+SystemCallFilter=setpriority ioprio_set
 SystemCallErrorNumber=EPERM
+KeyringMode=private
+# What darkroom makes in the library has the modes of the folders there, whatever this says; the rest is its own.
+UMask=0077
 """
 _NAMESPACES = """\
 ProtectSystem=strict
-ProtectHome=tmpfs
 PrivateTmp=yes
 PrivateDevices=yes
 PrivateMounts=yes
@@ -47,8 +53,22 @@ ProtectControlGroups=yes
 RemoveIPC=yes
 """
 
+_OFFLINE = """\
+# Nothing is served to other machines, and neither captions nor hooks are set: so nothing else is reached, or reaches
+# in. With a Gemini key, a hook or another host make this unit anew.
+IPAddressDeny=any
+IPAddressAllow=localhost
+"""
+# Where the secrets of the system's service may stand.
+ENVIRONMENT_FILE = Path("/etc/darkroom.env")
+# Connections, files on their way, and what the decoders are handed: a few hundred.
+_DESCRIPTORS = 8192
+# The program itself, and the page cache of what it copies, in megabytes.
+_MEMORY_MB = 1024
+
 # What ProtectHome and PrivateTmp hide.
-_HIDDEN = tuple(Path(name) for name in ("/home", "/root", "/run/user", "/tmp", "/var/tmp"))  # noqa: S108
+_HOMES = tuple(Path(name) for name in ("/home", "/root", "/run/user"))
+_HIDDEN = (*_HOMES, Path("/tmp"), Path("/var/tmp"))  # noqa: S108
 # Folders that hold far more than photos: never made writable as a whole.
 _BROAD = frozenset(
     "/ /bin /boot /dev /etc /home /lib /media /mnt /opt /proc /root /run /run/media /srv /sys /tmp /usr /usr/local"
@@ -73,16 +93,19 @@ def unit(
     account: str | None = None,
     *,
     namespaces: bool = True,
+    decoders: int = 1,
+    offline: bool = False,
 ) -> str:
     """Return the unit's text.
 
     `file` is the configuration, None where there is none and the working directory decides. `account` is who
     runs the system flavour. `namespaces` False leaves out what a user's manager can't do without user namespaces.
+    `decoders` is how many decode at a time, and `offline` says that darkroom need not reach any other machine.
     """
     folders = [path for _, path in config.folders.items()]
     writable = writable_paths(folders)
     command = [*started.command, "run", *(["--config", str(file)] if file else [])]
-    secrets = "-/etc/darkroom.env" if flavour == "system" else "-%h/.config/darkroom.env"
+    secrets = f"-{ENVIRONMENT_FILE}" if flavour == "system" else "-%h/.config/darkroom.env"
     lines = [
         "# Made by `darkroom service`; make it again when folders in config.toml change. Your own changes belong",
         f"# into a drop-in: systemctl {'--user ' if flavour == 'user' else ''}edit darkroom",
@@ -104,22 +127,48 @@ def unit(
         *_mounted(folders),
         "Restart=on-failure",
         "RestartSec=5",
-        "# Wrong configuration, or another darkroom at work: starting again would change nothing.",
+        "# Wrong configuration: starting again would change nothing. Where another process has the folders (exit 1) it",
+        "# may: that one ends some day.",
         "RestartPreventExitStatus=2",
         "WatchdogSec=120",
         "KillMode=mixed",
         "TimeoutStopSec=60",
-        f"MemoryMax={config.limits.decode_memory_mb + 1024}M",
+        f"MemoryMax={memory_max(config.limits.decode_memory_mb, decoders)}M",
         "TasksMax=256",
+        f"LimitNOFILE={_DESCRIPTORS}",
         "# A decoder that runs out of memory costs one image its attempt, not the service.",
         "OOMPolicy=continue",
         "",
         *_ANY.splitlines(),
+        *(_OFFLINE.splitlines() if offline else []),
     ]
     if namespaces:
-        lines += [*_capabilities(flavour), *_NAMESPACES.splitlines(), *_paths(config, file, started, writable)]
+        lines += [*_capabilities(flavour), *_NAMESPACES.splitlines(), *_paths(config, file, started, writable, flavour)]
     target = "multi-user.target" if flavour == "system" else "default.target"
     return "\n".join([*lines, "", "[Install]", f"WantedBy={target}", ""])
+
+
+def memory_max(decode_mb: int, decoders: int) -> int:
+    """Return what the whole service may use, in megabytes: each decoder at its own limit, and the rest of it."""
+    return decode_mb * decoders + _MEMORY_MB
+
+
+def is_offline(config: Config, environment: str = "") -> bool:
+    """Return whether darkroom has nothing to do with other machines: served here alone, without captions and hooks.
+
+    `environment` is the text of the unit's environment file, in which a key may stand, too. A hook's command may call
+    anybody.
+    """
+    has_key = config.gemini_key is not None or any(f"{name}=" in environment for name in KEY_NAMES)
+    has_hook = bool(config.hooks.url or config.hooks.command)
+    return not has_key and not has_hook and _is_local(config.web.host)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def program(argv0: str) -> Program:
@@ -159,11 +208,16 @@ def _capabilities(flavour: Flavour) -> list[str]:
     ]
 
 
-def _paths(config: Config, file: Path | None, started: Program, writable: Sequence[Path]) -> list[str]:
+def _paths(
+    config: Config, file: Path | None, started: Program, writable: Sequence[Path], flavour: Flavour
+) -> list[str]:
     settings = [config.base / ".env", file or config.base / "config.toml"]
     read_only = [path for path in [*settings, *started.files] if _is_under(path, writable)]
     hidden = _outermost(path for path in [*settings, *started.files] if _is_under(path, _HIDDEN))
+    # Empty homes, into which something can be bound, where there is anything to bind: else none at all.
+    is_at_home = any(_is_under(path, _HOMES) for path in [*settings, *started.files, *writable])
     lines = [
+        f"ProtectHome={'tmpfs' if is_at_home or flavour == 'user' else 'yes'}",
         "# Folders on one filesystem are opened through a folder that they share where there is one: each by itself",
         "# would be a mount of its own, photos could not be linked between them, and each would be copied.",
         *(f"ReadWritePaths={_escaped(path)}" for path in writable),

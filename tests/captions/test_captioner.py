@@ -204,6 +204,15 @@ def test_an_answer_that_is_none_is_asked_for_again(make: Make, answer: Answer) -
     assert tokens[1] == 2 * tokens[0]
 
 
+def test_an_answer_nested_ten_thousand_deep_is_the_fault_of_one_image(make: Make) -> None:
+    deep = "[" * 10_000 + "]" * 10_000
+    room, _ = make(says(f'{{"caption": {deep}}}'), Answer(f'{{"candidates": {deep}}}'.encode()), photos=3)
+    for _ in range(3):
+        room.caption()
+    assert statuses(room) == ["pending", "pending", "done"]
+    assert room.captioner.loop.fault is None
+
+
 def test_three_answers_that_are_none_are_enough(make: Make) -> None:
     room, server = make(usually=CUT_OFF)
     now = time.time()

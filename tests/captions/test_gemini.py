@@ -30,6 +30,7 @@ from tests.captions.gemini_server import (
 )
 
 JPEG = b"\xff\xd8 a thumbnail"
+DEEP = b"[" * 10_000 + b"]" * 10_000
 
 
 def ask(answer: Answer | None = None, seconds: float = 5.0) -> tuple[gemini.Reply, Gemini]:
@@ -82,6 +83,8 @@ def test_what_goes_over_the_wire_and_what_comes_back() -> None:
         (EMPTY, gemini.CutOff, "empty"),
         (says("", "A_REASON_OF_NEXT_YEAR"), gemini.CutOff, "A_REASON_OF_NEXT_YEAR"),
         (CUT_OFF, gemini.CutOff, "cut off"),
+        (Answer(b'{"candidates": ' + DEEP + b"}"), gemini.CutOff, "nested too deep"),
+        (Answer(b'{"error": ' + DEEP + b"}", 400), gemini.CutOff, "nested too deep"),
     ],
 )
 def test_what_each_answer_means(answer: Answer, kind: type[Exception], words: str) -> None:
@@ -169,6 +172,30 @@ def test_nobody_there() -> None:
 )
 def test_openings_are_not_kept(said: str, kept: str) -> None:
     assert prompt.check(json.dumps({"caption": said})).caption == kept
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("A \u202egpj.exe", "A gpj.exe"),
+        ("\u202aA\u202b \u202cdog\u202d.\u2066\u2067\u2068\u2069", "A dog."),
+        ("\u05d7\u05ea\u05d5\u05dc\u200f!", "\u05d7\u05ea\u05d5\u05dc\u200f!"),
+        ("C++\u200e by \u0639\u0644\u064a\u061c.", "C++\u200e by \u0639\u0644\u064a\u061c."),
+    ],
+)
+def test_what_turns_the_direction_of_other_text_is_not_kept_and_marks_are(said: str, kept: str) -> None:
+    answer = prompt.check(json.dumps({"caption": said, "keywords": [said], "visible_text": said}))
+    assert (answer.caption, answer.visible_text) == (kept, kept)
+    assert answer.keywords == (kept.strip("."),)
+
+
+@pytest.mark.parametrize("depth", [500, 900, 10_000, 100_000])
+def test_an_answer_that_is_nested_deep_is_an_answer_without_a_caption(depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    with pytest.raises(prompt.Unusable):
+        prompt.check(f'{{"caption": {deep}}}')
+    if depth < 900:
+        assert prompt.check(f'{{"caption": "A.", "keywords": {{"a": {deep}}}}}').keywords == ()
 
 
 @pytest.mark.parametrize("text", ["", "A dog.", "[1]", "{", '{"caption": ""}', '{"caption": null}', '{"caption": 1}'])

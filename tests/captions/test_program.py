@@ -87,6 +87,17 @@ def test_a_key_put_into_the_env_file_wakes_the_captions(tmp_path: Path) -> None:
         assert {asked.key for asked in server.asked} == {"dead", "alive"}
 
 
+def test_the_caption_command_asks_nothing_about_a_private_image(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[captions]\nprivate = ["Doctor"]\n')
+    (tmp_path / "inbox/Doctor").mkdir(parents=True)
+    (tmp_path / "inbox/Doctor/a.jpg").write_bytes(jpeg())
+    assert darkroom(tmp_path, "run", "--once").returncode == 0
+    with Gemini() as server:
+        asked = darkroom(tmp_path, "caption", "1", GEMINI_API_KEY="k", GOOGLE_GEMINI_BASE_URL=server.url)
+    assert (asked.returncode, server.asked) == (1, [])
+    assert asked.stderr == "image 1: its folder is private, so no model is asked about it\n"
+
+
 @pytest.mark.slow
 def test_once_makes_captions_within_the_quota_and_leaves(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[captions]\nrequests_per_day = 3\n")

@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 from PIL import Image
 
+from daemon.captions.settings import CaptionSettings
 from daemon.commands.run import web_context
 from daemon.health import PartHealth
 from tests.support import Room
@@ -22,20 +23,22 @@ WELL = {"watcher": PartHealth(ok=True, detail="events"), "captioner": PartHealth
 
 
 class Served:
-    """The web of one Room; `http` is a client, `health` and `captions_on` what the parts behind the web say."""
+    """The web of one Room; `http` is a client, `health`, `captions_on` and `private` what the parts behind it say."""
 
-    def __init__(self, room: Room, *, token: str | None = None, upload_bytes: int = 5_000_000, **access: Any) -> None:
+    def __init__(self, room: Room, *, host: str = "127.0.0.1", upload_bytes: int = 5_000_000, **access: Any) -> None:
         self.room = room
         self.health: Mapping[str, PartHealth] = WELL
         self.captions_on = True
+        self.private: tuple[str, ...] = ()
         self.context = replace(
             web_context(room.app),
             upload_bytes=upload_bytes,
             min_free_bytes=0,
             health=lambda: self.health,
             captions_on=lambda: self.captions_on,
+            is_private=lambda folder: CaptionSettings(private=self.private).is_private(folder),
         )
-        self.access = AccessRules("127.0.0.1", token=token, **access)
+        self.access = AccessRules(host, **access)
 
     def __enter__(self) -> "Served":
         self.listener = bind(self.access, 0)

@@ -12,10 +12,12 @@ import pytest
 
 from daemon.errors import ConfigError
 from tests.program import Program, darkroom, environment
-from tests.support import jpeg, tree, wait_until
+from tests.support import Room, jpeg, tree, wait_until
 from tests.web.serving import Served
 from web.app import bind
 from web.context import AccessRules
+
+TOKEN = "a-long-random-text"
 
 
 def client(program: Program) -> httpx2.Client:
@@ -96,11 +98,16 @@ def test_other_machines_only_with_a_token(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[web]\nhost = "0.0.0.0"\nport = 0\n')
     answer = darkroom(tmp_path, "run")
     assert answer.returncode == 2
-    assert "DARKROOM_TOKEN" in answer.stderr
-    with Program(tmp_path, DARKROOM_TOKEN="a-token") as program, client(program) as http:
+    offered = re.search(r"^  DARKROOM_TOKEN=(\S{32})$", answer.stderr, re.MULTILINE)
+    assert offered is not None, answer.stderr
+    assert len(answer.stderr.splitlines()) == 2
+    short = darkroom(tmp_path, "run", DARKROOM_TOKEN="fifteen letters")
+    assert (short.returncode, "fewer than 16 characters" in short.stderr) == (2, True)
+    assert "fifteen" not in short.stderr
+    with Program(tmp_path, DARKROOM_TOKEN=offered[1]) as program, client(program) as http:
         local = str(http.base_url).replace("0.0.0.0", "127.0.0.1")
         assert httpx2.get(f"{local}api/stats").status_code == 401
-        right = {"Authorization": "Bearer a-token"}
+        right = {"Authorization": f"Bearer {offered[1]}"}
         assert httpx2.get(f"{local}api/stats", headers=right).status_code == 200
         assert program.stop() == 0
 
@@ -115,7 +122,30 @@ def test_binding_to_all_addresses_takes_a_token() -> None:
     for host in ("0.0.0.0", "::"):
         with pytest.raises(ConfigError, match="DARKROOM_TOKEN"):
             bind(AccessRules(host), 0)
-    bind(AccessRules("0.0.0.0", token="x"), 0).close()
+        with pytest.raises(ConfigError, match="fewer than 16"):
+            bind(AccessRules(host, token="x" * 15), 0)
+        bind(AccessRules(host, token="x" * 16), 0).close()
+
+
+def test_this_machine_alone_may_have_any_token_but_not_through_a_proxy() -> None:
+    for token in (None, "x"):
+        bind(AccessRules("127.0.0.1", token=token), 0).close()
+    with pytest.raises(ConfigError, match="through trusted_proxies, and DARKROOM_TOKEN has fewer"):
+        bind(AccessRules("127.0.0.1", token="x", trusted_proxies=("10.0.0.1",)), 0)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_all_addresses_of_ipv6_are_those_of_ipv4_too(tmp_path: Path) -> None:
+    room = Room(tmp_path / "room")
+    with Served(room, host="::", token=TOKEN) as served:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        for address in ("127.0.0.1", "127.0.0.2", "[::1]"):
+            answer = httpx2.get(f"http://{address}:{served.port}/api/stats", headers=headers)
+            assert answer.status_code == 200, (address, answer.text)
+        # Where it came in is not what it says.
+        foreign = {**headers, "Host": "127.0.0.2"}
+        assert httpx2.get(f"http://127.0.0.3:{served.port}/api/stats", headers=foreign).status_code == 421
+    room.catalogue.close()
 
 
 def test_answers_are_not_held_back_for_an_acknowledgement() -> None:

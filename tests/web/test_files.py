@@ -60,6 +60,15 @@ def test_ranges(served: Served, photo: bytes) -> None:
         assert (refused.status_code, refused.json()["status"]) == (status, "error")
 
 
+def test_ranges_of_another_unit_are_passed_over(served: Served, photo: bytes) -> None:
+    for unit in ("lines=1", "lines=1-2", "items 1", "x", "", "bytes"):
+        for path, content in (("original", photo), ("thumbnails/small", b"small")):
+            answer = served.http.get(f"/api/images/1/{path}", headers={"Range": unit})
+            assert (answer.status_code, answer.content) == (200, content), unit
+    part = served.http.get("/api/images/1/thumbnails/small", headers={"Range": "Bytes=1-2"})
+    assert (part.status_code, part.content) == (206, b"ma")
+
+
 def test_originals_that_are_not_there(served: Served, photo: bytes) -> None:
     waiting = served.upload("b.jpg", jpeg(seed=2))
     assert served.http.get(f"/api/images/{waiting}/original").status_code == 404

@@ -62,6 +62,14 @@ def test_the_page_of_the_documentation_needs_nothing_from_elsewhere(served: Serv
     assert not re.search(r"https?://|innerHTML|eval\(", script + page.text)
 
 
+def test_browsers_find_an_icon(served: Served) -> None:
+    icon = served.http.get("/favicon.ico")
+    assert (icon.status_code, icon.headers["content-type"]) == (200, "image/svg+xml")
+    assert icon.content == (_ROOT / "web/static/favicon.svg").read_bytes()
+    for page in ("/docs", "/static/sign-in.html"):
+        assert 'rel="icon"' in served.http.get(page).text
+
+
 @pytest.mark.slow
 def test_fuzzing_finds_no_answer_that_the_document_does_not_promise(served: Served, tmp_path: Path) -> None:
     for number in range(3):

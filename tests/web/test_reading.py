@@ -14,7 +14,8 @@ from daemon.errors import Rejected
 from tests.program import environment
 from tests.support import jpeg
 from tests.web.serving import Served
-from web.openapi import SEARCHED
+from web.app import QUERIES
+from web.openapi import SEARCHED, build
 
 
 def change(served: Served, number: int, **values: Any) -> None:
@@ -244,6 +245,48 @@ def test_a_caption_is_asked_for_again(served: Served) -> None:
     assert served.http.post("/api/images/1/caption").status_code == 409
     served.captions_on = False
     assert served.http.post("/api/images/1/caption").json()["error"]["code"] == "captions_off"
+
+
+def test_a_private_image_is_promised_no_caption(served: Served) -> None:
+    fill(served, "Doctor/a.jpg")
+    served.private = ("Doctor",)
+    answer = served.http.post("/api/images/1/caption")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "private")
+    assert "private" in answer.json()["error"]["message"]
+    assert served.http.get("/api/images/1").json()["data"]["caption_status"] == "off"
+
+
+def test_what_a_query_does_not_know_is_said(served: Served) -> None:
+    answer = served.http.get("/api/images?statsu=done")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_key")
+    assert answer.json()["error"]["message"] == (
+        "unknown query key statsu: known are status, q, camera, from, to, has_gps, limit, cursor"
+    )
+    for method, path in (
+        ("GET", "/api/images/1?x=1"),
+        ("GET", "/api/stats?x"),
+        ("HEAD", "/api/stats?x"),
+        ("POST", "/api/images?names=x.jpg"),
+        ("PUT", "/api/images/x.jpg?name=y.jpg"),
+        ("PATCH", "/api/images/1?x=1"),
+        ("GET", "/api/images?" + "x" * 5000 + "=1"),
+    ):
+        refused = served.http.request(method, path, content=b"{}" if method == "PATCH" else None)
+        assert refused.status_code == 400, (method, path)
+        assert len(refused.text) < 300
+    assert served.left_behind() == []
+    # What others add to probes and pages harms nothing.
+    for path in ("/healthz?x=1", "/metrics?x=1", "/docs?x=1", "/static/docs.css?v=2"):
+        assert served.http.get(path).status_code == 200
+
+
+def test_the_known_keys_are_those_that_the_document_names() -> None:
+    documented = {
+        (path, method.upper()): tuple(one["name"] for one in call.get("parameters", ()) if one["in"] == "query")
+        for path, calls in build()["paths"].items()
+        for method, call in calls.items()
+    }
+    assert {where: keys for where, keys in documented.items() if keys} == QUERIES
 
 
 def test_the_counts(served: Served) -> None:

@@ -257,14 +257,23 @@ def test_the_watcher_finds_nothing_new_in_an_upload(served: Served) -> None:
     assert len(served.room.rows()) == 1
 
 
-def test_names_in_the_extended_form_are_read(served: Served) -> None:
-    body = (
-        b"--x\r\nContent-Disposition: form-data; name=\"file\"; filename*=UTF-8''Gr%C3%BC%C3%9Fe.jpg\r\n\r\n"
-        + photo()
-        + b"\r\n--x--\r\n"
-    )
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("filename*=UTF-8''Gr%C3%BC%C3%9Fe.jpg", "Grüße.jpg"),
+        ("filename*=utf-8'de-DE'Gr%C3%BC%C3%9Fe.jpg", "Grüße.jpg"),
+        ("filename*=ISO-8859-1''Gr%FC%DFe.jpg", "Grüße.jpg"),
+        ("filename*=iso-8859-1'en'%A3.jpg", "£.jpg"),
+        ("filename=\"x.jpg\"; filename* = UTF-8''y.jpg", "y.jpg"),
+        ("filename=\"x.jpg\"; filename*=koi8-r''%C1.jpg", "x.jpg"),
+        ("filename=\"x; filename*=UTF-8''y.jpg\"", "x; filename*=UTF-8''y.jpg"),
+    ],
+)
+def test_names_in_the_extended_form_are_read(served: Served, said: str, name: str) -> None:
+    head = f'--x\r\nContent-Disposition: form-data; name="file"; {said}\r\n\r\n'
+    body = head.encode() + photo() + b"\r\n--x--\r\n"
     served.http.post("/api/images", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
-    assert served.room.row()["original_name"] == "Grüße.jpg"
+    assert served.room.row()["original_name"] == name
 
 
 def test_a_huge_body_that_is_only_announced(served: Served) -> None:

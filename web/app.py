@@ -4,7 +4,8 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -17,6 +18,7 @@ from daemon.errors import ConfigError
 from daemon.files.names import display
 from web.api import Api
 from web.authentication import TokenMiddleware
+from web.connections import Connection, Connections, is_loopback, places, raise_descriptor_limit
 from web.context import HANDLERS, AccessRules, Context
 from web.events import EventStream
 from web.files import Files
@@ -28,7 +30,9 @@ from web.uploads import UploadHandler
 
 # How long requests in progress may take to end once the server stops.
 _GRACE_SECONDS = 3
-_BACKLOG = 256
+# So many may wait to be taken in (a caller who finds no place tries again only after a second), and so many are taken
+# in before those that are open are looked at again.
+_BACKLOG, _AT_ONCE = 4096, 64
 
 Methods = dict[str, Callable[[Request], Awaitable[Response]]]
 
@@ -143,10 +147,14 @@ class Server:
         self._app = app
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.connections = Connections(is_loopback, places(raise_descriptor_limit()))
         config = uvicorn.Config(
             app,
+            http=cast("type[asyncio.Protocol]", partial(Connection, self.connections)),
+            backlog=_AT_ONCE,
             log_config=None,
-            log_level="warning",
+            # Its warnings are of what clients send: a line for each would be theirs to write.
+            log_level="error",
             access_log=False,
             lifespan="off",
             ws="none",
@@ -175,11 +183,17 @@ class Server:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with two of its methods replaced: neither has a setting."""
+    """uvicorn's server, with three of its methods replaced: none of them has a setting."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.woken = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve; asyncio has one number for who may wait and for who is taken in at once."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_BACKLOG)
 
     async def main_loop(self) -> None:
         """Come round once a second, for the Date header, and at once when `woken`.

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from web.context import ApiError, failure
+from web.context import failure, read_body
 
 COOKIE = "darkroom"
 SIGN_IN = "/sign-in"
@@ -59,12 +59,8 @@ def cookie_value(token: str) -> str:
 
 
 async def form_has_token(request: Request, token: str) -> bool:
-    """Return whether the form of the sign-in page holds the token. Raises ApiError 413."""
-    form = b""
-    async for chunk in request.stream():
-        form += chunk
-        if len(form) > _MAX_FORM:
-            raise ApiError(413, "the form is too large")
+    """Return whether the form of the sign-in page holds the token. Raises ApiError 408, 413."""
+    form = await read_body(request, _MAX_FORM)
     given = parse_qs(form.decode("utf-8", "replace")).get("token", [""])[0]
     return matches_token(given.strip(), token)
 

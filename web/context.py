@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 from starlette.exceptions import HTTPException
@@ -25,6 +26,7 @@ from web.models import ErrorAnswer, ErrorBody, Success
 
 _log = logging.getLogger(__name__)
 
+_BODY_SECONDS = 10.0
 # What looks like an absolute path once the known folders are replaced: a mount point, a device.
 _ABSOLUTE = re.compile(r"(?<![\w./])/[^\s:,;'\"()]+")
 
@@ -130,6 +132,26 @@ class ApiError(Exception):
         self.status = status
         self.code = code or _CODES[status]
         self.headers: dict[str, str] = {}
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return a small body. Raises ApiError: 413 for one of more than `limit` bytes, 408 for one that does not come."""
+    content = b""
+    try:
+        with anyio.fail_after(_BODY_SECONDS):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > limit:
+                    raise ApiError(413, f"the body is larger than {limit // 1024} KiB")
+    except TimeoutError:
+        raise closing(ApiError(408, f"the body did not come within {_BODY_SECONDS:.0f} seconds")) from None
+    return content
+
+
+def closing(error: ApiError) -> ApiError:
+    """Return a refusal behind which the connection ends: what is left of the body is not the next request."""
+    error.headers["Connection"] = "close"
+    return error
 
 
 async def on_api_error(_request: Request, error: Exception) -> Response:

@@ -62,7 +62,7 @@ VENDORS = {
     "httpx2": {"daemon.hooks", "daemon.captions.gemini"},
     "psutil": {"daemon.files.mounts", "daemon.commands"},
     "starlette": {"web"},
-    "uvicorn": {"web.app"},
+    "uvicorn": {"web.app", "web.connections"},
     "prometheus_client": {"web.metrics"},
     "python_multipart": {"web.multipart"},
     "pydantic": {"daemon.config", "web"},

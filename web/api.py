@@ -19,10 +19,10 @@ from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.stats import Statistics
 from daemon.errors import Rejected
 from web import models
-from web.context import ApiError, Context, respond, success
+from web.context import ApiError, Context, read_body, respond, success
 from web.models import CaptionEdit, CaptionReceipt, ImageDetail, ImagePage, StatsAnswer, UploadReceipt
 
-FILTERS = ("status", "q", "camera", "from", "to", "has_gps", "limit", "cursor")
+FILTERS = ("status", "q", "camera", "from", "to", "has_gps", "sort", "limit", "cursor")
 PAGE, MAX_PAGE = 50, 500
 MAX_QUERY = 500
 _MAX_BODY = 256 * 1024
@@ -207,11 +207,7 @@ def _moment(query: Mapping[str, str], key: str, *, after: bool = False) -> str |
 
 
 async def _caption_edit(request: Request) -> CaptionEdit:
-    content = b""
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > _MAX_BODY:
-            raise ApiError(413, f"the body is larger than {_MAX_BODY // 1024} KiB")
+    content = await read_body(request, _MAX_BODY)
     try:
         body = json.loads(content)
         # Neither the database nor a sidecar can hold half of a pair, in whatever text of the body it stands.

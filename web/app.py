@@ -6,7 +6,8 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -20,7 +21,8 @@ from daemon.errors import ConfigError, EnvironmentFault
 from daemon.files.names import display
 from web.api import FILTERS, Api
 from web.authentication import SIGN_OUT, Doorkeeper, TokenMiddleware
-from web.clients import Proxies
+from web.clients import Proxies, is_loopback
+from web.connections import Connection, Connections, places, raise_descriptor_limit
 from web.context import HANDLERS, AccessRules, Context, check_query
 from web.events import EventStream
 from web.files import Files
@@ -32,7 +34,9 @@ from web.uploads import UploadHandler
 
 # How long requests in progress may take to end once the server stops.
 _GRACE_SECONDS = 3
-_BACKLOG = 256
+# So many may wait to be taken in (a caller who finds no place tries again only after a second), and so many are taken
+# in before those that are open are looked at again.
+_BACKLOG, _AT_ONCE = 4096, 64
 # Shorter ones can be guessed over the network.
 _LEAST_TOKEN = 16
 
@@ -50,7 +54,8 @@ class App:
     """The ASGI app. `stop` ends its event streams, and soon the uploads that are still arriving."""
 
     def __init__(self, context: Context, access: AccessRules) -> None:
-        doorkeeper = _doorkeeper(context, access)
+        self.proxies = Proxies(access.trusted_proxies)
+        doorkeeper = _doorkeeper(context, access, self.proxies)
         api, files, pages = Api(context), Files(context), Pages(doorkeeper)
         self.events = EventStream(context, api.counts)
         self.uploads = UploadHandler(context)
@@ -100,7 +105,7 @@ def _route(path: str, methods: Methods) -> Route:
     return Route(path, dispatch, methods=list(methods))
 
 
-def _doorkeeper(context: Context, access: AccessRules) -> Doorkeeper | None:
+def _doorkeeper(context: Context, access: AccessRules, proxies: Proxies) -> Doorkeeper | None:
     """Return who looks at tokens; None where none is set."""
     if access.token is None:
         return None
@@ -108,7 +113,7 @@ def _doorkeeper(context: Context, access: AccessRules) -> Doorkeeper | None:
     # Where the database is at fault, the same happens with the next sign-in.
     with suppress(EnvironmentFault):
         sessions.sweep(time.time())
-    return Doorkeeper(access.token, sessions, Proxies(access.trusted_proxies))
+    return Doorkeeper(access.token, sessions, proxies)
 
 
 def _guarded(app: ASGIApp, access: AccessRules, doorkeeper: Doorkeeper | None) -> ASGIApp:
@@ -171,7 +176,7 @@ def url(listener: socket.socket) -> str:
 def _is_loopback(host: str) -> bool:
     """Return whether only this machine can reach an address; of a name, every address must be such a one."""
     found = [str(address[0]) for _, address in _addresses(host, None)]
-    return all(address.startswith("127.") or address == "::1" for address in found)
+    return all(is_loopback(address) for address in found)
 
 
 def _addresses(host: str, port: int | None) -> list[tuple[socket.AddressFamily, Any]]:
@@ -192,10 +197,14 @@ class Server:
         self._app = app
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.connections = Connections(app.proxies, places(raise_descriptor_limit()))
         config = uvicorn.Config(
             app,
+            http=cast("type[asyncio.Protocol]", partial(Connection, self.connections)),
+            backlog=_AT_ONCE,
             log_config=None,
-            log_level="warning",
+            # Its warnings are of what clients send: a line for each would be theirs to write.
+            log_level="error",
             access_log=False,
             lifespan="off",
             ws="none",
@@ -226,11 +235,17 @@ class Server:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with two of its methods replaced: neither has a setting."""
+    """uvicorn's server, with three of its methods replaced: none of them has a setting."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.woken = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve; asyncio has one number for who may wait and for who is taken in at once."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_BACKLOG)
 
     async def main_loop(self) -> None:
         """Come round once a second, for the Date header, and at once when `woken`.

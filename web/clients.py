@@ -63,6 +63,12 @@ def plain_address(text: str) -> str:
     return text if ip is None else str(ip)
 
 
+def is_loopback(address: str) -> bool:
+    """Return whether an address is this machine's own."""
+    ip = _parsed(address)
+    return ip is not None and ip.is_loopback
+
+
 def neighbourhood(address: str) -> str:
     """Return what of an address stays the same: for IPv6 its /64, in which the rest may change with each connection.
 

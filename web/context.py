@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 from starlette.exceptions import HTTPException
@@ -26,9 +27,10 @@ from web.models import ErrorAnswer, ErrorBody, Success
 
 _log = logging.getLogger(__name__)
 
-# What looks like an absolute path once the known folders are replaced: a mount point, a device.
+_BODY_SECONDS = 10.0
 # How much of what a client has sent an answer quotes.
 _QUOTED = 50
+# What looks like an absolute path once the known folders are replaced: a mount point, a device.
 _ABSOLUTE = re.compile(r"(?<![\w./])/[^\s:,;'\"()]+")
 
 
@@ -148,6 +150,26 @@ def check_query(request: Request, known: Collection[str]) -> None:
         if key not in known:
             words = f"known are {', '.join(known)}" if known else "none is known here"
             raise ApiError(400, f"unknown query key {display(key[:_QUOTED])}: {words}", "unknown_key")
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return a small body. Raises ApiError: 413 for one of more than `limit` bytes, 408 for one that does not come."""
+    content = b""
+    try:
+        with anyio.fail_after(_BODY_SECONDS):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > limit:
+                    raise ApiError(413, f"the body is larger than {limit // 1024} KiB")
+    except TimeoutError:
+        raise closing(ApiError(408, f"the body did not come within {_BODY_SECONDS:.0f} seconds")) from None
+    return content
+
+
+def closing(error: ApiError) -> ApiError:
+    """Return a refusal behind which the connection ends: what is left of the body is not the next request."""
+    error.headers["Connection"] = "close"
+    return error
 
 
 async def on_api_error(_request: Request, error: Exception) -> Response:

@@ -69,7 +69,8 @@ class HostMiddleware:
             _log.exception("%s %s: an error in darkroom itself", scope["method"], display(scope["path"]))
 
     def _refusal(self, scope: Scope) -> Response | None:
-        hosts = Headers(scope=scope).getlist("host")
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
         name = _hostname(hosts[0]) if len(hosts) == 1 else None
         if name is None:
             return failure(400, "bad_host", "the request needs one Host header")
@@ -79,6 +80,13 @@ class HostMiddleware:
             )
         if ".." in re.split(r"[/\\]", scope["path"]) or "\0" in scope["path"]:
             return failure(400, "bad_path", "`..` and NUL have no place in a path")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # RFC 9112, 6.3: two who read it differently see different requests behind it.
+            message = "a request has Content-Length or Transfer-Encoding, not both"
+            return failure(400, "bad_framing", message, {"Connection": "close"})
+        if scope["method"] not in _READS and "content-range" in headers:
+            # RFC 9110, 14.5: taken for the whole, a part would be filed as a broken photo.
+            return failure(400, "partial", "parts of a file (Content-Range) can't be sent; send the whole")
         return None
 
     def _known(self, name: str, scope: Scope) -> bool:

@@ -22,6 +22,7 @@ from daemon.errors import DarkroomError, DatabaseFull, DiskFull, NameRefused
 from daemon.files import atomic, names
 from daemon.files.atomic import Entry
 from daemon.files.walk import is_junk
+from daemon.filing import companions
 from daemon.filing.recovery import UPLOAD_PREFIX
 from web.context import ApiError, Context
 from web.models import UploadReceipt
@@ -116,6 +117,9 @@ class UploadedFile:
         self._format = formats.sniff(self._head)
         if self._format is None:
             raise ApiError(415, f"{self.shown} is not an image that Darkroom can read, by its first bytes")
+        if companions.parse(self.name) is not None:
+            # A photo all the same, which must not wait for another one under that name.
+            self.name = names.with_true_suffix(names.split(self.name)[0], self._format.suffixes)
         try:
             self._temporary = (self._context.inbox / self._name).entry()
             self._file = self._temporary.create()

@@ -2,25 +2,32 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import anyio
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from web.context import ApiError, Context, success
+from web.context import ApiError, Context, closing, success
 from web.models import UploadReceipt
 from web.multipart import Begin, Data, Multipart
 from web.upload_file import UploadedFile
 
 _log = logging.getLogger(__name__)
 
-_BLOCK = 1 << 20
-# What a form adds to its files: boundaries and the headers of the parts.
+_BLOCK = 128 << 10
+# What a form adds to its files: boundaries, the headers of the parts, other fields, what stands before and behind.
 _FRAMING = 1 << 20
-_SILENCE_SECONDS = 60.0
+# The least that has to come in so many seconds of waiting; what is left of a body may be less.
+_PACE_BYTES, _PACE_SECONDS = 64 << 10, 60.0
+# Each holds a connection, a descriptor and a block of memory.
+_AT_ONCE = 64
+# An upload from which nothing has come for so long goes for a new one where there are that many.
+_STALLED_SECONDS = 5.0
 _STOP_SECONDS = 1.5
 # A refused body is read on for a while: a connection closed in the middle of it may lose the answer.
 _DRAIN_BYTES, _DRAIN_SECONDS = 32 << 20, 5.0
@@ -38,15 +45,15 @@ class UploadHandler:
         self._limit = context.upload_bytes
         self._writing = CapacityLimiter(4)
         self._committing = CapacityLimiter(1)
-        self._arriving: set[anyio.CancelScope] = set()
+        self.arriving: set[_Arrival] = set()
 
     def stop(self) -> None:
         """Refuse what has not arrived within moments; on the event loop's thread."""
         asyncio.get_running_loop().call_later(_STOP_SECONDS, self._refuse_rest)
 
     def _refuse_rest(self) -> None:
-        for scope in list(self._arriving):
-            scope.cancel()
+        for arrival in list(self.arriving):
+            arrival.refuse("darkroom is stopping; send this again later")
 
     async def post(self, request: Request) -> Response:
         """Queue the `file` parts of a form, or a raw body with its name in `?name=`."""
@@ -61,16 +68,16 @@ class UploadHandler:
         chunks = request.stream()
         try:
             self._check_announced(request)
-            with self._stoppable():
+            with self._arrival() as arrival:
+                body = self._counted(arrival.paced(chunks))
                 if request.headers.get("content-type", "").lower().startswith("multipart/"):
-                    await self._form(request, chunks, uploads)
+                    await self._form(request, body, uploads)
                 else:
-                    await self._raw(chunks, name, uploads)
+                    await self._raw(body, name, uploads)
             receipts = [await self._queue(upload) for upload in uploads]
         except ApiError as error:
             if error.status in {408, 503} or not await _drain(request, chunks):
-                # What is left of the body is not the next request.
-                error.headers["Connection"] = "close"
+                closing(error)
             raise
         finally:
             for upload in uploads:
@@ -80,15 +87,32 @@ class UploadHandler:
         return _answer(receipts)
 
     @contextmanager
-    def _stoppable(self) -> Iterator[None]:
+    def _arrival(self) -> Iterator["_Arrival"]:
+        """Count an upload for as long as it arrives. Raises ApiError 503 where it is one too many, or has to go."""
+        if len(self.arriving) >= _AT_ONCE:
+            stalled = max(self.arriving, key=lambda one: one.stalled_seconds)
+            if stalled.stalled_seconds < _STALLED_SECONDS:
+                raise _busy()
+            self.arriving.discard(stalled)
+            stalled.refuse(f"nothing came for {_STALLED_SECONDS:.0f} seconds, and others wait; send this again later")
         with anyio.CancelScope() as scope:
-            self._arriving.add(scope)
+            arrival = _Arrival(scope)
+            self.arriving.add(arrival)
             try:
-                yield
+                yield arrival
             finally:
-                self._arriving.discard(scope)
+                self.arriving.discard(arrival)
         if scope.cancelled_caught:
-            raise ApiError(503, "darkroom is stopping; send this again later")
+            raise ApiError(503, arrival.refusal)
+
+    async def _counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield a body's chunks. Raises ApiError 413 where they are too many, whatever they are parts of."""
+        left = self._limit + _FRAMING
+        async for chunk in chunks:
+            left -= len(chunk)
+            if left < 0:
+                raise self._too_large()
+            yield chunk
 
     def _check_announced(self, request: Request) -> None:
         announced = request.headers.get("content-length", "")
@@ -97,11 +121,11 @@ class UploadHandler:
         if int(announced) > self._limit + _FRAMING:
             raise self._too_large()
 
-    async def _form(self, request: Request, chunks: AsyncIterator[bytes], uploads: list[UploadedFile]) -> None:
+    async def _form(self, request: Request, body: AsyncIterator[bytes], uploads: list[UploadedFile]) -> None:
         parser = Multipart(request.headers["content-type"])
         left = self._limit
         current: _BlockWriter | None = None
-        async for chunk in _until_silent(chunks):
+        async for chunk in body:
             for event in parser.feed(chunk):
                 if isinstance(event, Begin):
                     current = None
@@ -121,10 +145,10 @@ class UploadHandler:
         if not uploads:
             raise ApiError(400, "no part is named `file`; send the image in a form field of that name", "missing_file")
 
-    async def _raw(self, chunks: AsyncIterator[bytes], name: str, uploads: list[UploadedFile]) -> None:
+    async def _raw(self, body: AsyncIterator[bytes], name: str, uploads: list[UploadedFile]) -> None:
         left = self._limit
         writer = self._writer(name, uploads)
-        async for chunk in _until_silent(chunks):
+        async for chunk in body:
             left -= len(chunk)
             if left < 0:
                 raise self._too_large()
@@ -143,6 +167,53 @@ class UploadHandler:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"larger than {self._limit // 1_000_000} MB, the limit of an upload (upload_mb, file_mb)")
+
+
+@dataclass(eq=False)
+class _Arrival:
+    """One upload that is arriving: for how long it is waited for, and what its client is told where it has to go."""
+
+    scope: anyio.CancelScope
+    refusal: str = ""
+    _waiting_since: float | None = None
+
+    @property
+    def stalled_seconds(self) -> float:
+        return 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
+
+    def refuse(self, message: str) -> None:
+        self.refusal = message
+        self.scope.cancel()
+
+    async def paced(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield a body's chunks. Raises ApiError 408 for a client that keeps us waiting.
+
+        Only the time counts that is spent waiting for it: how fast the disk takes what comes is not its fault.
+        """
+        patience, wanted = _PACE_SECONDS, _PACE_BYTES
+        while True:
+            self._waiting_since = began = time.monotonic()
+            try:
+                with anyio.fail_after(patience):
+                    chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                slow = f"less than {_PACE_BYTES >> 10} KiB came in {_PACE_SECONDS:.0f} seconds"
+                raise ApiError(408, f"{slow}; send this again over a better connection") from None
+            finally:
+                self._waiting_since = None
+            patience, wanted = patience - (time.monotonic() - began), wanted - len(chunk)
+            if wanted <= 0:
+                patience, wanted = _PACE_SECONDS, _PACE_BYTES
+            if chunk:
+                yield chunk
+
+
+def _busy() -> ApiError:
+    error = ApiError(503, f"{_AT_ONCE} uploads are arriving already; send this again in a moment")
+    error.headers["Retry-After"] = "2"
+    return error
 
 
 class _BlockWriter:
@@ -171,20 +242,6 @@ class _BlockWriter:
         block = b"".join(self._chunks)
         self._chunks, self._size = [], 0
         return block
-
-
-async def _until_silent(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield a body's chunks. Raises ApiError 408 for a client that sends nothing for a minute."""
-    while True:
-        try:
-            with anyio.fail_after(_SILENCE_SECONDS):
-                chunk = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise ApiError(408, f"nothing came for {_SILENCE_SECONDS:.0f} seconds") from None
-        if chunk:
-            yield chunk
 
 
 async def _drain(request: Request, chunks: AsyncIterator[bytes]) -> bool:

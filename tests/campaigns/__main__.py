@@ -13,6 +13,7 @@ decoders   that crash, hang and devour memory
 two        programs on the same folders
 writers    who open a photo's file while it leaves the inbox
 neighbours who may write into the inbox, and want more (needs root)
+crowd      of idle connections, event streams and stalled uploads at the port
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from tests.campaigns import (
     accounts,
+    crowd,
     faults,
     kill,
     neighbours,
@@ -190,6 +192,14 @@ def _neighbours(args: argparse.Namespace) -> Report:
     return what, f"{total.points:,} tries", total.problems
 
 
+def _crowd(args: argparse.Namespace) -> Report:
+    total = Tally("crowd")
+    for one in crowd.CROWDS.values():
+        total.add(_told("crowd", crowd.play(one, 60 if args.long else 15)))
+    what = ", ".join(f"{one.clients:,} {one.name}" for one in crowd.CROWDS.values())
+    return f"{what}, while photos are filed and health is asked for", f"{total.points:,} clients", total.problems
+
+
 CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "kill": _kill,
     "uploads": _uploads,
@@ -204,6 +214,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "two": _two,
     "writers": _writers,
     "neighbours": _neighbours,
+    "crowd": _crowd,
 }
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ import pytest
 from daemon.catalogue.sessions import SECONDS, Sessions
 from tests.support import Room, jpeg
 from tests.web.serving import Served
-from web.authentication import COOKIE, SECURE_COOKIE
-from web.wrong_tokens import WrongTokens
+from web.authentication import COOKIE, SECURE_COOKIE, WrongTokens
 
 TOKEN = "a-long-random-text"
 README = Path(__file__).parent.parent.parent / "README.md"
@@ -262,7 +261,7 @@ def test_fail2ban_finds_the_line_by_the_pattern_of_the_readme(
     assert said == ["wrong token from 192.0.2.66"] * 2 + ["wrong token from 2001:db8::66"] * 2
     lines = [f"2026-11-26 04:57:48 {line}" for line in said]
     lines += [f"2026-11-26T04:57:49+00:00 nas darkroom[4711]: {said[0]}"]
-    lines += [f"2026-11-26 04:57:50 WARNING web.wrong_tokens: {said[2]}"]
+    lines += [f"2026-11-26 04:57:50 WARNING web.authentication: {said[2]}"]
     others = [
         "2026-11-26 04:57:51 image 7: wrong token from 192.0.2.1",
         "2026-11-26 04:57:51 wrong token from 192.0.2.1: Permission denied",

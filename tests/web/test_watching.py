@@ -1,15 +1,20 @@
 """The event stream, the health check and the metrics."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx2
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.health import PartHealth
 from tests.support import jpeg, wait_until
 from tests.web.serving import Served
+from web import events
 
 
 def messages(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -61,6 +66,58 @@ def test_a_stream_goes_on_where_the_last_one_ended(served: Served) -> None:
     with served.http.stream("GET", "/api/events", headers={"Last-Event-ID": "1"}) as stream:
         told = messages(stream.iter_lines())
         assert [next(told)[1]["image_id"] for _ in range(2)] == [2, 3]
+
+
+def test_who_has_missed_more_than_is_kept_is_told_all_of_it(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_BATCH", 3)
+    for seed in range(10):
+        served.upload(f"{seed}.jpg", jpeg(seed=seed))
+    with served.http.stream("GET", "/api/events") as stream:
+        present = messages(stream.iter_lines())
+        next(present)
+        with (
+            httpx2.Client(base_url=served.url) as other,
+            other.stream("GET", "/api/events", headers={"Last-Event-ID": "0"}) as behind,
+        ):
+            told = (data for kind, data in messages(behind.iter_lines()) if kind == "image")
+            assert [next(told)["image_id"] for _ in range(10)] == list(range(1, 11))
+            served.upload("last.jpg", jpeg(seed=99))
+            assert next(told)["image_id"] == 11
+
+
+def test_one_reader_for_all_who_listen(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    look = served.app.events._look
+
+    def counted() -> Any:
+        nonlocal looks
+        looks += 1
+        return look()
+
+    monkeypatch.setattr(served.app.events, "_look", counted)
+    with ExitStack() as stack:
+        listening = []
+        for _ in range(30):
+            client = stack.enter_context(httpx2.Client(base_url=served.url))
+            stream = stack.enter_context(client.stream("GET", "/api/events"))
+            listening.append(messages(stream.iter_lines()))
+            assert next(listening[-1])[0] == "stats"
+        began, before = time.monotonic(), looks
+        wait_until(lambda: looks >= before + 3, what="three looks")
+        assert looks - before <= (time.monotonic() - began) / 0.4 + 2
+    wait_until(lambda: served.app.events.listeners == 0, what="the end of all streams")
+
+
+def test_of_many_who_come_at_once_no_more_listen_than_may(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_MAX_LISTENERS", 5)
+    asked = b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", served.port), 10)) for _ in range(40)]
+        for client in clients:
+            client.sendall(asked)
+        answers = [client.recv(12) for client in clients]
+    assert sorted(answers) == [b"HTTP/1.1 200"] * 5 + [b"HTTP/1.1 503"] * 35
+    wait_until(lambda: served.app.events.listeners == 0, what="the end of all streams")
 
 
 def test_open_streams_do_not_hold_up_the_end(served: Served) -> None:

@@ -29,7 +29,16 @@ from daemon.catalogue import Place, Queue
 from daemon.catalogue.companions import CompanionRows
 from daemon.catalogue.schema import CaptionStatus, Facts, Job
 from daemon.decoding import Decoded, XmpDates
-from daemon.errors import DarkroomError, EnvironmentFault, Immovable, NameRefused, Postponed, WaitingReason, Withdrawn
+from daemon.errors import (
+    DarkroomError,
+    EnvironmentFault,
+    Immovable,
+    NameRefused,
+    Postponed,
+    Transient,
+    WaitingReason,
+    Withdrawn,
+)
 from daemon.files import atomic, names
 from daemon.files.atomic import Location, Root
 from daemon.files.walk import Found
@@ -144,6 +153,7 @@ class Filing:
         facts = plan.facts
         if plan.kept is not None:
             check_kept(plan.kept, facts.sha256 or "")
+            _check_hash(file, facts.sha256)
             self._hide(job, file, plan, None, None)
             return replace(job, place=None, destination=None, companion_of=facts.companion_of)
         if plan.thumbnails is not None and facts.sha256 is not None:
@@ -373,3 +383,15 @@ def _first_names(shape: PurePosixPath, stems: Stems | None) -> Iterator[PurePosi
         yield partners
     if shape != partners and not (stems and stems.is_taken(shape, by_any=False)):
         yield shape
+
+
+def _check_hash(file: InboxFile, sha256: str | None) -> None:
+    """Raise Transient where a file that is to be deleted has other bytes than its decoder said.
+
+    Whoever has taken over a decoder might say of each photo that comes after his own that it is in the library.
+    """
+    if file.fd is not None:
+        with atomic.blaming(file.where):
+            found = atomic.sha256(file.fd)
+        if found != sha256:
+            raise Transient("its bytes are not those that its decoder says")

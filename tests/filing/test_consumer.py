@@ -1,9 +1,11 @@
 import contextlib
+import hashlib
 import importlib
 import os
 import socket
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,20 @@ def test_same_bytes_are_a_duplicate(room: Room) -> None:
     assert tree(room.duplicates) == {"sub/b.jpg": b"same"}
     second = room.rows()[1]
     assert (second["status"], second["duplicate_of"]) == ("duplicate", 1)
+
+
+def test_a_lying_decoder_has_no_photo_deleted(tmp_path: Path) -> None:
+    room = Room(tmp_path / "room", '[filing]\nduplicates = "delete"\n[limits]\nattempts = 1\n')
+    room.put("a.jpg", b"a")
+    room.drain()
+    of_another = hashlib.sha256(b"a").hexdigest()
+    room.decode_with(lambda path: replace(room.decoder.decode(path), sha256=of_another))
+    room.put("b.jpg", b"b")
+    room.drain()
+    row = room.row_of("b.jpg")
+    assert (row["status"], row["error"]) == ("failed", "its bytes are not those that its decoder says")
+    assert tree(room.failed)["b.jpg"] == b"b"
+    room.catalogue.close()
 
 
 def test_duplicates_are_deleted_only_where_the_filed_bytes_are_still_right(tmp_path: Path) -> None:

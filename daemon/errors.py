@@ -5,7 +5,8 @@
     ├── Busy                   another process has these folders: exit 1, and systemd tries again
     ├── Rejected               the image's own fault, for good: to failed/ at once
     ├── Transient              this attempt failed: again after a backoff, then to failed/
-    │   └── Truncated          the bytes end early: perhaps they are still arriving
+    │   ├── Truncated          the bytes end early: perhaps they are still arriving
+    │   └── TimedOut           decoding reached a time limit: tried once more, and no oftener
     ├── Postponed              not ready yet: no attempt is spent
     ├── Withdrawn              the file has left the inbox: its row goes too
     ├── Immovable              the file can't be moved at all: it fails where it lies
@@ -62,6 +63,10 @@ class Truncated(Transient):
     """Raised when the bytes of an image end early."""
 
 
+class TimedOut(Transient):
+    """Raised when an image takes longer to decode than it may."""
+
+
 class WaitingReason(StrEnum):
     """Why a queued file is not filed yet: the code that its row keeps."""
 
@@ -113,10 +118,6 @@ class Postponed(DarkroomError):
         self.reason = reason
         self.seconds = seconds
         self.detail = detail
-
-    def __reduce__(self) -> tuple[type["Postponed"], tuple[WaitingReason, float, str]]:
-        """Return how to make it anew: it comes out of the decoder's process."""
-        return Postponed, (self.reason, self.seconds, self.detail)
 
 
 class Withdrawn(DarkroomError):

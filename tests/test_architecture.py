@@ -55,17 +55,16 @@ VENDORS = {
     "exifread": {"daemon.decoding"},
     "rawpy": {"daemon.decoding"},
     "simplejpeg": {"daemon.decoding"},
-    "pebble": {"daemon.decoding.sandbox"},
     "google": {"daemon.captions.gemini"},
     "tzfpy": {"daemon.filing.zones"},
     "defusedxml": {"daemon.sidecar.xmp"},
     "httpx2": {"daemon.hooks", "daemon.captions.gemini"},
-    "psutil": {"daemon.files.mounts", "daemon.commands"},
+    "psutil": {"daemon.files.mounts", "daemon.decoding.child", "daemon.commands"},
     "starlette": {"web"},
     "uvicorn": {"web.app", "web.connections"},
     "prometheus_client": {"web.metrics"},
     "python_multipart": {"web.multipart"},
-    "pydantic": {"daemon.config", "web"},
+    "pydantic": {"daemon.config", "daemon.decoding.answers", "web"},
     "dotenv": {"daemon.config"},
 }
 
@@ -157,7 +156,7 @@ def test_importing_the_command_line_costs_nothing() -> None:
 
 
 def test_a_module_is_one_noun() -> None:
-    assert len(MODULES) <= 102
+    assert len(MODULES) <= 106
     named = defaultdict(set)
     for file in MODULES:
         named[name(file).rpartition(".")[2]].add(name(file))

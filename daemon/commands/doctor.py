@@ -22,6 +22,7 @@ from daemon.catalogue.stats import Statistics
 from daemon.commands import probes
 from daemon.config import Config
 from daemon.decoding import Limits
+from daemon.decoding.confinement import Confinement
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError, EnvironmentFault
 from daemon.files import atomic
@@ -217,10 +218,23 @@ def decoders(config: Config, samples: Mapping[str, Path] = SAMPLES) -> Iterator[
     try:
         for name, file in samples.items():
             yield _decoder(sandbox, name, file)
+        if sandbox.confinement is not None:
+            yield _confined(sandbox.confinement)
     except EnvironmentFault as fault:
         yield Finding("decoders", str(fault), f"raise [limits] decode_memory_mb, or {_INSTALL}")
     finally:
         sandbox.close()
+
+
+def _confined(confinement: Confinement) -> Finding:
+    """Return by what the decoders' processes are shut in; what a kernel has not can't be fixed here."""
+    parts = []
+    if confinement.landlock:
+        parts.append(f"Landlock {confinement.landlock}")
+    if confinement.seccomp:
+        parts.append("seccomp")
+    shut_in = f"shut in by {' and '.join(parts)}" if parts else "limits on time and memory alone"
+    return Finding("decoders", "; ".join([shut_in, *(f"without {why}" for why in confinement.lacks)]))
 
 
 def _decoder(sandbox: Sandbox, name: str, file: Path) -> Finding:

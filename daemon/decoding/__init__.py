@@ -1,15 +1,20 @@
 """Decodes one image: what it really is, its SHA-256, EXIF and thumbnails.
 
-Plain values in, a frozen `Decoded` out. `sandbox.Sandbox` is the way in; all that decodes runs in its child
-process, and only `formats.sniff` is safe and cheap enough for the main program. Nothing here knows of the
-configuration, the database or the other folders.
+An open file in, a frozen `Decoded` out. `sandbox.Sandbox` is the way in; all that decodes runs in its processes, and
+only `formats.sniff` is safe and cheap enough for the main program. Nothing here knows of the configuration, the
+database or the other folders.
 
-    sandbox ──► worker ──► decode ──► formats      what is it, by its first bytes?
-                                  ├─► pictures     opened by Pillow, of a RAW file its preview
-                                  ├─► thumbnails   decoded in full, upright, in sRGB
-                                  ├─► exif         read within bounds, as people search by it
-                                  ├─► metadata     the dates in XMP and IPTC, read within bounds
-                                  └─► truncation   does it stop too early? (tiff: directories)
+    sandbox        as many processes as it was given
+      child        one of them, from outside: started, handed an open file, held to its limits
+      answers      what it says, read with suspicion
+    ── a socket ──
+      worker       the process from within ──► confinement: Landlock and seccomp
+        decode ──► formats      what is it, by its first bytes?
+               ├─► pictures     opened by Pillow, of a RAW file its preview
+               ├─► thumbnails   decoded in full, upright, in sRGB
+               ├─► exif         read within bounds, as people search by it
+               ├─► metadata     the dates in XMP and IPTC, read within bounds
+               └─► truncation   does it stop too early? (tiff: directories)
 """
 
 from collections.abc import Mapping
@@ -17,15 +22,25 @@ from dataclasses import dataclass, field
 
 from daemon.files.opening import Identity
 
+# How many times the processor time may pass where others are at work, too, and what the slowest disk or share that
+# anybody keeps photos on still reads in a second.
+_BUSY = 10
+_BYTES_PER_SECOND = 1_000_000
+
 
 @dataclass(frozen=True)
 class Limits:
-    """What one image may cost."""
+    """What one image may cost: `seconds` of processor time, and no progress at all for `stall_seconds`."""
 
     file_mb: int = 2048
     megapixels: int = 250
-    seconds: float = 60.0
+    seconds: float = 20.0
     memory_mb: int = 2048
+    stall_seconds: float = 30.0
+
+    def longest(self, size: int) -> float:
+        """Return how many seconds a file of so many bytes may take in all, on a busy machine and a slow disk."""
+        return self.stall_seconds + _BUSY * self.seconds + size / _BYTES_PER_SECOND
 
 
 @dataclass(frozen=True)

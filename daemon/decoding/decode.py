@@ -1,15 +1,15 @@
 """Decodes one image file: hashes it, decodes it in full and reads its EXIF.
 
-Runs in the worker process. Whatever the decoders make of hostile bytes leaves here as one of Darkroom's errors.
+Runs in a process of the sandbox. Whatever the decoders make of hostile bytes leaves here as one of Darkroom's errors.
 """
 
 import hashlib
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from io import BufferedReader
-from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
@@ -19,17 +19,18 @@ from daemon.decoding.pictures import check_pixels, open_picture, open_raw, orien
 from daemon.decoding.truncation import checksums_match, ends_early
 from daemon.errors import DarkroomError, Rejected, Transient, Truncated, Unresponsive
 from daemon.files.atomic import UNREACHABLE
-from daemon.files.opening import Identity, unchanged
+from daemon.files.opening import Identity
 
 
-def decode(path: Path, limits: Limits) -> Decoded:
-    """Return all that the bytes of one file tell.
+def decode(file: BufferedReader, limits: Limits) -> Decoded:
+    """Return all that the bytes of an open file tell.
 
     Raises Rejected for what can never be filed, Truncated for what may still be arriving, Transient where a
-    later attempt may go well, Postponed when the file changed meanwhile and Withdrawn when it is gone.
+    later attempt may go well, Unresponsive where the disk does not answer.
     """
+    identity = Identity.of(os.fstat(file.fileno()))
     # Decoders warn of much that is wrong with a file; only errors decide about it.
-    with unchanged(path) as (file, identity), warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings(action="ignore"):
         return _decode(file, identity, limits)
 
 

@@ -7,7 +7,6 @@ can't: strictness costs nothing for a sound photo, and a second decoding for a d
 
 import importlib
 import io
-import os
 from contextlib import suppress
 from typing import BinaryIO, cast
 
@@ -87,13 +86,12 @@ def open_raw(file: BinaryIO, limits: Limits) -> tuple[Image.Image, tuple[int, in
 
     Raises rawpy's LibRawError for all that LibRaw can't read.
     """
-    # Threads reserve address space by the number of cores, which would use up the memory limit.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
-    import rawpy  # numpy comes along: 18 MB and 0.4 s that only RAW files should cost
+    # Here, not above: where it can't be loaded only RAW files are lost.
+    import rawpy
 
-    # By descriptor: LibRaw reads what it needs of it, and it is the very file that was hashed.
-    with rawpy.imread(f"/dev/fd/{file.fileno()}") as raw:
+    file.seek(0)
+    # Its bytes, not its name: by now nothing can be opened any more.
+    with rawpy.imread(file) as raw:
         sizes = raw.sizes
         size = sizes.crop_width or sizes.width, sizes.crop_height or sizes.height
         check_pixels(size, limits)
@@ -139,7 +137,7 @@ def load(picture: Image.Image) -> str | None:
 
 def _strictly(picture: ImageFile.ImageFile) -> str | None:
     """Decode a JPEG, drafted to its scale, unless it is damaged; return in which way it is, None where it is not."""
-    # Here, not above: it brings numpy along, which a worker without JPEGs does not need.
+    # Here, not above: as with rawpy.
     import simplejpeg  # type: ignore[import-untyped]
 
     if picture.fp is None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from statistics import median
 
@@ -111,9 +112,10 @@ def _few(stage: Stage, waiting: dict[Path, float], figures: Figures, most: int =
     return left <= most
 
 
-def misbehave(path: Path, limits: Limits) -> Decoded:
+def misbehave(file: BufferedReader, limits: Limits) -> Decoded:
     """Stand in for a decoder that some bytes crash, hang or make devour memory; runs in the real child process."""
-    word = path.read_bytes()[:20]
+    word = file.read(20)
+    file.seek(0)
     if word.startswith(b"segfault"):
         ctypes.string_at(0)
     while word.startswith(b"hang"):
@@ -125,7 +127,7 @@ def misbehave(path: Path, limits: Limits) -> Decoded:
             devoured.append(bytearray(50_000_000))
     if word.startswith(b"exit"):
         os._exit(3)
-    return worker.decode(path, limits)
+    return worker.decode(file, limits)
 
 
 def decoders() -> Tally:
@@ -134,7 +136,7 @@ def decoders() -> Tally:
     tally = Tally("decoders that misbehave", points=len(words))
     with tempfile.TemporaryDirectory(prefix="campaign-") as base:
         room = Room(Path(base) / "room", "[inbox]\nsettle_seconds = 0.1\n[limits]\nattempts = 2\nmin_free_mb = 1\n")
-        sandbox = Sandbox(Limits(seconds=6.0, memory_mb=512), misbehave)
+        sandbox = Sandbox(Limits(seconds=6.0, memory_mb=512, stall_seconds=6.0), misbehave)
         try:
             room.decode_with(sandbox.decode)
             for number, word in enumerate(words):

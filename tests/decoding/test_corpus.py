@@ -20,7 +20,7 @@ def test_every_file_ends_developed_or_with_a_reason(corpus: Path) -> None:
         except (Rejected, Truncated) as error:
             refused[str(path.relative_to(corpus))] = str(error)
             continue
-        pids.add(sandbox.pid)
+        pids |= set(sandbox.pids)
         with Image.open(io.BytesIO(decoded.small)) as small, Image.open(io.BytesIO(decoded.medium)) as medium:
             assert max(small.size) <= 200
             assert max(medium.size) <= 800

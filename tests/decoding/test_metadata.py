@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from daemon.decoding import DateTexts, Limits, XmpDates, metadata
-from daemon.decoding.decode import decode
-from tests.decoding.images import photo
+from daemon.decoding import DateTexts, XmpDates, metadata
+from tests.decoding.images import decode, photo
 from tests.decoding.test_exif import needs_exiftool
 
 HEAD = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -32,7 +31,7 @@ def written(folder: Path, names: list[str], *arguments: str) -> None:
 
 
 def dates(file: Path) -> DateTexts:
-    return decode(file, Limits()).exif.dates
+    return decode(file).exif.dates
 
 
 @needs_exiftool

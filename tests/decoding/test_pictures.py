@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
-from daemon.decoding import Limits, pictures, thumbnails
-from daemon.decoding.decode import decode
+from daemon.decoding import pictures, thumbnails
+from tests.decoding.images import decode
 
 
 def photo(size: tuple[int, int] = (1600, 1200), mode: str = "RGB", **options: Any) -> bytes:
@@ -39,11 +39,11 @@ def test_the_pixels_are_those_of_pillow(mode: str, options: dict[str, Any]) -> N
 def test_a_zeroed_block_is_a_warning_and_the_photo_is_filed(tmp_path: Path, options: dict[str, Any]) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(zeroed(photo(**options)))
-    decoded = decode(path, Limits())
+    decoded = decode(path)
     assert decoded.warning is not None
     assert "may be damaged" in decoded.warning
     path.write_bytes(photo(**options))
-    assert decode(path, Limits()).warning is None
+    assert decode(path).warning is None
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "1"])

@@ -4,19 +4,15 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageCms
 
-from daemon.decoding import Decoded, Limits, decode, thumbnails
+from daemon.decoding import thumbnails
 from daemon.decoding.thumbnails import fit
-from tests.decoding.images import BLUE, CORNERS, GREEN, RED, YELLOW, corners, near, photo, swapped_profile
+from tests.decoding.images import BLUE, CORNERS, GREEN, RED, YELLOW, corners, decode, near, photo, swapped_profile
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
-def decode_file(path: Path) -> Decoded:
-    return decode.decode(path, Limits())
-
-
 def medium_of(path: Path) -> Image.Image:
-    with Image.open(io.BytesIO(decode_file(path).medium)) as image:
+    with Image.open(io.BytesIO(decode(path).medium)) as image:
         image.load()
         return image
 
@@ -42,7 +38,7 @@ def test_thumbnails_are_bare_jpegs_of_the_two_sizes(tmp_path: Path, suffix: str)
     path = tmp_path / f"photo{suffix}"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     photo(2000, 1500).save(path, exif=exif, icc_profile=profile, dpi=(300, 300), comment="a secret")
-    decoded = decode_file(path)
+    decoded = decode(path)
     for data, size in ((decoded.small, (200, 150)), (decoded.medium, (800, 600))):
         with Image.open(io.BytesIO(data)) as image:
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", size)
@@ -71,7 +67,7 @@ def test_all_orientations_come_out_upright(tmp_path: Path, orientation: int, suf
     exif[0x0112] = orientation
     path = tmp_path / f"photo{suffix}"
     image.save(path, exif=exif)
-    decoded = decode_file(path)
+    decoded = decode(path)
     assert (decoded.width, decoded.height) == (96, 64)
     assert decoded.exif.orientation == (orientation if suffix != ".avif" or orientation != 1 else None)
     with Image.open(io.BytesIO(decoded.small)) as small:
@@ -84,7 +80,7 @@ def test_heic_is_upright_as_it_is_whatever_its_exif_says(tmp_path: Path) -> None
     exif = Image.Exif()
     exif[0x0112] = 6
     photo(96, 64).save(tmp_path / "photo.heic", exif=exif)
-    decoded = decode_file(tmp_path / "photo.heic")
+    decoded = decode(tmp_path / "photo.heic")
     assert (decoded.width, decoded.height, decoded.exif.orientation) == (96, 64, 6)
     assert decoded.exif.raw["Image Orientation"] == 6
     assert near(corners(medium_of(tmp_path / "photo.heic")), CORNERS)
@@ -95,7 +91,7 @@ def test_a_senseless_orientation_turns_nothing(tmp_path: Path, orientation: int)
     exif = Image.Exif()
     exif[0x0112] = orientation
     photo().save(tmp_path / "photo.jpg", exif=exif)
-    decoded = decode_file(tmp_path / "photo.jpg")
+    decoded = decode(tmp_path / "photo.jpg")
     assert (decoded.width, decoded.exif.orientation) == (96, None)
 
 

@@ -35,7 +35,7 @@ from daemon.filing.destination import FailureNote, facts_of, order, read_reason,
 from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
 from daemon.filing.zones import ZoneFinder
 from daemon.sidecar.sidecars import NAMESPACE, SidecarFacts, path_beside, read_facts
-from daemon.sidecar.xmp import Malformed, Packet
+from daemon.sidecar.xmp import MAX_BYTES, Malformed, Packet
 
 # A database, and what SQLite keeps beside one.
 _SUFFIXES = ("", "-wal", "-shm")
@@ -264,7 +264,7 @@ def _sidecar_of(photo: Location) -> SidecarFacts | None:
 
 def _packet(path: Location) -> Packet | None:
     try:
-        return Packet.parse(path.read_bytes())
+        return Packet.parse(path.read_bytes(MAX_BYTES + 1))
     except (OSError, DarkroomError, Malformed):
         return None
 

@@ -17,12 +17,15 @@ _BIG = 43
 _MAGICS = {42, _BIG, 0x4F52, 0x5352, 0x55}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _ASCII = 2
-_MAX_ENTRIES, _MAX_VALUES, _MAX_DIRECTORIES = 1024, 100_000, 64
+# Of all directories together half a million values: a picture of 250 megapixels in strips of one line has 50,000.
+_MAX_ENTRIES, _MAX_VALUES, _MAX_DIRECTORIES, _MAX_TOTAL = 1024, 100_000, 64, 500_000
+_WANTED = {SUBFILE_TYPE, COMPRESSION, PHOTOMETRIC, MAKE, STRIP_OFFSETS, ORIENTATION, STRIP_COUNTS, TILE_OFFSETS}
+_WANTED |= {TILE_COUNTS, SUB_IFDS, DNG_VERSION}
 
 
 @dataclass(frozen=True)
 class Directory:
-    """One IFD: where it is, its whole-number tags, its texts, and whether all of it was there to be read."""
+    """One IFD: where it is, those of its tags that are named above, and whether all of it was there to be read."""
 
     offset: int = 0
     numbers: dict[int, tuple[int, ...]] = field(default_factory=dict)
@@ -47,12 +50,14 @@ def directories(file: BinaryIO) -> Iterator[Directory]:
         return
     pending = [struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)[0]]
     seen: set[int] = set()
-    while pending and len(seen) < _MAX_DIRECTORIES:
+    room = _MAX_TOTAL
+    while pending and len(seen) < _MAX_DIRECTORIES and room > 0:
         offset = pending.pop(0)
         if offset == 0 or offset in seen:
             continue
         seen.add(offset)
         directory, following = _read(file, offset, order, big)
+        room -= sum(map(len, directory.numbers.values()))
         yield directory
         pending += [following, *directory.numbers.get(SUB_IFDS, ())[:_MAX_DIRECTORIES]]
 
@@ -74,7 +79,7 @@ def _read(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Directory
     for start in range(0, min(len(table) - size + 1, entries * size), size):
         tag, kind, count = struct.unpack_from(order + "HH" + word, table, start)
         letter = _INTEGERS.get(kind, "s" if kind == _ASCII else "")
-        if not letter or not 0 < count <= _MAX_VALUES:
+        if tag not in _WANTED or not letter or not 0 < count <= _MAX_VALUES:
             continue
         length = count * struct.calcsize("=" + letter)
         value = table[start + size - width : start + size]

@@ -49,7 +49,6 @@ _HEVC = re.compile(r"_hevc$", re.IGNORECASE)
 # darktable's NAME_01.EXT.xmp holds the edits of a duplicate of NAME.EXT, which has no file of its own.
 _DUPLICATE = re.compile(r"_\d{2}$")
 _BEGINNING = 24
-_MAX_XMP_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -262,7 +261,7 @@ class CompanionMatcher:
             if rank is not None:
                 fitting.append((rank, row))
         for _, row in sorted(fitting, key=lambda one: one[0]):
-            content = _read_beside(file, row, _MAX_XMP_BYTES)
+            content = _read_beside(file, row, xmp.MAX_BYTES + 1)
             try:
                 packet = None if content is None else xmp.Packet.parse(content)
             except xmp.Malformed as error:
@@ -395,7 +394,7 @@ class CompanionMatcher:
                     if row.destination.lower().endswith(".json") and row.place in self._roots:
                         with suppress(OSError, DarkroomError):
                             return takeout.read(
-                                (self._roots[row.place] / row.destination).read_bytes(takeout.MAX_BYTES)
+                                (self._roots[row.place] / row.destination).read_bytes(takeout.MAX_BYTES + 1)
                             )
         return None
 

@@ -102,7 +102,7 @@ class Consumer:
         self._filing, self._companions = filing, companions
         self._recovery, self._cleanup = recovery, cleanup
         self._retry, self._inbox = retry, inbox
-        self._pause = Pause(settings)
+        self._settings, self._pause = settings, Pause(settings)
         self._recovered = False
         # Whether a row may have been left in the middle of the work by this process.
         self._unresolved = False
@@ -372,7 +372,10 @@ class Consumer:
                 self._folders.check()
             self._recovery.sweep_thumbnails()
             for job in self._queue.unfinished():
-                self._resolve(job, spent=spent, live=False)
+                # What has killed each process that came to its sidecar is left out from then on.
+                plainly = self._settings.begin_recovery(job.id) > self._retry.attempts
+                self._resolve(job, spent=spent, live=False, plainly=plainly)
+            self._settings.end_recoveries()
             self._recovery.bring_back()
             self._leave_all()
             self._recovery.show_all()
@@ -394,12 +397,12 @@ class Consumer:
                 with self._strikes.counting(job.id):
                     self._recovery.leave(job)
 
-    def _resolve(self, job: Job, *, spent: bool, live: bool) -> None:
+    def _resolve(self, job: Job, *, spent: bool, live: bool, plainly: bool = False) -> None:
         """Complete a row whose bytes have arrived, and put any other back into the queue, or fail it.
 
         `spent`: the attempt counts, since the image itself may have killed the process. `live`: it did not; this
-        process had begun the work itself. A row on which the work has raised three times fails, and where that
-        raises, too, it fails by its row alone.
+        process had begun the work itself. `plainly`: without what lies beside the photo. A row on which the work has
+        raised three times fails, and where that raises, too, it fails by its row alone.
         """
         raised, reason, now = self._strikes.of(job.id), self._strikes.reason(job.id), time.time()
         if raised > Strikes.LIMIT:
@@ -409,7 +412,7 @@ class Consumer:
             self._strikes.forget(job.id)
             return
         with self._strikes.counting(job.id):
-            if self._recovery.complete(job):
+            if self._recovery.complete(job, plainly=plainly):
                 self._strikes.forget(job.id)
             elif raised == Strikes.LIMIT:
                 self._conclude(job, now, lambda: self._fail(job, None, reason))

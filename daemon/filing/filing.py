@@ -163,7 +163,7 @@ class Filing:
         name = str(destination)
         return replace(job, place=plan.place, destination=name, error=facts.error, companion_of=facts.companion_of)
 
-    def record(self, job: Job, plan: Plan | None = None, stays: str | None = None) -> str:
+    def record(self, job: Job, plan: Plan | None = None, stays: str | None = None, *, sidecar: bool = True) -> str:
         """Make a row final whose bytes are safe; return what happened, for people.
 
         `plan` is only needed for a copy that is to be deleted; `stays` is why the inbox name can't be removed.
@@ -175,10 +175,12 @@ class Filing:
         destination, detail = self.roots[place] / str(job.destination), f"{place}/{names.display(str(job.destination))}"
         if job.companion_of is not None:
             self._companions.arrived(job, now)
-            self._sidecars.write(job.companion_of)
+            if sidecar:
+                self._sidecars.write(job.companion_of)
             return f"{detail}, beside image {job.companion_of}"
         if place == "library":
-            self._sidecars.write(job.id)
+            if sidecar:
+                self._sidecars.write(job.id)
         elif place == "duplicates":
             self._sidecars.record(job.id, destination)
         else:

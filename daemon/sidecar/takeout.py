@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
-from daemon.catalogue.captions import MAX_CAPTION, MAX_KEYWORD, MAX_KEYWORDS
+from daemon.catalogue.captions import cut_keywords, cut_text
 from daemon.files.names import IMAGE_SUFFIXES, display, fold, split
 from daemon.sidecar import xmp
 
@@ -66,8 +66,8 @@ class Takeout:
         """Return the description and the people as XMP has a caption and keywords, within the limits of the API."""
         packet = xmp.Packet()
         if self.description:
-            packet.set_language(xmp.DC, "description", self.description[:MAX_CAPTION])
-        packet.set_list(xmp.DC, "subject", [name[:MAX_KEYWORD] for name in self.people[:MAX_KEYWORDS]])
+            packet.set_language(xmp.DC, "description", cut_text(self.description))
+        packet.set_list(xmp.DC, "subject", cut_keywords(self.people))
         return packet
 
 

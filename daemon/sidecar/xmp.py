@@ -25,7 +25,8 @@ _XMLNS = "http://www.w3.org/2000/xmlns/"
 _PREFIXES = {RDF: "rdf", DC: "dc", XMP: "xmp", EXIF: "exif", PHOTOSHOP: "photoshop"}
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-_MAX_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
+"""No XMP file is as large as this; nobody needs to read more of one to know that it is none."""
 # What opens, closes or gives a value in a document: no tree has more elements and attributes, and counting costs no
 # tree. One of so many takes about 100 MB.
 _MAX_MARKS = 100_000
@@ -217,8 +218,8 @@ class Packet:
 
 def _parsed(content: bytes) -> Any:
     """Return the document in a file that may come from anybody. Raises Malformed."""
-    if len(content) > _MAX_BYTES:
-        raise Malformed(f"larger than {_MAX_BYTES >> 20} MB")
+    if len(content) > MAX_BYTES:
+        raise Malformed(f"larger than {MAX_BYTES >> 20} MB")
     if content.count(b"<") + content.count(b"=") > _MAX_MARKS:
         raise Malformed("too many elements and attributes")
     try:

@@ -6,6 +6,7 @@ import re
 import shutil
 import sqlite3
 import time
+import tracemalloc
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -335,6 +336,25 @@ def test_the_place_that_takeout_knows_comes_back(full: FullRoom) -> None:
     row = Search(catalogue).image(1)
     assert row is not None
     assert (row.caption, row.lat, row.lon, row.sidecar_due) == ("at the lake", 47.5, 8.25, 0)
+
+
+def test_only_regular_files_are_read_and_no_more_of_them_than_there_may_be(full: FullRoom) -> None:
+    put(full, "IMG_1.jpg", "IMG_2.jpg")
+    folder = full.library / "2024/05"
+    for name in ("IMG_1.jpg.xmp", "IMG_2.jpg.xmp"):
+        (folder / name).unlink()
+    os.mkfifo(folder / "IMG_1.jpg.xmp")
+    os.mkfifo(folder / "pipe.jpg")
+    with (folder / "IMG_2.jpg.xmp").open("wb") as file:
+        file.truncate(512 << 20)
+    full.decoder.errors["IMG_2.jpg.xmp"] = [Rejected("not an image")]
+    tracemalloc.start()
+    catalogue, report = rebuilt(full)
+    assert tracemalloc.get_traced_memory()[1] < 120 << 20
+    tracemalloc.stop()
+    assert report.restored["done"] == 2
+    assert sorted(path.name for path, _ in report.left) == ["IMG_1.jpg.xmp", "IMG_2.jpg.xmp", "pipe.jpg"]
+    catalogue.close()
 
 
 def failed_poem(room: Room) -> Path:

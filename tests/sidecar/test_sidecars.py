@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from daemon.catalogue import ImageRow
-from daemon.catalogue.captions import CaptionOrigin, Words
+from daemon.catalogue.captions import MAX_CAPTION, MAX_KEYWORD, MAX_KEYWORDS, CaptionOrigin, Words
 from daemon.catalogue.history import sentence
 from daemon.catalogue.schema import EventKind, Image
 from daemon.decoding import DateTexts, Decoded, Exif
@@ -303,6 +304,38 @@ def test_an_xmp_that_makes_no_sense_is_kept_and_harms_nothing(full: FullRoom, co
 def test_why_an_xmp_is_refused(content: bytes, said: str) -> None:
     with pytest.raises(xmp.Malformed, match=said):
         xmp.Packet.parse(content)
+
+
+def test_an_enormous_xmp_and_json_are_not_read(full: FullRoom) -> None:
+    for name in ("IMG_1.xmp", "IMG_1.JPG.json"):
+        with (full.inbox / name).open("wb") as file:
+            file.truncate(512 << 20)
+    tracemalloc.start()
+    path = filed(full)
+    for _ in range(2):
+        full.drain(time.time() + 60)
+    assert tracemalloc.get_traced_memory()[1] < 120 << 20
+    tracemalloc.stop()
+    assert {entry.stat().st_size for entry in path.parent.iterdir()} >= {512 << 20}
+    row = full.row_of("IMG_1.JPG")
+    assert row["status"] == "done"
+    assert packet(path).text(NAMESPACE, "ImageID") == str(row["id"])
+
+
+def test_words_from_an_xmp_are_no_more_than_the_api_takes(full: FullRoom) -> None:
+    words = "".join(f"<rdf:li>{number} {'x' * 300}</rdf:li>" for number in range(500))
+    text = f"<d:description>{'y' * 20_000}</d:description><d:subject><rdf:Bag>{words}</rdf:Bag></d:subject>"
+    full.put("IMG_1.xmp", FOREIGN.format(words=text).encode())
+    path = filed(full)
+    for _ in range(2):
+        full.drain(time.time() + 60)
+    row = full.row_of("IMG_1.JPG")
+    assert row["caption"] == "y" * MAX_CAPTION
+    assert (len(row["keywords"]), {len(word) for word in row["keywords"]}) == (MAX_KEYWORDS, {MAX_KEYWORD})
+    full.sidecars.write(row["id"])
+    again = full.row_of("IMG_1.JPG")
+    assert (again["caption"], again["keywords"]) == (row["caption"], row["keywords"])
+    assert packet(path).text(xmp.DC, "description") == row["caption"]
 
 
 def test_a_library_whose_catalogue_is_lost_keeps_its_captions(full: FullRoom, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_nonsense_is_nothing(data: bytes) -> None:
 
 
 def test_words_keep_to_the_limits_of_the_api() -> None:
-    words = Takeout(description="x" * 20_000, people=tuple(f"{number:0300}" for number in range(300))).words()
+    words = Takeout(description="x" * 20_000, people=tuple(f"{number} {'x' * 300}" for number in range(300))).words()
     assert len(words.text(xmp.DC, "description") or "") == 10_000
     names = words.texts(xmp.DC, "subject")
     assert (len(names), {len(name) for name in names}) == (200, {200})

@@ -17,7 +17,7 @@ from daemon.catalogue.companions import CompanionRows, SidecarRows
 from daemon.catalogue.settings import Settings
 from daemon.catalogue.stats import Statistics
 from daemon.config import Config
-from daemon.decoding import Limits
+from daemon.decoding import Limits, machine
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import ConfigError, EnvironmentFault
 from daemon.files import atomic, state_folder
@@ -108,6 +108,11 @@ def decoding_limits(config: Config) -> Limits:
     """Return what one image may cost."""
     limits = config.limits
     return Limits(limits.file_mb, limits.megapixels, limits.decode_seconds, limits.decode_memory_mb)
+
+
+def decoder_count(config: Config) -> int:
+    """Return how many images are decoded side by side."""
+    return machine.decoders(config.limits.decoders, config.limits.decode_memory_mb)
 
 
 def thumbnail_store(config: Config) -> ThumbnailStore:
@@ -204,7 +209,8 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
     queue, places, faults = Queue(catalogue), roots(config), Faults(settings)
     thumbnails, captions = thumbnail_store(config), Captions(catalogue)
     beside, written = CompanionRows(catalogue), sidecars(config, catalogue)
-    sandbox = Sandbox(decoding_limits(config))
+    decoders, costs = decoder_count(config), decoding_limits(config)
+    sandbox = Sandbox(costs, count=decoders)
     caption_settings = LiveSettings(config)
     captioner = Captioner(
         captions,
@@ -237,7 +243,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         queue,
         settings,
         FolderCheck(dict(folders.items()), settings, limits.min_free_mb),
-        Prefetcher(arrivals, queue, sandbox, settle),
+        Prefetcher(arrivals, queue, sandbox, settle, decoders),
         filing,
         companions,
         recovered,
@@ -277,6 +283,6 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         watcher=watcher,
         hooks=hooks,
         faults=faults,
-        pulse=Pulse(watcher, consumer, queue, limits.decode_seconds),
+        pulse=Pulse(watcher, consumer, queue, costs.longest(0)),
         other_loops=[hooks.loop],
     )

@@ -81,7 +81,8 @@ class LimitsSection(_Section):
     upload_mb: Megabytes = 2048
     file_mb: Megabytes = 2048
     megapixels: Annotated[int, Field(ge=1, le=10_000)] = 250
-    decode_seconds: Seconds = 60.0
+    decoders: Annotated[int, Field(ge=0, le=1024)] = 0
+    decode_seconds: Seconds = 20.0
     decode_memory_mb: Annotated[int, Field(ge=256, le=1_000_000)] = 2048
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
     min_free_mb: Annotated[int, Field(ge=0, le=1_000_000_000)] = 200

@@ -133,6 +133,9 @@ class Room:
         base.mkdir(exist_ok=True)
         (base / "config.toml").write_text(toml)
         config = load(base / "config.toml", environ)
+        if "decoders" not in toml:
+            # One after the other, so that what comes of them is the same each time.
+            config = config.model_copy(update={"limits": config.limits.model_copy(update={"decoders": 1})})
         if not sidecars:
             config = config.model_copy(update={"filing": config.filing.model_copy(update={"sidecars": False})})
         self.config: Config = config

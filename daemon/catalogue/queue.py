@@ -133,12 +133,11 @@ class Queue:
             rows = list(claimed.execute())
         return _job(rows[0]) if rows else None
 
-    def following(self, now: float) -> Job | None:
-        """Look at the row that `claim` would take next, and leave it as it is; None when nothing is due."""
-        oldest = _oldest(now, *_JOB_COLUMNS)
+    def following(self, now: float, most: int) -> list[Job]:
+        """Look at the rows that `claim` would take next, in that order, and leave them as they are."""
         with self._catalogue.reading():
-            row = oldest.first()
-        return None if row is None else _job(row)
+            rows = list(_oldest(now, *_JOB_COLUMNS, most=most))
+        return list(map(_job, rows))
 
     def next_due(self, now: float | None = None) -> float | None:
         """Return when the next queued row is due; None when none waits.
@@ -471,9 +470,9 @@ def _owners(job: Job, place: Place, destination: str, companion_of: int | None) 
     return Image.select().where(other), Companion.select().where(beside & another)
 
 
-def _oldest(now: float, *columns: Any) -> "ModelSelect[Image]":
+def _oldest(now: float, *columns: Any, most: int = 1) -> "ModelSelect[Image]":
     due = (Image.status == "queued") & (Image.not_before <= now) & Image.destination.is_null()
-    return Image.select(*columns).where(due).order_by(Image.rank, Image.id).limit(1)
+    return Image.select(*columns).where(due).order_by(Image.rank, Image.id).limit(most)
 
 
 def _known(files: Sequence[Found]) -> dict[str | None, tuple[Any, ...]]:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import daemon
+from daemon.app import decoder_count
 from daemon.captions.gemini import CaptionError, Client, Limited, Misconfigured
 from daemon.catalogue import Catalogue
 from daemon.catalogue.restore import Restore
@@ -219,22 +220,23 @@ def decoders(config: Config, samples: Mapping[str, Path] = SAMPLES) -> Iterator[
         for name, file in samples.items():
             yield _decoder(sandbox, name, file)
         if sandbox.confinement is not None:
-            yield _confined(sandbox.confinement)
+            yield _confined(sandbox.confinement, decoder_count(config))
     except EnvironmentFault as fault:
         yield Finding("decoders", str(fault), f"raise [limits] decode_memory_mb, or {_INSTALL}")
     finally:
         sandbox.close()
 
 
-def _confined(confinement: Confinement) -> Finding:
-    """Return by what the decoders' processes are shut in; what a kernel has not can't be fixed here."""
+def _confined(confinement: Confinement, count: int) -> Finding:
+    """Return how many decoders there may be and by what they are shut in; what a kernel lacks can't be fixed here."""
     parts = []
     if confinement.landlock:
         parts.append(f"Landlock {confinement.landlock}")
     if confinement.seccomp:
         parts.append("seccomp")
     shut_in = f"shut in by {' and '.join(parts)}" if parts else "limits on time and memory alone"
-    return Finding("decoders", "; ".join([shut_in, *(f"without {why}" for why in confinement.lacks)]))
+    at_once = "one at a time" if count == 1 else f"{count} at a time"
+    return Finding("decoders", "; ".join([f"{at_once}, {shut_in}", *(f"without {why}" for why in confinement.lacks)]))
 
 
 def _decoder(sandbox: Sandbox, name: str, file: Path) -> Finding:

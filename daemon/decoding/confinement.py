@@ -50,17 +50,21 @@ def confine(readable: Iterable[Path]) -> Confinement:
     _checked(_prctl(libc, _PR_SET_NO_NEW_PRIVS, 1))
     # Nor is a copy of somebody's photo left with the system's collector of crashes.
     _prctl(libc, _PR_SET_DUMPABLE, 0)
-    lacks = []
+    landlock, seccomp, lacks = 0, False, []
     try:
         landlock = _restrict_files(libc, readable)
     except OSError as error:
-        landlock = 0
         lacks.append(f"Landlock: {_why(error)}")
-    try:
-        _filter_calls(libc, opens=landlock > 0)
-    except OSError as error:
-        lacks.append(f"seccomp: {_why(error)}")
-    return Confinement(landlock, not any(why.startswith("seccomp") for why in lacks), tuple(lacks))
+    machine = os.uname().machine
+    if machine not in _MACHINES:
+        lacks.append(f"seccomp: the calls of {machine} are not known")
+    else:
+        try:
+            _filter_calls(libc, *_MACHINES[machine], opens=landlock > 0)
+            seccomp = True
+        except OSError as error:
+            lacks.append(f"seccomp: {_why(error)}")
+    return Confinement(landlock, seccomp, tuple(lacks))
 
 
 def _why(error: OSError) -> str:
@@ -227,17 +231,13 @@ class _SockProgram(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.POINTER(_SockFilter)))
 
 
-def _filter_calls(libc: ctypes.CDLL, *, opens: bool) -> None:
+def _filter_calls(libc: ctypes.CDLL, machine: int, column: int, *, opens: bool) -> None:
     """Refuse every call that is not on the list, in all threads. `opens`: files may be opened to be read."""
-    machine = os.uname().machine
-    if machine not in _MACHINES:
-        raise OSError(errno.ENOSYS, f"its calls on {machine} are not known")
-    steps = program(*_MACHINES[machine], opens=opens, pid=os.getpid())
+    steps = program(machine, column, opens=opens, pid=os.getpid())
     filters = (_SockFilter * len(steps))(*(_SockFilter(*step) for step in steps))
     given = _SockProgram(len(steps), filters)
-    number = _SECCOMP[_MACHINES[machine][1]]
     flags = ctypes.c_uint(_FILTER_FLAG_TSYNC)
-    _checked(libc.syscall(number, ctypes.c_uint(_SET_MODE_FILTER), flags, ctypes.byref(given)))
+    _checked(libc.syscall(_SECCOMP[column], ctypes.c_uint(_SET_MODE_FILTER), flags, ctypes.byref(given)))
 
 
 def program(machine: int, column: int, *, opens: bool, pid: int) -> list[_Step]:

@@ -7,6 +7,7 @@ can't: strictness costs nothing for a sound photo, and a second decoding for a d
 
 import importlib
 import io
+import re
 from contextlib import suppress
 from typing import BinaryIO, cast
 
@@ -126,13 +127,44 @@ _MOST_BYTES = 256 << 20
 
 
 def load(picture: Image.Image) -> str | None:
-    """Decode an opened picture as `thumbnails.load` does; return a warning for people where damage was swallowed."""
+    """Decode an opened picture as `thumbnails.load` does; return a warning for people where damage was swallowed.
+
+    Raises Rejected for a JPEG of so many scans that nobody meant it to be seen, and whatever Pillow raises.
+    """
     swallowed = None
+    if isinstance(picture, ImageFile.ImageFile) and picture.format in ("JPEG", "MPO"):
+        _check_scans(picture)
     if isinstance(picture, ImageFile.ImageFile) and picture.format in ("JPEG", "MPO") and picture.mode in _COLOURS:
         picture.draft(None, thumbnails.fit(picture.size, thumbnails.MEDIUM))
         swallowed = _strictly(picture)
     thumbnails.load(picture)
     return swallowed
+
+
+_SCAN, _END = 0xDA, 0xD9
+# A marker, and none of those that stand within coded data (ITU T.81, B.1.1).
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+# Encoders make about ten; each costs a look at the whole picture, so a small file of thousands takes minutes.
+_MAX_SCANS = 100
+
+
+def _check_scans(picture: ImageFile.ImageFile) -> None:
+    if picture.fp is None:
+        return
+    picture.fp.seek(0)
+    content = picture.fp.read(_MOST_BYTES)
+    # Nearly always that settles it, in a millisecond.
+    if content.count(b"\xff\xda") > _MAX_SCANS and _scans(content) > _MAX_SCANS:
+        raise Rejected(f"a JPEG of more than {_MAX_SCANS} scans, which takes too long to decode")
+
+
+def _scans(content: bytes) -> int:
+    """Return how many scans a JPEG has; what else lies in the file, such as a preview or a video, may look like one."""
+    found, at = 0, 2
+    while (marker := _MARKER.search(content, at)) and content[marker.end() - 1] != _END:
+        found += content[marker.end() - 1] == _SCAN
+        at = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+    return found
 
 
 def _strictly(picture: ImageFile.ImageFile) -> str | None:

@@ -23,6 +23,7 @@ from daemon.errors import (
     NameRefused,
     Postponed,
     Rejected,
+    TimedOut,
     Transient,
     Unresponsive,
     WaitingReason,
@@ -107,6 +108,8 @@ class Consumer:
         # Whether a row may have been left in the middle of the work by this process.
         self._unresolved = False
         self._strikes = Strikes()
+        # The images that have reached a time limit once, and are tried once more.
+        self._timed_out: set[int] = set()
         self.turn = Turn.IDLE
         self.loop = Loop("consumer", self._step, wake=queue.changed, within=self._session, report=report)
 
@@ -232,10 +235,10 @@ class Consumer:
         file.check_complete(snapshot, now)
         plan = self._companions.plan(job, file, now)
         if plan is None:
-            decoded = self._prefetcher.decode(file)
-            # Should the next photo kill the whole process, this one is blamed for it: once at most, and not for good.
-            if job.attempts == 1 < self._retry.attempts:
-                self._prefetcher.look_ahead(time.time())
+            # Should one of the next photos kill the whole process, this one is blamed for it: once at most, and not for
+            # good.
+            alone = not job.attempts == 1 < self._retry.attempts
+            decoded = self._prefetcher.decode(file, look_ahead_at=None if alone else now)
             plan = self._filing.plan(job, decoded, self._taken(job, file, decoded, now))
         placed = self._filing.place(job, file, plan)
         outcome = self._filing.record(placed, plan, file.stays)
@@ -300,10 +303,19 @@ class Consumer:
 
     def _judge(self, job: Job, file: InboxFile | None, fault: Rejected | Transient) -> str:
         """Decide what a failed attempt means: again after a backoff, or to `failed/`."""
-        if isinstance(fault, Transient) and job.attempts < self._retry.attempts:
+        if isinstance(fault, Transient) and job.attempts < self._retry.attempts and not self._too_slow(job, fault):
             return self._try_later(job, str(fault))
+        self._timed_out.discard(job.id)
         alone = self._companions.alone(job, file) if file is not None and isinstance(fault, Rejected) else ""
         return self._fail(job, file, f"{fault}{alone}")
+
+    def _too_slow(self, job: Job, fault: Transient) -> bool:
+        """Return whether an image has reached a time limit for the second time: a third would only cost the others."""
+        if not isinstance(fault, TimedOut):
+            return False
+        was_slow = job.id in self._timed_out
+        self._timed_out.add(job.id)
+        return was_slow
 
     def _try_later(self, job: Job, reason: str) -> str:
         now = time.time()

@@ -180,7 +180,8 @@ class InboxFile:
     def is_still(self, job: Job) -> bool:
         """Return whether this file is what lies under a row's name now, unchanged."""
         try:
-            return job.path == self.where.inside and Identity.of(self.entry.lstat()) == Identity.of(self.was)
+            here = (self.hidden or self.entry).lstat()
+            return job.path == self.where.inside and Identity.of(here) == Identity.of(self.was)
         except OSError:
             return False
 

@@ -346,7 +346,7 @@ def test_only_regular_files_are_read_and_no_more_of_them_than_there_may_be(full:
     os.mkfifo(folder / "IMG_1.jpg.xmp")
     os.mkfifo(folder / "pipe.jpg")
     with (folder / "IMG_2.jpg.xmp").open("wb") as file:
-        file.truncate(512 << 20)
+        file.truncate(160 << 20)
     full.decoder.errors["IMG_2.jpg.xmp"] = [Rejected("not an image")]
     tracemalloc.start()
     catalogue, report = rebuilt(full)

@@ -1,5 +1,6 @@
 import io
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from daemon.decoding import pictures, thumbnails
+from daemon.errors import Rejected
 from tests.decoding.images import decode
 
 
@@ -63,3 +65,29 @@ def test_fine_photos_are_not_complained_about(corpus: Path) -> None:
         except OSError:  # broken for good: not this module's matter
             continue
     assert damaged <= len(photos) // 50 + 1
+
+
+def with_scans(content: bytes, count: int) -> bytes:
+    """Return a progressive JPEG in which the last scan comes so many times."""
+    last = content.rindex(b"\xff\xda")
+    return content[:last] + content[last:-2] * count + content[-2:]
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (4000, 3000)).save(out, "JPEG", progressive=True)
+    content = out.getvalue()
+    path = tmp_path / "scans.jpg"
+    path.write_bytes(with_scans(content, 5000))
+    began = time.process_time()
+    with pytest.raises(Rejected, match="a JPEG of more than 100 scans"):
+        decode(path)
+    assert time.process_time() - began < 2
+    path.write_bytes(with_scans(content, 50))
+    assert decode(path).format == "JPEG"
+
+
+def test_what_looks_like_a_scan_behind_the_picture_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "motion.jpg"
+    path.write_bytes(photo(progressive=True) + b"a video, say" + b"\xff\xda" * 5000)
+    assert decode(path).format == "JPEG"

@@ -23,7 +23,7 @@ from daemon.decoding import Decoded, Limits, answers
 from daemon.decoding.answers import Lengths, Nonsense
 from daemon.decoding.confinement import Confinement
 from daemon.decoding.worker import HEADER, REQUEST, Setup, Work
-from daemon.errors import EnvironmentFault, TimedOut, Transient
+from daemon.errors import EnvironmentFault, TimedOut, Transient, Unresponsive
 from daemon.files.opening import Identity
 
 # What the decoders are, and what they bring along.
@@ -66,7 +66,7 @@ class _Watch:
         self._before = self._done = self._look()
 
     def check(self) -> None:
-        """Raise TimedOut where a limit is reached."""
+        """Raise TimedOut where a limit is reached, Unresponsive where it is the disk that takes so long."""
         now, limits = time.monotonic(), self._limits
         if now - self._looked < _LOOK_SECONDS / 2:
             return
@@ -76,9 +76,17 @@ class _Watch:
         if done[0] - self._before[0] > limits.seconds:
             raise TimedOut(f"took longer than {limits.seconds:g} s of processor time to decode")
         if now - self._moved > limits.stall_seconds:
+            if self._waits_for_a_disk():
+                raise Unresponsive("can't be read: its disk or share does not answer")
             raise TimedOut(f"the decoder made no progress for {limits.stall_seconds:g} s")
         if now - self._begun > self._longest:
             raise TimedOut(f"took longer than {self._longest:.0f} s to decode")
+
+    def _waits_for_a_disk(self) -> bool:
+        try:
+            return bool(self._process.status() == psutil.STATUS_DISK_SLEEP)
+        except psutil.Error:
+            return False
 
     def _look(self) -> tuple[float, int]:
         """Return the seconds of processor time that were spent, and the position in the file."""

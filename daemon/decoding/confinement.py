@@ -37,24 +37,26 @@ class Confinement:
 def confine(readable: Iterable[Path]) -> Confinement:
     """Shut this process in; from then on it opens nothing but files below `readable`, to be read.
 
-    Called by the only thread: Landlock shuts in the one that asks for it, and those that it starts. Raises
-    RuntimeError where there are others.
+    Landlock shuts in the thread that asks for it and those that it starts. So where there are others already there is
+    no Landlock, and nothing can be opened at all.
     """
     if not _LINUX:
         return Confinement(0, False, ("Landlock and seccomp: only 64-bit Linux has them",))
-    if len(list(Path("/proc/self/task").iterdir())) > 1:
-        raise RuntimeError("a decoder has left threads running, which can't be shut in")
     libc = ctypes.CDLL(None, use_errno=True)
-    _drop_capabilities(libc)
     # Else a program with set-user-ID would come out of it, so the kernel asks for this before the next two.
     _checked(_prctl(libc, _PR_SET_NO_NEW_PRIVS, 1))
     # Nor is a copy of somebody's photo left with the system's collector of crashes.
     _prctl(libc, _PR_SET_DUMPABLE, 0)
     landlock, seccomp, lacks = 0, False, []
-    try:
-        landlock = _restrict_files(libc, readable)
-    except OSError as error:
-        lacks.append(f"Landlock: {_why(error)}")
+    if _has_other_threads():
+        lacks.append("Landlock: a decoder has left threads running, which it would leave out")
+    else:
+        try:
+            landlock = _restrict_files(libc, readable)
+        except OSError as error:
+            lacks.append(f"Landlock: {_why(error)}")
+    # Not sooner: root may need one to reach modules that are another user's.
+    _drop_capabilities(libc)
     machine = os.uname().machine
     if machine not in _MACHINES:
         lacks.append(f"seccomp: the calls of {machine} are not known")
@@ -65,6 +67,13 @@ def confine(readable: Iterable[Path]) -> Confinement:
         except OSError as error:
             lacks.append(f"seccomp: {_why(error)}")
     return Confinement(landlock, seccomp, tuple(lacks))
+
+
+def _has_other_threads() -> bool:
+    try:
+        return len(list(Path("/proc/self/task").iterdir())) > 1
+    except OSError:  # /proc is not mounted
+        return False
 
 
 def _why(error: OSError) -> str:
@@ -132,8 +141,8 @@ def _restrict_files(libc: ctypes.CDLL, readable: Iterable[Path]) -> int:
 def _allow_reading(libc: ctypes.CDLL, ruleset: int, path: Path) -> None:
     try:
         beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):  # the ZIP of the standard library that most systems lack
-        return
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # such as the ZIP of the standard library, which most systems lack: nothing was loaded from there
     try:
         rights = _READ_FILE | _READ_DIR if path.is_dir() else _READ_FILE
         rule = struct.pack("=Qi", rights, beneath)

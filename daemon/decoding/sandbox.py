@@ -52,7 +52,7 @@ class Sandbox:
     def start(self) -> None:
         """Begin to bring a process up, decoders loaded, ahead of the first image; returns at once."""
         with self._changed:
-            if not self._stopping and not self._children:
+            if not self._stopping and not self._children and not self._wanted:
                 self._want()
 
     def decode(self, path: Path) -> Decoded:
@@ -124,14 +124,14 @@ class Sandbox:
         """Return a process that has nothing to do; None where there is none at the moment."""
         if self._stopping:
             raise _postponed()
-        if self._fault is not None:
-            fault, self._fault = self._fault, None
-            raise fault
         while self._idle:
             child, _ = self._idle.popitem()
             if child.is_sound():
                 return child
             self._end(child)
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
         return None
 
     def _give_back(self, child: Child) -> None:

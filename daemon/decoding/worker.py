@@ -43,6 +43,7 @@ _M_ARENA_MAX = -8
 _NICE = 5
 _FILES = 64
 _JPEGS_AT_ONCE = 8
+_MAX_REASON = 1000
 _jpegs = itertools.count(1)
 # Decoders count processors, and each would have its threads; there are as many of these processes instead.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -192,7 +193,7 @@ def _attempt(work: Work, file: BufferedReader, limits: Limits) -> Decoded | Fail
         return work(file, limits)
     except DarkroomError as error:
         code = next((code for kind, code in _CODES if isinstance(error, kind)), FailureCode.TRANSIENT)
-        return Failure(code, str(error))
+        return Failure(code, str(error)[:_MAX_REASON])
     except MemoryError:
         return Failure(FailureCode.TRANSIENT, f"needs more than the limit of {limits.memory_mb} MB to decode")
     except Exception as error:

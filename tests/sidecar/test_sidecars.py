@@ -404,10 +404,10 @@ def complete(*history: str, **more: str) -> xmp.Packet:
 def test_ten_thousand_properties_take_no_time() -> None:
     head, tail = FOREIGN.format(words="@").encode().split(b"@")
     many = b"".join(b"<darktable:p%d>1</darktable:p%d>" % (n, n) for n in range(10_000))
-    began = time.monotonic()
+    began = time.thread_time()
     packet = xmp.Packet.parse(head + many + tail)
     assert packet.text("http://darktable.sf.net/", "p9999") == "1"
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,12 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from peewee import SQL, Case, ModelSelect, fn
+from peewee import fn
 
-from daemon.catalogue.database import CURRENT, Catalogue, FilenameField
+from daemon.catalogue.database import CURRENT, Catalogue, FilenameField, insert_row, read_rows, read_value, update_rows
 from daemon.catalogue.schema import (
     FINAL,
     Cause,
-    Companion,
     Event,
     EventKind,
     Facts,
@@ -124,21 +123,15 @@ class Queue:
 
         Those that were never tried go first, those that have met a fault of the environment last.
         """
-        claimed = (
-            Image.update(status="processing", claimed_at=now, attempts=Image.attempts + 1, token=_TOKEN)
-            .where(Image.id == _oldest(now, Image.id))
-            .returning(*_JOB_COLUMNS)
-        )
         with self._catalogue.noting():
-            rows = list(claimed.execute())
+            rows = read_rows(Image, Image, _CLAIM, now, now)
         return _job(rows[0]) if rows else None
 
     def following(self, now: float) -> Job | None:
         """Look at the row that `claim` would take next, and leave it as it is; None when nothing is due."""
-        oldest = _oldest(now, *_JOB_COLUMNS)
         with self._catalogue.reading():
-            row = oldest.first()
-        return None if row is None else _job(row)
+            rows = read_rows(Image, Image, _OLDEST, now)
+        return _job(rows[0]) if rows else None
 
     def next_due(self, now: float | None = None) -> float | None:
         """Return when the next queued row is due; None when none waits.
@@ -146,7 +139,7 @@ class Queue:
         Given `now`, rows that have been seen or claimed later than that are due: the clock was set back.
         """
         with self._catalogue.reading():
-            due: float | None = Image.select(fn.MIN(Image.not_before)).where(Image.status == "queued").scalar()
+            due: float | None = read_value(_NEXT_DUE)
             if now is None or due is None or due <= now:
                 return due
             later = fn.COALESCE(Image.claimed_at, Image.created_at) > now + 1
@@ -214,14 +207,12 @@ class Queue:
         """Write down what was learned and where the file is about to go; False when that name is another row's."""
         changes = {**_columns(facts), "place": place, "destination": destination}
         if facts.caption_status is not None:
-            kept = (_CAPTION_IS_WRITTEN, Image.caption_status)
-            changes["caption_status"] = Case(None, [kept], facts.caption_status)
-        update = Image.update(changes).where((Image.id == job.id) & (Image.status == "processing"))
-        image, companion = _owners(job, place, destination, facts.companion_of)
+            changes["caption_status"] = facts.caption_status
+        name = _name(job, place, destination, facts.companion_of)
         with self._catalogue.writing():
-            if image.exists() or companion.exists():
+            if read_value(_OWNED, *name):
                 return False
-            if not update.execute():
+            if not update_rows(Image, changes, "id = ? AND status = 'processing'", job.id, expressions=_EXPRESSIONS):
                 raise Withdrawn(f"image {job.id} was taken out of the queue while it was being filed")
             if facts.raw:
                 RawExif.replace(image_id=job.id, tags=facts.raw).execute()
@@ -229,9 +220,9 @@ class Queue:
 
     def owned(self, job: Job, place: Place, destination: str, companion_of: int | None = None) -> bool:
         """Return whether a name in one of the folders is another row's."""
-        image, companion = _owners(job, place, destination, companion_of)
+        name = _name(job, place, destination, companion_of)
         with self._catalogue.reading():
-            return bool(image.exists() or companion.exists())
+            return bool(read_value(_OWNED, *name))
 
     def finish(self, job: Job, now: float, stays: str | None = None) -> None:
         """Make a row final whose file is at its destination; `path` stays until `left` says that the name is gone.
@@ -264,23 +255,22 @@ class Queue:
     ) -> None:
         spent = max(0, round((now - job.claimed_at) * 1000))
         final = {"status": status, "processed_at": now, "processing_ms": spent, "waiting": None, "waiting_detail": None}
-        update = Image.update({**final, **changes}).where(Image.id == job.id)
         with self._catalogue.writing():
             # It left under the name that it was claimed by: an event that says otherwise was of a file that had the
             # name before it, as where two files swap theirs.
-            if leaves and Image.select(Image.path).where(Image.id == job.id).scalar() not in {job.path, None}:
+            if leaves and _filename.python_value(read_value(_PATH, job.id)) not in {job.path, None}:
                 name = {"original_name": job.original_name, "folder": display(job.folder)}
                 Image.update({**name, "sidecar_due": Image.sidecar_due + 1}).where(Image.id == job.id).execute()
-            update.execute()
-            Event.insert(image_id=job.id, at=now, kind=EventKind(status), **event).execute()
+            update_rows(Image, {**final, **changes}, "id = ?", job.id)
+            insert_row(Event, {"image_id": job.id, "at": now, "kind": EventKind(status), **event})
 
     def left(self, image_id: int) -> str | None:
         """Note that a final row's file has left the inbox; return the name that the row had there."""
         changes = {"path": None, "token": None, "waiting": None, "waiting_detail": None}
         with self._catalogue.noting():
-            row = Image.select(Image.path).where(Image.id == image_id).first()
-            Image.update(changes).where(Image.id == image_id).execute()
-        return None if row is None else row.path
+            path = _filename.python_value(read_value(_PATH, image_id))
+            update_rows(Image, changes, "id = ?", image_id)
+        return path
 
     def stays(self, image_id: int, reason: str) -> None:
         """Note why a filed row's name can't be removed from the inbox."""
@@ -305,11 +295,9 @@ class Queue:
 
     def filed(self, sha256: str) -> tuple[int, str] | None:
         """Return the image that was filed with these bytes, its id and its place in the library; None for none."""
-        # The status as a literal: that it is the one of the partial index must be plain to SQLite.
-        filed = Image.select(Image.id, Image.destination).where((Image.sha256 == sha256) & SQL("status = 'done'"))
         with self._catalogue.reading():
-            row = filed.first()
-        return None if row is None else (row.id, row.destination)
+            rows = read_rows(Image, Image, _FILED, sha256)
+        return (rows[0].id, rows[0].destination) if rows else None
 
     def lost(self, image_id: int, destination: str, now: float) -> None:
         """Note that a filed original is no longer where it was filed, so that its bytes may be filed anew."""
@@ -404,23 +392,26 @@ class Queue:
 
 _FAILED = Image.status == "failed"
 _HIDDEN = (Image.status == "queued") & Image.token.is_null(False)
-# Nobody can foretell it; a file that waits under its hidden name keeps it.
-_TOKEN = fn.COALESCE(Image.token, fn.LOWER(fn.HEX(fn.RANDOMBLOB(8))))
 _TRIED, _FAULTY = 1, 2
 # On its way from `failed/` into the inbox: see `again`.
 _RETURNING = (Image.status == "queued") & Image.destination.is_null(False)
-# A person's words, written while the file waited: no model is asked for others.
-_CAPTION_IS_WRITTEN = fn.INSTR(fn.COALESCE(Image.edited, ""), "caption") > 0
 # Which row this one is beside, or a copy of, and why it failed: that is no more than the newest plan says.
 _ALWAYS_WRITTEN = frozenset({"error", "duplicate_of", "companion_of"})
-# Naming them counts: peewee takes 2 ms to write out all sixty of a row.
-_JOB_COLUMNS: tuple[Any, ...] = tuple(
-    getattr(Image, name)
-    for name in (
-        "id path original_name source created_at attempts size_bytes mtime_ns quiet_since claimed_at token waiting"
-        " place destination sha256 error companion_of"
-    ).split()
-)
+_JOB = """id, path, original_name, source, created_at, attempts, size_bytes, mtime_ns, quiet_since, claimed_at, token,
+ waiting, place, destination, sha256, error, companion_of"""
+_DUE = "FROM image WHERE status = 'queued' AND not_before <= ? AND destination IS NULL ORDER BY rank, id LIMIT 1"
+_OLDEST = f"SELECT {_JOB} {_DUE}"
+_NEXT_DUE = "SELECT MIN(not_before) FROM image WHERE status = 'queued'"
+# Nobody can foretell a token; a file that waits under its hidden name keeps it.
+_CLAIM = f"""UPDATE image SET status = 'processing', claimed_at = ?, attempts = attempts + 1,
+ token = COALESCE(token, LOWER(HEX(RANDOMBLOB(8)))) WHERE id = (SELECT id {_DUE}) RETURNING {_JOB}"""  # noqa: S608
+_FILED = "SELECT id, destination FROM image WHERE sha256 = ? AND status = 'done' LIMIT 1"
+_PATH = "SELECT path FROM image WHERE id = ?"
+# Whether a name is another row's, of an image or of a companion.
+_OWNED = """SELECT EXISTS (SELECT 1 FROM image WHERE place = ? AND destination = ? AND id != ?)
+ OR EXISTS (SELECT 1 FROM companion WHERE place = ? AND destination = ? AND image_id != ?)"""
+# A person's words, written while the file waited, stay: no model is asked for others.
+_EXPRESSIONS = {"caption_status": "IIF(INSTR(COALESCE(edited, ''), 'caption'), caption_status, ?)"}
 _filename = FilenameField()
 # path, id, size_bytes, mtime_ns, status, and whether the file has a place outside the inbox. Plain SQL, here and for
 # the new rows: a burst of 50,000 files is an ordinary day, and peewee's query builder takes most of its time.
@@ -463,17 +454,10 @@ def _job(row: Image) -> Job:
     )
 
 
-def _owners(job: Job, place: Place, destination: str, companion_of: int | None) -> tuple[Any, Any]:
-    """Return the queries for the other rows, of an image and of a companion, that have a name."""
-    other = (Image.place == place) & (Image.destination == destination) & (Image.id != job.id)
-    beside = (Companion.place == place) & (Companion.destination == destination)
-    another = Companion.image_id != (companion_of or 0)
-    return Image.select().where(other), Companion.select().where(beside & another)
-
-
-def _oldest(now: float, *columns: Any) -> "ModelSelect[Image]":
-    due = (Image.status == "queued") & (Image.not_before <= now) & Image.destination.is_null()
-    return Image.select(*columns).where(due).order_by(Image.rank, Image.id).limit(1)
+def _name(job: Job, place: Place, destination: str, companion_of: int | None) -> tuple[object, ...]:
+    """Return what `_OWNED` is asked about."""
+    where = place, _filename.db_value(destination)
+    return *where, job.id, *where, companion_of or 0
 
 
 def _known(files: Sequence[Found]) -> dict[str | None, tuple[Any, ...]]:

@@ -87,6 +87,7 @@ def test_a_key_put_into_the_env_file_wakes_the_captions(tmp_path: Path) -> None:
         assert {asked.key for asked in server.asked} == {"dead", "alive"}
 
 
+@pytest.mark.slow
 def test_the_caption_command_asks_nothing_about_a_private_image(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[captions]\nprivate = ["Doctor"]\n')
     (tmp_path / "inbox/Doctor").mkdir(parents=True)

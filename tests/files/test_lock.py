@@ -39,6 +39,7 @@ def asking(state: Path, threads: int = 3) -> Iterator[list[int | None]]:
             thread.join()
 
 
+@pytest.mark.slow
 def test_asking_never_keeps_anybody_from_starting(tmp_path: Path) -> None:
     with no_new_descriptors(), asking(tmp_path) as answers:
         for _ in range(200):

@@ -14,7 +14,7 @@ from daemon.config import load
 from daemon.files import state_folder
 from daemon.files.atomic import Root
 from tests.program import HUMBLE, Program, darkroom
-from tests.support import Room, jpeg
+from tests.support import Room, jpeg, rest_slow
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
@@ -30,7 +30,7 @@ def open_ones(state: Path) -> list[str]:
     return [name for name, mode in modes(state).items() if not mode.endswith("00")]
 
 
-@pytest.mark.parametrize("umask", ["000", "022", "077"])
+@pytest.mark.parametrize("umask", rest_slow(["000", "022", "077"], 1))
 def test_the_state_is_private_and_the_library_follows_its_folders_whatever_the_umask(
     tmp_path: Path, umask: str
 ) -> None:

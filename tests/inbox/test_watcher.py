@@ -422,6 +422,7 @@ def test_when_scans_find_what_events_should_have_told_it_polls(inbox: Path) -> N
         wait_for(lambda: "told.jpg" in child.found)
 
 
+@pytest.mark.slow
 def test_a_lost_queue_is_made_good_by_a_scan(inbox: Path, tmp_path: Path) -> None:
     count = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) + 1000
     if count > 50_000:

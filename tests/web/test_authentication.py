@@ -194,6 +194,7 @@ def test_nobody_but_a_trusted_proxy_says_who_calls(room: Room) -> None:
         assert answers == [401, 401, 401, 401, 429], "a made-up address brings no new tries"
 
 
+@pytest.mark.slow
 def test_wrong_tokens_cost_time_that_grows_and_others_nothing(guarded: Served) -> None:
     answers = [guess(guarded, "192.0.2.66") for _ in range(200)]
     assert [answer.status_code for answer in answers[:5]] == [401, 401, 401, 401, 429]

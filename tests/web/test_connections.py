@@ -118,6 +118,7 @@ def test_what_is_sent_on_behind_a_refusal_ends_soon(
             break
 
 
+@pytest.mark.slow
 def test_who_asks_and_does_not_read_is_given_up(
     served: Served, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from web.context import HANDLERS, AccessRules, Context, check_query
 from web.events import EventStream
 from web.files import Files
 from web.metrics import HealthCheck, Metrics
-from web.middleware import HostMiddleware, OriginMiddleware, allow_origins
+from web.middleware import FullMiddleware, HostMiddleware, OriginMiddleware, allow_origins
 from web.openapi import Document
 from web.pages import Pages
 from web.uploads import UploadHandler
@@ -80,11 +80,25 @@ class App:
             "/": {"GET": pages.home},
         }
         routes = [_route(path, methods) for path, methods in self.table.items()]
-        self._layers = _guarded(Starlette(routes=routes, exception_handlers=HANDLERS), access, doorkeeper)
+        app: ASGIApp = Starlette(routes=routes, exception_handlers=HANDLERS)
+        if doorkeeper is not None:
+            app = TokenMiddleware(app, doorkeeper)
+        app = allow_origins(FullMiddleware(OriginMiddleware(app, access), self._one_too_many), access)
+        # A request passes Host, CORS, the number of its kind, Origin and token, in this order.
+        self._layers = HostMiddleware(app, access)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         await self._layers(scope, receive, send)
+
+    def _one_too_many(self, scope: Scope) -> Response | None:
+        if scope["type"] != "http":
+            return None
+        path = scope["path"]
+        if path == "/api/events":
+            return self.events.refusal()
+        is_upload = scope["method"] == "PUT" or (scope["method"] == "POST" and path == "/api/images")
+        return self.uploads.refusal() if is_upload else None
 
     def stop(self) -> None:
         """End what would hold up the end of the server; on the event loop's thread."""
@@ -114,13 +128,6 @@ def _doorkeeper(context: Context, access: AccessRules, proxies: Proxies) -> Door
     with suppress(EnvironmentFault):
         sessions.sweep(time.time())
     return Doorkeeper(access.token, sessions, proxies)
-
-
-def _guarded(app: ASGIApp, access: AccessRules, doorkeeper: Doorkeeper | None) -> ASGIApp:
-    """Return an app behind its checks: a request passes Host, CORS, Origin and token, in this order."""
-    if doorkeeper is not None:
-        app = TokenMiddleware(app, doorkeeper)
-    return HostMiddleware(allow_origins(OriginMiddleware(app, access), access), access)
 
 
 def bind(access: AccessRules, port: int) -> socket.socket:
@@ -217,7 +224,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until `stop`."""
-        asyncio.run(self._serve())
+        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+            runner.run(self._serve())
 
     def stop(self) -> None:
         """End the streams and the server; any thread or signal handler may call it."""

@@ -19,7 +19,7 @@ from daemon.catalogue import ImageEvent
 from daemon.catalogue.history import History
 from daemon.catalogue.schema import Status
 from daemon.errors import EnvironmentFault
-from web.context import ApiError, Context
+from web.context import Context, failure
 from web.models import EventMessage, StatsAnswer, event_message
 
 _log = logging.getLogger(__name__)
@@ -70,10 +70,14 @@ class EventStream:
         self._stopping = True
         self._wake()
 
+    def refusal(self) -> Response | None:
+        """Return what one more listener is told where there is no place for him."""
+        return _FULL if self.listeners >= _MAX_LISTENERS else None
+
     async def stream(self, request: Request) -> Response:
         """Serve what happens from now on, or from the event on that the client saw last."""
-        if self.listeners >= _MAX_LISTENERS:
-            raise ApiError(503, f"{_MAX_LISTENERS} clients are listening already")
+        if (full := self.refusal()) is not None:
+            return full
         if request.method == "HEAD":
             return Response(headers=_HEADERS, media_type="text/event-stream")
         # Counted before anything is waited for: a thousand who come at once are not all let in.
@@ -168,6 +172,7 @@ class EventStream:
             await asyncio.sleep(max(0.0, seconds))
 
 
+_FULL = failure(503, "unavailable", f"{_MAX_LISTENERS} clients are listening already")
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 

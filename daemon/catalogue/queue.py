@@ -160,6 +160,8 @@ class Queue:
     def postpone(self, job: Job, later: Postponed, now: float, snapshot: Snapshot | None = None) -> None:
         """Put a row back without spending the attempt; `snapshot` is what the file looks like now."""
         changes: dict[str, Any] = {"attempts": job.attempts - 1}
+        if later.reason is WaitingReason.INCOMPLETE:
+            changes["rank"] = _TRIED
         if snapshot is not None:
             changes |= {"size_bytes": snapshot.size, "mtime_ns": snapshot.mtime_ns, "quiet_since": snapshot.since}
         self._back(job, later.reason, later.detail, now + later.seconds, now, changes)
@@ -323,8 +325,9 @@ class Queue:
     # -- what a crash has left
 
     def hasten(self, now: float) -> None:
-        """Make due what waits for a disk or a folder, or after a fault: whoever starts anew may have mended it."""
+        """Make due what whoever starts anew may have mended (a disk, a folder, a fault), or configured otherwise."""
         reasons = [WaitingReason.DISK, WaitingReason.FOLDER, WaitingReason.FAULT]
+        reasons += [WaitingReason.QUIET, WaitingReason.INCOMPLETE]
         waits = (Image.status == "queued") & Image.waiting.in_(reasons)
         with self._catalogue.writing():
             Image.update(not_before=now).where(waits & (Image.not_before > now)).execute()
@@ -418,7 +421,7 @@ _JOB_COLUMNS: tuple[Any, ...] = tuple(
     getattr(Image, name)
     for name in (
         "id path original_name source created_at attempts size_bytes mtime_ns quiet_since claimed_at token waiting"
-        " place destination sha256 error companion_of"
+        " waiting_detail place destination sha256 error companion_of"
     ).split()
 )
 _filename = FilenameField()
@@ -455,6 +458,7 @@ def _job(row: Image) -> Job:
         claimed_at=row.claimed_at or row.created_at,
         token=row.token or "",
         waiting=row.waiting,
+        waiting_detail=row.waiting_detail or "",
         place=cast("Place | None", row.place),
         destination=row.destination,
         sha256=row.sha256,

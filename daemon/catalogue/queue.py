@@ -365,6 +365,17 @@ class Queue:
         with self._catalogue.reading():
             return [row.id for row in Image.select(Image.id).where(_FAILED).order_by(Image.id)]
 
+    def undecodable_path(self, job: Job) -> str | None:
+        """Return the path under which a file came where that is no UTF-8; None for any other.
+
+        A row keeps what `display` makes of a name, its history the name itself.
+        """
+        came = Event.kind.in_([EventKind.QUEUED, EventKind.RENAMED]) & (fn.TYPEOF(Event.path) == "blob")
+        with self._catalogue.reading():
+            event = Event.select().where((Event.image_id == job.id) & came).order_by(Event.id.desc()).first()
+        is_it = event is not None and display(event.path.rpartition("/")[2]) == job.original_name
+        return event.path if is_it else None
+
     def again(self, image_id: int, path: str, now: float, *, returning: bool) -> bool:
         """Queue a failed row under an inbox name; False when that name is another row's.
 

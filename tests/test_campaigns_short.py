@@ -134,7 +134,7 @@ def photos() -> Iterator[Path]:
 def test_what_real_clients_bring_is_filed_once_and_whole(name: str, photos: Path) -> None:
     if why := clients.CLIENTS[name].why_not():
         pytest.skip(why)
-    outcome = clients.play(name, photos, pause=4.0)
+    outcome = clients.play(name, photos)
     assert outcome.tally.problems == []
     assert outcome.right == 10
 

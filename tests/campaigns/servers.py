@@ -178,14 +178,17 @@ def rclone(protocol: str, folder: Path) -> Iterator[str]:
 
 
 def write_download_page(file: Path, names: Sequence[str]) -> None:
-    """Write a page that clicks on a link to each of some files, one after the other."""
+    """Write a page that clicks on a link to each of some files, one after the other.
+
+    Not faster: a click ends that one before it which has not been answered yet.
+    """
     script = """
         NAMES.forEach((name, number) => setTimeout(() => {
             const link = document.createElement("a")
             link.href = link.download = name
             document.body.append(link)
             link.click()
-        }, 100 * number))
+        }, 300 * number))
     """
     file.write_text(f"<body><script>{script.replace('NAMES', json.dumps(list(names)))}</script>")
 

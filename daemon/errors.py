@@ -4,8 +4,8 @@
     ├── ConfigError            the configuration, or the catalogue's version, can't be used: exit 2
     ├── Busy                   another process has these folders: exit 1, and systemd tries again
     ├── Rejected               the image's own fault, for good: to failed/ at once
+    │   └── Truncated          the bytes end early: once no more of them have come for long
     ├── Transient              this attempt failed: again after a backoff, then to failed/
-    │   └── Truncated          the bytes end early: perhaps they are still arriving
     ├── Postponed              not ready yet: no attempt is spent
     ├── Withdrawn              the file has left the inbox: its row goes too
     ├── Immovable              the file can't be moved at all: it fails where it lies
@@ -54,12 +54,12 @@ class Rejected(DarkroomError):
     """Raised when an image can never be filed: no image, a bomb, not a regular file."""
 
 
+class Truncated(Rejected):
+    """Raised when a file is empty or its bytes end early: no attempt changes that, but the rest may still come."""
+
+
 class Transient(DarkroomError):
     """Raised when an attempt failed and a later one may go well: a crash, a time limit."""
-
-
-class Truncated(Transient):
-    """Raised when the bytes of an image end early."""
 
 
 class WaitingReason(StrEnum):
@@ -67,6 +67,7 @@ class WaitingReason(StrEnum):
 
     WRITER = "writer"
     QUIET = "quiet"
+    INCOMPLETE = "incomplete"
     LEASE = "lease"
     CHANGED = "changed"
     FOLDER = "folder"
@@ -89,6 +90,7 @@ class WaitingReason(StrEnum):
 _WAITING = {
     WaitingReason.WRITER: "open for writing",
     WaitingReason.QUIET: "unchanged for less than {} s",
+    WaitingReason.INCOMPLETE: "incomplete: {}",
     WaitingReason.LEASE: "in use: another program holds a lease on the file",
     WaitingReason.CHANGED: "changed while it was being {}",
     WaitingReason.FOLDER: "its folder {} can't be written, so it can't leave",

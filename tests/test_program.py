@@ -83,7 +83,7 @@ def test_kill_and_start_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_can_not_be_filed_goes_to_failed_and_the_rest_goes_on(tmp_path: Path) -> None:
-    with Program(tmp_path / "room", "[inbox]\nsettle_seconds = 0.05\n") as program:
+    with Program(tmp_path / "room", "[inbox]\nincomplete_minutes = 0.01\n") as program:
         inbox = program.base / "inbox"
         (inbox / "text.jpg").write_text("no photo at all\n" * 10)
         (inbox / "empty.jpg").touch()

@@ -33,6 +33,18 @@ class History:
                 for row in Event.select().where(Event.image_id == image_id).order_by(Event.id)
             ]
 
+    def undecodable_path(self, shown: str) -> str | None:
+        """Return the path of the inbox with bytes that are no UTF-8 which rows have as `shown`; None where none is.
+
+        A row keeps what `display` makes of a name, its history the name itself.
+        """
+        if r"\udc" not in shown:
+            return None
+        came = Event.kind.in_([EventKind.QUEUED, EventKind.RENAMED]) & (fn.TYPEOF(Event.path) == "blob")
+        with self._catalogue.reading():
+            paths = [row.path for row in Event.select(Event.path).where(came).order_by(Event.id.desc())]
+        return next((path for path in paths if display(path) == shown), None)
+
     def last(self) -> int:
         """Return the number of the newest event, 0 where there is none."""
         with self._catalogue.reading():

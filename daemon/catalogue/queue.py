@@ -153,6 +153,8 @@ class Queue:
     def postpone(self, job: Job, later: Postponed, now: float, snapshot: Snapshot | None = None) -> None:
         """Put a row back without spending the attempt; `snapshot` is what the file looks like now."""
         changes: dict[str, Any] = {"attempts": job.attempts - 1}
+        if later.reason is WaitingReason.INCOMPLETE:
+            changes["rank"] = _TRIED
         if snapshot is not None:
             changes |= {"size_bytes": snapshot.size, "mtime_ns": snapshot.mtime_ns, "quiet_since": snapshot.since}
         self._back(job, later.reason, later.detail, now + later.seconds, now, changes)
@@ -311,8 +313,9 @@ class Queue:
     # -- what a crash has left
 
     def hasten(self, now: float) -> None:
-        """Make due what waits for a disk or a folder, or after a fault: whoever starts anew may have mended it."""
+        """Make due what whoever starts anew may have mended (a disk, a folder, a fault), or configured otherwise."""
         reasons = [WaitingReason.DISK, WaitingReason.FOLDER, WaitingReason.FAULT]
+        reasons += [WaitingReason.QUIET, WaitingReason.INCOMPLETE]
         waits = (Image.status == "queued") & Image.waiting.in_(reasons)
         with self._catalogue.writing():
             Image.update(not_before=now).where(waits & (Image.not_before > now)).execute()
@@ -349,6 +352,17 @@ class Queue:
         """Return the ids of all failed rows."""
         with self._catalogue.reading():
             return [row.id for row in Image.select(Image.id).where(_FAILED).order_by(Image.id)]
+
+    def undecodable_path(self, job: Job) -> str | None:
+        """Return the path under which a file came where that is no UTF-8; None for any other.
+
+        A row keeps what `display` makes of a name, its history the name itself.
+        """
+        came = Event.kind.in_([EventKind.QUEUED, EventKind.RENAMED]) & (fn.TYPEOF(Event.path) == "blob")
+        with self._catalogue.reading():
+            event = Event.select().where((Event.image_id == job.id) & came).order_by(Event.id.desc()).first()
+        is_it = event is not None and display(event.path.rpartition("/")[2]) == job.original_name
+        return event.path if is_it else None
 
     def again(self, image_id: int, path: str, now: float, *, returning: bool) -> bool:
         """Queue a failed row under an inbox name; False when that name is another row's.
@@ -398,7 +412,7 @@ _RETURNING = (Image.status == "queued") & Image.destination.is_null(False)
 # Which row this one is beside, or a copy of, and why it failed: that is no more than the newest plan says.
 _ALWAYS_WRITTEN = frozenset({"error", "duplicate_of", "companion_of"})
 _JOB = """id, path, original_name, source, created_at, attempts, size_bytes, mtime_ns, quiet_since, claimed_at, token,
- waiting, place, destination, sha256, error, companion_of"""
+ waiting, waiting_detail, place, destination, sha256, error, companion_of"""
 _DUE = "FROM image WHERE status = 'queued' AND not_before <= ? AND destination IS NULL ORDER BY rank, id LIMIT 1"
 _OLDEST = f"SELECT {_JOB} {_DUE}"
 _NEXT_DUE = "SELECT MIN(not_before) FROM image WHERE status = 'queued'"
@@ -446,6 +460,7 @@ def _job(row: Image) -> Job:
         claimed_at=row.claimed_at or row.created_at,
         token=row.token or "",
         waiting=row.waiting,
+        waiting_detail=row.waiting_detail or "",
         place=cast("Place | None", row.place),
         destination=row.destination,
         sha256=row.sha256,

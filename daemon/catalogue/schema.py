@@ -173,6 +173,7 @@ class Job:
     claimed_at: float
     token: str = ""
     waiting: WaitingReason | None = None
+    waiting_detail: str = ""
     place: Place | None = None
     destination: str | None = None
     sha256: str | None = None

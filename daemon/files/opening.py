@@ -254,12 +254,16 @@ def seconds_until_stable(seen: Snapshot, now: float, seconds: float) -> float:
     return max(0.0, min(seen.since, now) + seconds - now)
 
 
-def check_complete(lease: Lease, seen: Snapshot, now: float, settle_seconds: float) -> None:
-    """Raise Postponed unless the file is complete; `seen` matters only where no lease can be had."""
+def check_complete(lease: Lease, seen: Snapshot, now: float, settle_seconds: float, quiet_seconds: float = 0.0) -> None:
+    """Raise Postponed unless the file is complete.
+
+    It must have been unchanged for `quiet_seconds`, and for `settle_seconds` where no lease can be had.
+    """
     if lease.state is LeaseState.HELD_BY_WRITER:
         raise Postponed(WaitingReason.WRITER, settle_seconds)
-    if lease.state is LeaseState.UNSUPPORTED and (left := seconds_until_stable(seen, now, settle_seconds)):
-        raise Postponed(WaitingReason.QUIET, left, f"{settle_seconds:g}")
+    wanted = quiet_seconds if lease.state is LeaseState.GRANTED else max(settle_seconds, quiet_seconds)
+    if left := seconds_until_stable(seen, now, wanted):
+        raise Postponed(WaitingReason.QUIET, left, f"{wanted:g}")
 
 
 def check_unchanged(lease: Lease, fd: int, was: os.stat_result, seconds: float) -> None:

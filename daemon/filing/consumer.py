@@ -24,6 +24,7 @@ from daemon.errors import (
     Postponed,
     Rejected,
     Transient,
+    Truncated,
     Unresponsive,
     WaitingReason,
     Withdrawn,
@@ -31,7 +32,7 @@ from daemon.errors import (
 from daemon.files.atomic import Root
 from daemon.files.mounts import FolderCheck
 from daemon.files.names import display
-from daemon.files.opening import Snapshot
+from daemon.files.opening import Snapshot, seconds_until_stable
 from daemon.files.walk import look
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
@@ -77,6 +78,21 @@ class RetryPolicy:
         return self.first_seconds * float(_BACKOFF_FACTOR) ** min(failures - 1, 10)
 
 
+@dataclass(frozen=True)
+class StabilityPolicy:
+    """How long a file must have been seen unchanged, in seconds, before it counts as complete.
+
+    `settle` where no lease can be had, or where it was found incomplete before, `quiet` in any case. One whose bytes
+    end early is given up after `incomplete`; the time before `began` does not count there: nothing may have run in it,
+    its writer included.
+    """
+
+    settle_seconds: float
+    quiet_seconds: float
+    incomplete_seconds: float
+    began: float = 0.0
+
+
 class Consumer:
     """The loop over one queue and one inbox."""
 
@@ -92,6 +108,7 @@ class Consumer:
         recovery: Recovery,
         cleanup: Cleanup,
         retry: RetryPolicy,
+        stability: StabilityPolicy,
         inbox: Root,
         *,
         report: Callable[[LoopFault | None], None] = lambda _: None,
@@ -101,7 +118,7 @@ class Consumer:
         self._prefetcher = prefetcher
         self._filing, self._companions = filing, companions
         self._recovery, self._cleanup = recovery, cleanup
-        self._retry, self._inbox = retry, inbox
+        self._retry, self._stability, self._inbox = retry, stability, inbox
         self._pause = Pause(settings)
         self._recovered = False
         # Whether a row may have been left in the middle of the work by this process.
@@ -223,16 +240,16 @@ class Consumer:
                 if look(self._inbox, job.path) is None:
                     raise
                 # Another file has its name: that is the one that the row stands for from now on.
-                replaced = Postponed(WaitingReason.CHANGED, self._prefetcher.settle_seconds, "filed")
+                replaced = Postponed(WaitingReason.CHANGED, self._stability.settle_seconds, "filed")
                 self._queue.postpone(job, replaced, now)
                 raise replaced from None
 
     def _file(self, job: Job, file: InboxFile, snapshot: Snapshot, now: float) -> str:
         """File one open file; return what happened, for people."""
-        file.check_complete(snapshot, now)
+        self._check_complete(job, file, snapshot, now)
         plan = self._companions.plan(job, file, now)
         if plan is None:
-            decoded = self._prefetcher.decode(file)
+            decoded = self._decoded(job, file, snapshot, now)
             # Should the next photo kill the whole process, this one is blamed for it: once at most, and not for good.
             if job.attempts == 1 < self._retry.attempts:
                 self._prefetcher.look_ahead(time.time())
@@ -242,6 +259,36 @@ class Consumer:
         if self._filing.leave(placed, file):
             self._cleanup.note(job.path)
         return outcome
+
+    def _check_complete(self, job: Job, file: InboxFile, snapshot: Snapshot, now: float) -> None:
+        """Raise Postponed unless a file has arrived, as far as that can be known before it is decoded."""
+        if _came_whole(job, snapshot):
+            file.check_complete(snapshot, now)
+            return
+        file.check_complete(snapshot, now, self._stability.quiet_seconds)
+        # Or one whose writer comes and goes would be decoded each time, and hold up the others.
+        if job.waiting is WaitingReason.INCOMPLETE and (
+            left := seconds_until_stable(snapshot, now, self._stability.settle_seconds)
+        ):
+            raise Postponed(WaitingReason.INCOMPLETE, left, job.waiting_detail)
+        # Of a companion nothing else would tell.
+        if file.was.st_size == 0:
+            self._await_rest(job, snapshot, now, "the file is empty")
+
+    def _decoded(self, job: Job, file: InboxFile, snapshot: Snapshot, now: float) -> Decoded:
+        """Return what the bytes of a file tell; raises Postponed where they end early and the rest may still come."""
+        try:
+            return self._prefetcher.decode(file)
+        except Truncated as fault:
+            self._await_rest(job, snapshot, now, str(fault))
+            raise
+
+    def _await_rest(self, job: Job, snapshot: Snapshot, now: float, fault: str) -> None:
+        """Raise Postponed for a file that is incomplete, unless it came so or has been so for long."""
+        seen = Snapshot(snapshot.size, snapshot.mtime_ns, max(snapshot.since, self._stability.began))
+        left = seconds_until_stable(seen, now, self._stability.incomplete_seconds)
+        if left and not _came_whole(job, snapshot):
+            raise Postponed(WaitingReason.INCOMPLETE, left, fault)
 
     def _taken(self, job: Job, file: InboxFile, decoded: Decoded, now: float) -> Taken:
         """Decide when a photo was taken; raises Postponed while what may know it is still to come."""
@@ -427,3 +474,8 @@ class Consumer:
         due = self._queue.next_due()
         waits = [_IDLE_SECONDS, *([cleanup_in] if cleanup_in else []), *([due - time.time()] if due else [])]
         return max(_SPIN_SECONDS, min(waits))
+
+
+def _came_whole(job: Job, snapshot: Snapshot) -> bool:
+    """Return whether a file is as an upload has brought it: of such a one nothing is still to come."""
+    return job.source == "upload" and snapshot.since <= job.created_at

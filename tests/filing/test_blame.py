@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from daemon.errors import EnvironmentFault, Rejected, Truncated
+from daemon.errors import EnvironmentFault, Rejected, Transient
 from daemon.filing.consumer import Turn
 from tests.campaigns.stage import SHM, has_second_filesystem
 from tests.faulty_disk import FaultyDisk, can_mount, faulty_disk
@@ -446,7 +446,7 @@ def test_a_row_that_caused_a_pause_goes_behind_those_that_did_not(tmp_path: Path
 
 def test_rows_that_were_never_tried_come_before_retries(tmp_path: Path) -> None:
     room = Room(tmp_path / "room", QUICK)
-    room.decoder.errors["again.jpg"] = [Truncated("the bytes end early")]
+    room.decoder.errors["again.jpg"] = [Transient("the decoder crashed")]
     _queue(room, "again.jpg")
     now = time.time()
     room.drain(now)

@@ -34,6 +34,7 @@ from daemon.files.mounts import FolderCheck
 from daemon.files.names import display
 from daemon.files.opening import Snapshot, seconds_until_stable
 from daemon.files.walk import look
+from daemon.filing import endings
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
 from daemon.filing.dates import Origin, Taken
@@ -271,9 +272,8 @@ class Consumer:
             left := seconds_until_stable(snapshot, now, self._stability.settle_seconds)
         ):
             raise Postponed(WaitingReason.INCOMPLETE, left, job.waiting_detail)
-        # Of a companion nothing else would tell.
-        if file.was.st_size == 0:
-            self._await_rest(job, snapshot, now, "the file is empty")
+        if file.fd is not None and (fault := endings.missing(file.fd, job.original_name, file.was.st_size)) is not None:
+            self._await_rest(job, snapshot, now, fault)
 
     def _decoded(self, job: Job, file: InboxFile, snapshot: Snapshot, now: float) -> Decoded:
         """Return what the bytes of a file tell; raises Postponed where they end early and the rest may still come."""

@@ -17,6 +17,7 @@ from daemon.errors import Rejected, Transient, Truncated, WaitingReason
 from daemon.files.atomic import Root
 from daemon.files.walk import Found, walk
 from daemon.filing.consumer import Turn
+from tests.filing.test_endings import DATA, INDEX, TYPE
 from tests.program import Program, darkroom
 from tests.support import Room, jpeg, tree, wait_until
 
@@ -209,6 +210,29 @@ def test_an_empty_companion_waits_for_its_bytes(room: Room) -> None:
     _drain(room, now + 1)
     _drain(room, now + 4)
     assert tree(room.library) == {"2024/05/IMG_1.jpg": PHOTO, "2024/05/IMG_1.MOV": b"a video"}
+    assert tree(room.failed) == {}
+
+
+def test_a_video_whose_upload_breaks_off_waits_for_its_rest(room: Room) -> None:
+    now, whole = time.time(), TYPE + DATA + INDEX
+    room.put("IMG_1.jpg", PHOTO)
+    video = room.put("IMG_1.MOV", whole[:100])
+    _drain(room, now)
+    assert (
+        room.row_of("IMG_1.MOV")["waiting"]
+        == f"incomplete: the video ends early, at 100 of at least {len(TYPE + DATA)} bytes"
+    )
+    with video.open("ab") as resumed:
+        resumed.write(whole[100:])
+    _drain(room, now + 300)
+    _drain(room, now + 303)
+    assert tree(room.library) == {"2024/05/IMG_1.jpg": PHOTO, "2024/05/IMG_1.MOV": whole}
+    room.put("IMG_2.jpg", jpeg(seed=2))
+    room.put("IMG_2.MOV", whole[:100])
+    _drain(room, now + 310)
+    _drain(room, now + 311 + 600)
+    [half] = [content for path, content in tree(room.library).items() if path.endswith("IMG_2.MOV")]
+    assert half == whole[:100], "what stays a half is its owner's all the same"
     assert tree(room.failed) == {}
 
 

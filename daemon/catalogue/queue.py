@@ -25,7 +25,7 @@ from daemon.catalogue.schema import (
     RawExif,
     Upload,
 )
-from daemon.errors import EnvironmentFault, NameRefused, Postponed, WaitingReason, Withdrawn
+from daemon.errors import EnvironmentFault, FailureReason, NameRefused, Postponed, WaitingReason, Withdrawn
 from daemon.files.names import display
 from daemon.files.opening import Snapshot
 from daemon.files.walk import Found
@@ -247,9 +247,9 @@ class Queue:
         changes = {**_columns(facts), "duplicate_of": original, **_stays(stays)}
         self._finish(job, "duplicate", now, changes, {"cause": Cause.DELETED, "other_id": original})
 
-    def fail_in_place(self, job: Job, error: str, now: float) -> None:
+    def fail_in_place(self, job: Job, error: str, failure: FailureReason, now: float) -> None:
         """Fail a row whose file stays in the inbox."""
-        changes = {"error": error, "place": None, "destination": None}
+        changes = {"error": error, "failure": failure, "place": None, "destination": None}
         self._finish(job, "failed", now, changes, {"text": error}, leaves=False)
 
     def _finish(
@@ -314,7 +314,8 @@ class Queue:
     def lost(self, image_id: int, destination: str, now: float) -> None:
         """Note that a filed original is no longer where it was filed, so that its bytes may be filed anew."""
         error = f"no longer at library/{display(destination)}; its bytes came again and were filed anew"
-        changes = {"status": "failed", "error": error, "place": None, "destination": None}
+        lost = {"error": error, "failure": FailureReason.LOST}
+        changes = {"status": "failed", **lost, "place": None, "destination": None}
         with self._catalogue.writing():
             Image.update(changes).where(Image.id == image_id).execute()
             event = {"image_id": image_id, "at": now, "place": "library", "path": destination}
@@ -371,7 +372,7 @@ class Queue:
         changes: dict[str, Any] = {"status": "queued", "path": path, "not_before": now, "attempts": 0, "rank": 0}
         changes |= {"waiting": None, "waiting_detail": None}
         if not returning:
-            changes |= {"error": None, "place": None, "destination": None}
+            changes |= {"error": None, "failure": None, "place": None, "destination": None}
         with self._catalogue.writing():
             if Image.select().where((Image.path == path) & (Image.id != image_id)).exists():
                 return False
@@ -388,7 +389,7 @@ class Queue:
 
     def returned(self, image_id: int, now: float) -> None:
         """Note that a returning row's file is in the inbox, and only there."""
-        changes = {"error": None, "place": None, "destination": None, "not_before": now}
+        changes = {"error": None, "failure": None, "place": None, "destination": None, "not_before": now}
         with self._catalogue.writing():
             # Not one that returned before: it may have been filed since, and has another place.
             Image.update(changes).where((Image.id == image_id) & _RETURNING).execute()
@@ -412,13 +413,13 @@ _RETURNING = (Image.status == "queued") & Image.destination.is_null(False)
 # A person's words, written while the file waited: no model is asked for others.
 _CAPTION_IS_WRITTEN = fn.INSTR(fn.COALESCE(Image.edited, ""), "caption") > 0
 # Which row this one is beside, or a copy of, and why it failed: that is no more than the newest plan says.
-_ALWAYS_WRITTEN = frozenset({"error", "duplicate_of", "companion_of"})
+_ALWAYS_WRITTEN = frozenset({"error", "failure", "duplicate_of", "companion_of"})
 # Naming them counts: peewee takes 2 ms to write out all sixty of a row.
 _JOB_COLUMNS: tuple[Any, ...] = tuple(
     getattr(Image, name)
     for name in (
         "id path original_name source created_at attempts size_bytes mtime_ns quiet_since claimed_at token waiting"
-        " place destination sha256 error companion_of"
+        " place destination sha256 error failure companion_of"
     ).split()
 )
 _filename = FilenameField()
@@ -459,6 +460,7 @@ def _job(row: Image) -> Job:
         destination=row.destination,
         sha256=row.sha256,
         error=row.error,
+        failure=row.failure,
         companion_of=row.companion_of,
     )
 
@@ -534,7 +536,7 @@ def _touch(row: tuple[Any, ...], file: Found, now: float) -> None:
     if status == "queued":
         changes |= {"not_before": now, "attempts": 0, "rank": 0}
     elif status == "failed" and not has_left:
-        changes |= {"status": "queued", "not_before": now, "attempts": 0, "rank": 0, "error": None}
+        changes |= {"status": "queued", "not_before": now, "attempts": 0, "rank": 0, "error": None, "failure": None}
         event = {"image_id": image_id, "at": now, "path": file.path}
         Event.insert(kind=EventKind.QUEUED, cause=Cause.CHANGED, **event).execute()
     Image.update(changes).where(Image.id == image_id).execute()

@@ -37,6 +37,10 @@ class ImageQuery:
     `camera` in cameras alone. `taken_from` (inclusive) and `taken_to` (exclusive) are local times in ISO 8601. `before`
     is the id that the page ends at. `sort` is by what the newest are first: when they came, or when they were taken,
     which is `taken_utc` where known, else local time in this machine's zone; those without a date come last.
+
+    `model` is a camera's name exactly, as `Facets` has it, `folder` one of the inbox and none of those in it, `month`
+    ("2026-11") that of arrival or of the date taken, by `sort`. `at` is the id that the page begins with, `after` the
+    one that it ends behind: then it holds those that are next newer.
     """
 
     status: Status | None = None
@@ -46,6 +50,12 @@ class ImageQuery:
     taken_to: str | None = None
     has_gps: bool | None = None
     before: int | None = None
+    model: str | None = None
+    folder: str | None = None
+    month: str | None = None
+    captioned: bool | None = None
+    at: int | None = None
+    after: int | None = None
     sort: Literal["arrived", "taken"] = "arrived"
 
 
@@ -57,10 +67,9 @@ class Search:
 
     def page(self, query: ImageQuery, limit: int) -> list[ImageRow]:
         """Return the newest images that match, newest first; none where the one is gone that it was to go on behind."""
-        sql, parameters = _statement(query, limit)
         found: list[ImageRow] = []
         with self._catalogue.reading():
-            ids = [row[0] for row in Image.raw(sql, *parameters).tuples()]
+            ids = self.ids(query, limit)
             for start in range(0, len(ids), _BATCH):
                 batch = ids[start : start + _BATCH]
                 # As dictionaries: to make models of them first would take twice as long.
@@ -74,6 +83,24 @@ class Search:
         with self._catalogue.reading():
             row = Image.get_or_none(Image.id == image_id)
         return None if row is None else ImageRow(**row.__data__)
+
+    def first_of(self, month: str, sort: Literal["arrived", "taken"]) -> int | None:
+        """Return the newest filed image of a month ("2026-11"), None where it has none."""
+        found = self.ids(ImageQuery(status="done", month=month, sort=sort), 1)
+        return found[0] if found else None
+
+    def ids(self, query: ImageQuery, limit: int) -> list[int]:
+        """Return the ids of a page, newest first."""
+        sql, parameters = _statement(query, limit)
+        with self._catalogue.reading():
+            found = [row[0] for row in Image.raw(sql, *parameters).tuples()]
+        return found if query.after is None else found[::-1]
+
+    def duplicates_of(self, image_id: int, limit: int) -> list[int]:
+        """Return the ids of the images that came with the bytes of another one, oldest first."""
+        same = Image.select(Image.id).where(Image.duplicate_of == image_id).order_by(Image.id).limit(limit)
+        with self._catalogue.reading():
+            return [row.id for row in same]
 
     def raw_exif(self, image_id: int) -> Tags:
         """Return every EXIF tag of an image."""
@@ -213,17 +240,31 @@ def _statement(query: ImageQuery, limit: int) -> tuple[str, list[Any]]:
         parameters += value
     table = "image_text CROSS JOIN image ON image.id = image_text.rowid" if match else "image"
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    order = f"{_TAKEN_ORDER} DESC, {key} DESC" if query.sort == "taken" else f"{key} DESC"
+    way = "DESC" if query.after is None else "ASC"
+    order = f"{_TAKEN_ORDER} {way}, {key} {way}" if query.sort == "taken" else f"{key} {way}"
     return f"SELECT {key} FROM {table}{where} ORDER BY {order} LIMIT ?", [*parameters, limit]  # noqa: S608
 
 
 def _conditions(query: ImageQuery, key: str) -> Iterator[tuple[str, list[Any]]]:
-    if query.before is not None and query.sort == "taken":
-        # The first of these alone is what SQLite looks up in the index.
-        yield f"{_TAKEN_ORDER} <= {_LAST_ORDER}", [query.before]
-        yield f"({_TAKEN_ORDER}, {key}) < ({_LAST_ORDER}, ?)", [query.before, query.before]
-    elif query.before is not None:
-        yield f"{key} < ?", [query.before]
+    for end, compared in ((query.before, "<"), (query.at, "<="), (query.after, ">")):
+        if end is not None and query.sort == "taken":
+            # The first of these alone is what SQLite looks up in the index.
+            yield f"{_TAKEN_ORDER} {compared[0]}= {_LAST_ORDER}", [end]
+            yield f"({_TAKEN_ORDER}, {key}) {compared} ({_LAST_ORDER}, ?)", [end, end]
+        elif end is not None:
+            yield f"{key} {compared} ?", [end]
+    if query.month is not None and query.status == "done":
+        # As the partial indexes have it: a parameter would not show SQLite that they hold all that is wanted.
+        yield "image.status = 'done'", []
+    if query.month is not None:
+        yield f"substr(image.{'taken_at' if query.sort == 'taken' else 'arrived_on'}, 1, 7) = ?", [query.month]
+    if query.model is not None:
+        yield "coalesce(image.camera_model, image.camera_make) = ?", [query.model]
+    if query.folder is not None:
+        yield "image.folder = ?", [query.folder]
+    if query.captioned is not None:
+        # By its status, which the indexes have: a caption has none but this.
+        yield f"image.caption_status {'=' if query.captioned else '<>'} 'done'", []
     if query.status is not None:
         yield "image.status = ?", [query.status]
     if query.taken_from is not None:

@@ -13,9 +13,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from daemon.errors import FailureReason
 from tests.support import Room
 from tests.web.serving import Served
 
@@ -29,7 +31,7 @@ _WORDS = (
 _COLUMNS = (
     "status, original_name, folder, source, created_at, not_before, attempts, size_bytes, processed_at, processing_ms,"
     " claimed_at, place, destination, sha256, format, width, height, taken_at, camera_make, camera_model, lat, lon,"
-    " caption, keywords, caption_status"
+    " caption, keywords, caption_status, taken_order, colour, failure"
 )
 
 
@@ -40,16 +42,18 @@ def rows(count: int) -> Iterator[tuple[Any, ...]]:
     for n in range(count):
         status = "failed" if n % 100 == 0 else "duplicate" if n % 33 == 0 else "done"
         place = {"failed": "failed", "duplicate": "duplicates", "done": "library"}[status]
-        at = now - (count - n) * 0.3
+        at = now - (count - n) * 300.0
         year, month, day = 2015 + n * 10 // count, n * 120 // count % 12 + 1, n % 28 + 1
         make, model = chance.choice(_CAMERAS)
         words = chance.sample(_WORDS, 6)
         name = f"IMG_{n:07d}.jpg"
+        taken = datetime(year, month, day, 12, tzinfo=UTC).timestamp() + n % 80_000
+        failure = FailureReason.DAMAGED if status == "failed" else None
         gps = (48.1, 11.5) if n % 3 else (None, None)
         yield (
             *(status, name, "", "inbox", at, at, 1, 4_000_000, at, 200, at, place, f"{year}/{month:02d}/{name}"),
             *(f"{n:064x}", "JPEG", 4000, 3000, f"{year}-{month:02d}-{day:02d}T12:00:00", make, model, *gps),
-            *(" ".join(words), json.dumps(words[:3]), "done"),
+            *(" ".join(words), json.dumps(words[:3]), "done", taken, n % 64, failure),
         )
 
 

@@ -64,6 +64,7 @@ VENDORS = {
     "starlette": {"web"},
     "uvicorn": {"web.app", "web.connections"},
     "prometheus_client": {"web.metrics"},
+    "jinja2": {"web.rendering"},
     "python_multipart": {"web.multipart"},
     "pydantic": {"daemon.config", "web"},
     "dotenv": {"daemon.config"},

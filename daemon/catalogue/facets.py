@@ -16,6 +16,8 @@ from daemon.errors import FailureReason
 FacetKind = Literal["arrived", "taken", "day", "camera", "folder", "format"]
 # As a literal: SQLite uses a partial index only where the query repeats its condition, and a parameter does not.
 _FAILED: Any = SQL("(status = 'failed')")
+# As the index has it.
+_REASON: Any = SQL("coalesce(failure, 'other')")
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 
@@ -60,16 +62,16 @@ class Facets:
     def failures(self, limit: int) -> list[FailureGroup]:
         """Return those that failed, grouped by the reason, the largest group first; of each some of the newest."""
         with self._catalogue.reading():
-            counted = Image.select(Image.failure, fn.COUNT(Image.id)).where(_FAILED).group_by(Image.failure).tuples()
-            groups = sorted(cast("list[tuple[FailureReason | None, int]]", list(counted)), key=lambda row: -row[1])
-            return [FailureGroup(reason or FailureReason.OTHER, n, self._newest(reason, limit)) for reason, n in groups]
+            counted = Image.select(_REASON, fn.COUNT(Image.id)).where(_FAILED).group_by(_REASON).tuples()
+            groups = sorted(cast("list[tuple[str, int]]", list(counted)), key=lambda row: -row[1])
+            return [FailureGroup(FailureReason(reason), n, self._newest(reason, limit)) for reason, n in groups]
 
     def failed_for(self, reason: FailureReason) -> list[int]:
         """Return the ids of all images that failed for a reason, oldest first."""
-        rows = Image.select(Image.id).where(_FAILED & (Image.failure == reason)).order_by(Image.id)
+        rows = Image.select(Image.id).where(_FAILED & (reason == _REASON)).order_by(Image.id)
         with self._catalogue.reading():
             return [row.id for row in rows]
 
-    def _newest(self, reason: FailureReason | None, limit: int) -> tuple[ImageRow, ...]:
-        rows = Image.select().where(_FAILED & (Image.failure == reason)).order_by(Image.id.desc()).limit(limit)
+    def _newest(self, reason: str, limit: int) -> tuple[ImageRow, ...]:
+        rows = Image.select().where(_FAILED & (reason == _REASON)).order_by(Image.id.desc()).limit(limit)
         return tuple(ImageRow(**row.__data__) for row in rows)

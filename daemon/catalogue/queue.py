@@ -6,6 +6,7 @@ what turns out not to be the image's fault gives the attempt back. `not_before` 
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, cast
 
 from peewee import SQL, Case, ModelSelect, fn
@@ -101,6 +102,7 @@ class Queue:
                 original_name=upload.original_name,
                 source="upload",
                 created_at=now,
+                arrived_on=_day(now),
                 not_before=now,
                 size_bytes=upload.size,
                 mtime_ns=upload.mtime_ns,
@@ -506,11 +508,17 @@ def _new_row(file: Found, now: float) -> dict[str, Any]:
         "status": "queued",
         "attempts": 0,
         "created_at": now,
+        "arrived_on": _day(now),
         "not_before": now,
         "size_bytes": file.size,
         "mtime_ns": file.mtime_ns,
         "quiet_since": now,
     }
+
+
+def _day(now: float) -> str:
+    """Return the local day of a moment, as the trigger for other rows has it; that would double the time of a burst."""
+    return datetime.fromtimestamp(now).astimezone().date().isoformat()
 
 
 def _names(path: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ CREATE TABLE image (
     folder TEXT NOT NULL,
     source TEXT NOT NULL CHECK (source IN ('inbox', 'upload')),
     created_at REAL NOT NULL,
-    -- the local day of created_at, where the program ran; a trigger fills it in
+    -- the local day of created_at, where the program ran
     arrived_on TEXT,
     not_before REAL NOT NULL,
     attempts INTEGER NOT NULL,
@@ -107,7 +107,7 @@ CREATE INDEX image_month_arrived ON image (substr(arrived_on, 1, 7), id) WHERE s
 CREATE INDEX image_month_taken ON image (substr(taken_at, 1, 7), coalesce(taken_order, -1e12), id)
     WHERE status = 'done';
 CREATE INDEX image_duplicate ON image (duplicate_of) WHERE duplicate_of IS NOT NULL;
-CREATE INDEX image_failure ON image (failure, id) WHERE status = 'failed';
+CREATE INDEX image_failure ON image (coalesce(failure, 'other'), id) WHERE status = 'failed';
 CREATE INDEX image_gps ON image (id) WHERE lat IS NOT NULL;
 CREATE INDEX image_waiting_bytes ON image (sha256) WHERE status = 'queued' AND sha256 IS NOT NULL;
 CREATE INDEX image_waiting ON image (status, waiting, waiting_detail) WHERE waiting IS NOT NULL;
@@ -186,35 +186,56 @@ WHEN old.status IS NOT new.status OR old.caption_status IS NOT new.caption_statu
 END;
 
 -- How many filed images have each value of what people choose by, kept like `tally`: months in both orders, days of
--- arrival, cameras, folders, formats.
-CREATE TABLE facet (kind TEXT NOT NULL, value TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (kind, value)) WITHOUT ROWID;
-CREATE TRIGGER facet_insert AFTER INSERT ON image WHEN new.status = 'done' BEGIN
+-- arrival, cameras, folders, formats. Counted is what has its day of arrival: one that comes without is given it below.
+CREATE TABLE facet (
+    kind TEXT NOT NULL, value TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (kind, value)
+) WITHOUT ROWID;
+CREATE TRIGGER facet_insert AFTER INSERT ON image
+WHEN new.status = 'done' AND new.arrived_on IS NOT NULL BEGIN
     INSERT INTO facet SELECT column1, column2, 1 FROM (VALUES
             ('arrived', substr(new.arrived_on, 1, 7)), ('day', new.arrived_on), ('taken', substr(new.taken_at, 1, 7)),
             ('camera', coalesce(new.camera_model, new.camera_make)), ('folder', nullif(new.folder, '')),
             ('format', new.format))
-     WHERE new.status = 'done' AND column2 IS NOT NULL ON CONFLICT (kind, value) DO UPDATE SET n = n + 1;
+     WHERE new.status = 'done' AND new.arrived_on IS NOT NULL AND column2 IS NOT NULL ON CONFLICT (kind, value) DO UPDATE SET n = n + 1;
 END;
 CREATE TRIGGER facet_delete AFTER DELETE ON image WHEN old.status = 'done' BEGIN
-    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND (kind, value) IN (VALUES
-            ('arrived', substr(old.arrived_on, 1, 7)), ('day', old.arrived_on), ('taken', substr(old.taken_at, 1, 7)),
-            ('camera', coalesce(old.camera_model, old.camera_make)), ('folder', nullif(old.folder, '')),
-            ('format', old.format));
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'arrived'
+        AND value = substr(old.arrived_on, 1, 7);
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'day'
+        AND value = old.arrived_on;
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'taken'
+        AND value = substr(old.taken_at, 1, 7);
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'camera'
+        AND value = coalesce(old.camera_model, old.camera_make);
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'folder'
+        AND value = old.folder;
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'format'
+        AND value = old.format;
 END;
-CREATE TRIGGER facet_update AFTER UPDATE OF status, arrived_on, taken_at, camera_make, camera_model, folder, format ON image
+CREATE TRIGGER facet_update AFTER UPDATE OF status, arrived_on, taken_at, camera_make, camera_model, folder, format
+    ON image
 WHEN 'done' IN (old.status, new.status) BEGIN
-    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND (kind, value) IN (VALUES
-            ('arrived', substr(old.arrived_on, 1, 7)), ('day', old.arrived_on), ('taken', substr(old.taken_at, 1, 7)),
-            ('camera', coalesce(old.camera_model, old.camera_make)), ('folder', nullif(old.folder, '')),
-            ('format', old.format));
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'arrived'
+        AND value = substr(old.arrived_on, 1, 7);
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'day'
+        AND value = old.arrived_on;
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'taken'
+        AND value = substr(old.taken_at, 1, 7);
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'camera'
+        AND value = coalesce(old.camera_model, old.camera_make);
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'folder'
+        AND value = old.folder;
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'format'
+        AND value = old.format;
     INSERT INTO facet SELECT column1, column2, 1 FROM (VALUES
             ('arrived', substr(new.arrived_on, 1, 7)), ('day', new.arrived_on), ('taken', substr(new.taken_at, 1, 7)),
             ('camera', coalesce(new.camera_model, new.camera_make)), ('folder', nullif(new.folder, '')),
             ('format', new.format))
-     WHERE new.status = 'done' AND column2 IS NOT NULL ON CONFLICT (kind, value) DO UPDATE SET n = n + 1;
+     WHERE new.status = 'done' AND new.arrived_on IS NOT NULL AND column2 IS NOT NULL ON CONFLICT (kind, value) DO UPDATE SET n = n + 1;
 END;
 
--- Written once, and kept: what is counted by it must be told by the same day again, in whatever zone the program runs then.
+-- For rows that are restored. Written once, and kept: what was counted under a day must be found under it again, in
+-- whatever zone the program runs then.
 CREATE TRIGGER image_arrived AFTER INSERT ON image WHEN new.arrived_on IS NULL BEGIN
     UPDATE image SET arrived_on = strftime('%Y-%m-%d', new.created_at, 'unixepoch', 'localtime') WHERE id = new.id;
 END;

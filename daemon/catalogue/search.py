@@ -238,7 +238,12 @@ def _statement(query: ImageQuery, limit: int) -> tuple[str, list[Any]]:
     for condition, value in _conditions(query, key):
         conditions.append(condition)
         parameters += value
-    table = "image_text CROSS JOIN image ON image.id = image_text.rowid" if match else "image"
+    table = "image"
+    if match:
+        table = "image_text CROSS JOIN image ON image.id = image_text.rowid"
+    elif query.sort == "taken" and (query.month is None or query.status != "done"):
+        # SQLite would rather take all of a status, and sort them.
+        table = "image INDEXED BY image_taken_order"
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     way = "DESC" if query.after is None else "ASC"
     order = f"{_TAKEN_ORDER} {way}, {key} {way}" if query.sort == "taken" else f"{key} {way}"

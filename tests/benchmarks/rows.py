@@ -31,7 +31,7 @@ _WORDS = (
 _COLUMNS = (
     "status, original_name, folder, source, created_at, not_before, attempts, size_bytes, processed_at, processing_ms,"
     " claimed_at, place, destination, sha256, format, width, height, taken_at, camera_make, camera_model, lat, lon,"
-    " caption, keywords, caption_status, taken_order, colour, failure"
+    " caption, keywords, caption_status, taken_order, colour, failure, arrived_on"
 )
 
 
@@ -53,7 +53,15 @@ def rows(count: int) -> Iterator[tuple[Any, ...]]:
         yield (
             *(status, name, "", "inbox", at, at, 1, 4_000_000, at, 200, at, place, f"{year}/{month:02d}/{name}"),
             *(f"{n:064x}", "JPEG", 4000, 3000, f"{year}-{month:02d}-{day:02d}T12:00:00", make, model, *gps),
-            *(" ".join(words), json.dumps(words[:3]), "done", taken, n % 64, failure),
+            *(
+                " ".join(words),
+                json.dumps(words[:3]),
+                "done",
+                taken,
+                n % 64,
+                failure,
+                datetime.fromtimestamp(at).astimezone().date().isoformat(),
+            ),
         )
 
 

@@ -1,0 +1,297 @@
+// The contact sheet: search as you type, more as you scroll, what is new as it comes, and one way through it by keys.
+
+import { listen } from "/static/live.js";
+import { fetchPage, onKey } from "/static/page.js";
+
+// So many cells a page grows to by itself; behind them a link leads on, so that no tab grows without end.
+const MOST = 8000;
+const TYPED_MS = 150;
+const VISIT_MS = 30 * 60 * 1000;
+
+const view = document.getElementById("view");
+const fresh = document.getElementById("new");
+const main = () => document.getElementById("main");
+const cells = () => view.getElementsByTagName("li");
+const byArrival = () => main().dataset.sort === "arrived";
+
+// -- sections
+
+/** Add the sections of another page, whose cells follow those that are here. */
+function append(page) {
+  for (const section of page.querySelectorAll("#view > section")) {
+    const last = view.querySelector(":scope > section:last-of-type");
+    if (last?.dataset.month === section.dataset.month) last.querySelector("ol").append(...section.querySelectorAll("li"));
+    else if (last) last.after(document.adoptNode(section));
+    else view.prepend(document.adoptNode(section));
+  }
+  const older = page.getElementById("older");
+  view.querySelector("#older")?.parentElement.remove();
+  if (older) view.append(document.adoptNode(older.parentElement));
+  tidy();
+}
+
+/** Put in those cells of the newest page that are not here yet, each where it belongs; return how many those are. */
+function merge(page) {
+  let place = null;
+  let added = 0;
+  view.querySelector(".empty")?.remove();
+  for (const theirs of page.querySelectorAll("#view > section")) {
+    let ours = view.querySelector(`:scope > section[data-month="${theirs.dataset.month}"]`);
+    if (!ours) {
+      ours = document.adoptNode(theirs.cloneNode(true));
+      ours.querySelector("ol").replaceChildren();
+      if (place) place.after(ours);
+      else view.prepend(ours);
+    }
+    ours.querySelector("h2").replaceWith(document.adoptNode(theirs.querySelector("h2")));
+    place = ours;
+    const list = ours.querySelector("ol");
+    let before = null;
+    for (const cell of theirs.querySelectorAll("li")) {
+      const known = document.getElementById(cell.id);
+      if (known) {
+        before = known;
+        continue;
+      }
+      cell.classList.add("arrived");
+      if (before?.parentElement === list) before.after(document.adoptNode(cell));
+      else list.prepend(document.adoptNode(cell));
+      before = cell;
+      added += 1;
+    }
+  }
+  tidy();
+  return added;
+}
+
+// -- one way through it by keys: one cell is reached by Tab, the others by arrows
+
+let current = null;
+
+function tidy() {
+  for (const cell of cells()) cell.firstElementChild.tabIndex = -1;
+  if (!current?.isConnected) current = cells()[0] ?? null;
+  if (current) current.firstElementChild.tabIndex = 0;
+  markFresh();
+}
+
+function select(cell) {
+  if (!cell) return;
+  if (current) current.firstElementChild.tabIndex = -1;
+  current = cell;
+  const link = cell.firstElementChild;
+  link.tabIndex = 0;
+  link.focus({ preventScroll: true });
+  cell.scrollIntoView({ block: "nearest" });
+}
+
+/** Return the cell one line up or down that is nearest to the present one. */
+function beside(way) {
+  const all = cells();
+  const from = current.getBoundingClientRect();
+  let best = null;
+  let line = null;
+  for (let n = [...all].indexOf(current) + way; all[n]; n += way) {
+    const box = all[n].getBoundingClientRect();
+    if (Math.abs(box.top - from.top) < 2) continue;
+    if (line !== null && Math.abs(box.top - line) > 2) break;
+    line = box.top;
+    if (!best || Math.abs(box.left - from.left) < Math.abs(best.left - from.left)) best = { cell: all[n], left: box.left };
+  }
+  return best?.cell;
+}
+
+function step(way, isLine) {
+  return () => {
+    if (!document.activeElement.closest(".cells")) return false;
+    const all = [...cells()];
+    select(isLine ? beside(way) : all[all.indexOf(current) + way]);
+    if (all.indexOf(current) > all.length - 40) grow();
+    return true;
+  };
+}
+onKey("ArrowLeft", step(-1, false));
+onKey("ArrowRight", step(1, false));
+onKey("ArrowUp", step(-1, true));
+onKey("ArrowDown", step(1, true));
+view.addEventListener("focusin", ({ target }) => {
+  const cell = target.closest(".cells li");
+  if (!cell || cell === current) return;
+  if (current) current.firstElementChild.tabIndex = -1;
+  current = cell;
+  target.tabIndex = 0;
+});
+
+// -- more as you scroll
+
+let growing = false;
+
+async function grow() {
+  const older = document.getElementById("older");
+  if (growing || !older || cells().length >= MOST) return;
+  growing = true;
+  const page = await fetchPage(older.href).catch(() => null);
+  // Another view may have come meanwhile.
+  if (page && older.isConnected) append(page);
+  growing = false;
+  watch();
+}
+
+const nearEnd = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && grow(), {
+  rootMargin: "1600px",
+});
+
+function watch() {
+  nearEnd.disconnect();
+  const older = document.getElementById("older");
+  if (older && cells().length < MOST) nearEnd.observe(older);
+}
+
+// -- back to the same cell: the address of this page becomes that of the part where the cell is
+
+view.addEventListener("click", (event) => {
+  const cell = event.target.closest(".cells li");
+  if (!cell || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  const here = new URL(location.href);
+  for (const key of ["before", "after"]) here.searchParams.delete(key);
+  here.searchParams.set("at", cell.id.slice(1));
+  here.hash = cell.id;
+  history.replaceState({ cell: cell.id, top: cell.getBoundingClientRect().top }, "", here);
+});
+
+function comeBack() {
+  const id = history.state?.cell ?? location.hash.slice(1);
+  const cell = /^i\d+$/.test(id) ? document.getElementById(id) : null;
+  if (!cell) return;
+  select(cell);
+  const top = history.state?.top ?? innerHeight / 3;
+  scrollBy({ top: cell.getBoundingClientRect().top - top, behavior: "instant" });
+}
+
+// -- search as you type, and filters
+
+const search = document.getElementById("search");
+let asked = null;
+
+/** Show another view, and give the page its address. */
+async function show(url, isNew) {
+  asked?.abort();
+  asked = new AbortController();
+  const page = await fetchPage(url, { signal: asked.signal }).catch(() => location.assign(url));
+  if (!page) return;
+  history[isNew ? "pushState" : "replaceState"](null, "", url);
+  document.title = page.title;
+  for (const part of [".tools .order", ".tools .chips"]) {
+    document.querySelector(part).replaceWith(document.adoptNode(page.querySelector(part)));
+  }
+  document.getElementById("index").replaceChildren(...document.adoptNode(page.getElementById("index")).childNodes);
+  main().dataset.sort = page.getElementById("main").dataset.sort;
+  main().toggleAttribute("data-deep", page.getElementById("main").hasAttribute("data-deep"));
+  view.replaceChildren(...document.adoptNode(page.getElementById("view")).childNodes);
+  waiting = 0;
+  fresh.hidden = true;
+  tidy();
+  watch();
+  const found = cells().length;
+  const more = document.getElementById("older") ? ", and more below" : "";
+  document.getElementById("said").textContent = `${found} ${found === 1 ? "photo" : "photos"}${more}`;
+}
+
+const addressOf = (form) => {
+  const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
+  return query.size ? `/?${query}` : "/";
+};
+let timer = 0;
+let typing = false;
+search.addEventListener("input", () => {
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    show(addressOf(search), !typing);
+    typing = true;
+  }, TYPED_MS);
+});
+search.addEventListener("submit", (event) => {
+  event.preventDefault();
+  clearTimeout(timer);
+  show(addressOf(search), !typing);
+});
+search.addEventListener("focusout", () => (typing = false));
+document.getElementById("filter").addEventListener("change", ({ currentTarget }) => {
+  location.assign(addressOf(currentTarget));
+});
+addEventListener("popstate", () => location.reload());
+
+// -- what is new as it comes
+
+let waiting = 0;
+let fetching = false;
+let again = false;
+
+/** Whether what comes may be put in without moving what is looked at. */
+const isAtTop = () => scrollY < 40 && !main().hasAttribute("data-deep");
+
+async function arrive() {
+  if (fetching) {
+    again = true;
+    return;
+  }
+  fetching = true;
+  const here = new URL(location.href);
+  for (const key of ["at", "before", "after"]) here.searchParams.delete(key);
+  here.hash = "";
+  const page = await fetchPage(here).catch(() => null);
+  if (page && isAtTop()) {
+    merge(page);
+    waiting = 0;
+    fresh.hidden = true;
+  }
+  fetching = false;
+  if (again) {
+    again = false;
+    arrive();
+  }
+}
+
+listen(({ kind, data }) => {
+  if (kind !== "image" || data.event !== "done" || data.status !== "done") return;
+  if (isAtTop()) {
+    arrive();
+    return;
+  }
+  waiting += 1;
+  fresh.textContent = `${waiting.toLocaleString("en")} new ↑`;
+  fresh.hidden = false;
+});
+fresh.addEventListener("click", (event) => {
+  if (main().hasAttribute("data-deep")) return;
+  event.preventDefault();
+  scrollTo({ top: 0, behavior: "instant" });
+  arrive();
+});
+
+// -- new since the last visit: a visit ends half an hour after the page was last looked at
+
+const visit = { since: 0, newest: 0, at: 0, ...JSON.parse(localStorage.getItem("visit") ?? "{}") };
+if (Date.now() - visit.at > VISIT_MS) visit.since = visit.newest;
+
+const number = (cell) => Number(cell.id.slice(1));
+
+function markFresh() {
+  let count = 0;
+  for (const cell of cells()) {
+    const isFresh = visit.since > 0 && number(cell) > visit.since;
+    cell.classList.toggle("fresh", isFresh);
+    count += isFresh;
+    visit.newest = Math.max(visit.newest, number(cell));
+  }
+  const more = count === cells().length && document.getElementById("older") ? "+" : "";
+  document.getElementById("visit").textContent = count ? `${count}${more} new since your last visit` : "";
+}
+
+addEventListener("pagehide", () => {
+  localStorage.setItem("visit", JSON.stringify({ ...visit, at: Date.now() }));
+});
+
+tidy();
+watch();
+comeBack();

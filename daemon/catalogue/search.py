@@ -24,6 +24,8 @@ from daemon.files.names import display
 FileKind = Literal["image", "companion"]
 _MAX_WORDS = 32
 _BATCH = 500
+# Sorting so many takes about as long as a walk along all dates.
+_FREQUENT = 50_000
 # As the index `image_taken_order` has it.
 _TAKEN_ORDER = "coalesce(image.taken_order, -1e12)"
 _LAST_ORDER = "(SELECT coalesce(last.taken_order, -1e12) FROM image AS last WHERE last.id = ?)"
@@ -91,8 +93,8 @@ class Search:
 
     def ids(self, query: ImageQuery, limit: int) -> list[int]:
         """Return the ids of a page, newest first."""
-        sql, parameters = _statement(query, limit)
         with self._catalogue.reading():
+            sql, parameters = _statement(query, limit, is_frequent=query.sort == "taken" and _is_frequent(query))
             found = [row[0] for row in Image.raw(sql, *parameters).tuples()]
         return found if query.after is None else found[::-1]
 
@@ -226,28 +228,47 @@ class Inventory:
             return found | {row.destination for row in Companion.select(Companion.destination).where(companions)}
 
 
-def _statement(query: ImageQuery, limit: int) -> tuple[str, list[Any]]:
+def _statement(query: ImageQuery, limit: int, *, is_frequent: bool = False) -> tuple[str, list[Any]]:
     """Return the query for the ids of a page, and its parameters.
 
     Each form walks one index in the order of ids, or of dates, but a range of dates, or words in the order of dates:
-    their matches are sorted.
+    their matches are sorted. Where the words are frequent that would take seconds: then the dates are walked instead.
     """
     match = " AND ".join(_match(query))
-    conditions, parameters = ([], []) if not match else (["image_text MATCH ?"], [match])
-    key = "image_text.rowid" if match else "image.id"
-    for condition, value in _conditions(query, key):
-        conditions.append(condition)
-        parameters += value
-    table = "image"
-    if match:
-        table = "image_text CROSS JOIN image ON image.id = image_text.rowid"
+    # What few matches pass is told by the index of a status, from which nothing is looked up.
+    is_narrow = query.status is not None and (query.status != "done" or _has_filters(query))
+    conditions: list[str] = []
+    parameters: list[Any] = [match] if match else []
+    table, key = "image", "image.id"
+    if match and ((query.sort == "taken" and is_frequent) or (query.sort == "arrived" and is_narrow)):
+        table = f"image INDEXED BY {'image_taken_order' if query.sort == 'taken' else 'image_status'}"
+        conditions.append("image.id IN (SELECT rowid FROM image_text WHERE image_text MATCH ?)")
+    elif match:
+        table, key = "image_text CROSS JOIN image ON image.id = image_text.rowid", "image_text.rowid"
+        conditions.append("image_text MATCH ?")
     elif query.sort == "taken" and (query.month is None or query.status != "done"):
         # SQLite would rather take all of a status, and sort them.
         table = "image INDEXED BY image_taken_order"
+    for condition, value in _conditions(query, key):
+        conditions.append(condition)
+        parameters += value
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     way = "DESC" if query.after is None else "ASC"
     order = f"{_TAKEN_ORDER} {way}, {key} {way}" if query.sort == "taken" else f"{key} {way}"
     return f"SELECT {key} FROM {table}{where} ORDER BY {order} LIMIT ?", [*parameters, limit]  # noqa: S608
+
+
+def _is_frequent(query: ImageQuery) -> bool:
+    """Return whether so many images have the words of a query that sorting them takes longer than any other way."""
+    if not (match := " AND ".join(_match(query))):
+        return False
+    sql = "SELECT count(*) FROM (SELECT 1 FROM image_text WHERE image_text MATCH ? LIMIT ?)"
+    [(n,)] = Image.raw(sql, match, _FREQUENT).tuples()
+    return bool(n == _FREQUENT)
+
+
+def _has_filters(query: ImageQuery) -> bool:
+    return (query.has_gps, query.captioned, query.folder) != (None, None, None)
 
 
 def _conditions(query: ImageQuery, key: str) -> Iterator[tuple[str, list[Any]]]:

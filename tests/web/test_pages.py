@@ -9,6 +9,7 @@ import pytest
 
 from daemon.catalogue.facets import Facets
 from tests.support import Room, jpeg
+from tests.web import photographs
 from tests.web.serving import Served
 from web.photo import keywords_of, keywords_text, renamed_because
 from web.rendering import size
@@ -23,8 +24,8 @@ HOSTILE = [
 ]
 
 
-def fill(room: Room, count: int, **columns: Any) -> None:
-    """File some photos, a day after each other from 2024 on, in the database alone."""
+def fill(room: Room, count: int, *, pictures: bool = False, **columns: Any) -> None:
+    """File some photos, a day after each other from 2024 on, in the database alone; with `pictures` all look alike."""
     rows = []
     for number in range(count):
         at = 1_704_100_000 + number * 86_400
@@ -47,14 +48,26 @@ def fill(room: Room, count: int, **columns: Any) -> None:
         rows.append(row)
     names = ", ".join(rows[0])
     marks = ", ".join(f":{name}" for name in rows[0])
+    if pictures:
+        _link_pictures(room, count)
     with room.catalogue.writing():
         from daemon.catalogue.database import CURRENT
 
         CURRENT.cursor().executemany(f"INSERT INTO image ({names}) VALUES ({marks})", rows)
 
 
+def _link_pictures(room: Room, count: int) -> None:
+    content = photographs.jpeg(1, (200, 133))
+    room.thumbnails.save("f" * 64, content, content)
+    kept = room.thumbnails.path("f" * 64, "small")
+    for number in range(count):
+        path = room.thumbnails.path(f"{number:064x}", "small")
+        path.hardlink_to(kept)
+        path.with_name(path.name.replace("-200", "-800")).hardlink_to(kept)
+
+
 def ids(page: str) -> list[int]:
-    return [int(number) for number in re.findall(r'<li id="i(\d+)"', page)]
+    return [int(number) for number in re.findall(r'<a id="i(\d+)"', page)]
 
 
 def link(page: str, name: str) -> str | None:

@@ -12,12 +12,13 @@ const view = document.getElementById("view");
 const fresh = document.getElementById("new");
 const main = () => document.getElementById("main");
 const cells = () => view.getElementsByTagName("li");
-const byArrival = () => main().dataset.sort === "arrived";
+const idOf = (cell) => Number(cell.firstElementChild.id.slice(1));
 
 // -- sections
 
 /** Add the sections of another page, whose cells follow those that are here. */
 function append(page) {
+  prepare(page);
   for (const section of page.querySelectorAll("#view > section")) {
     const last = view.querySelector(":scope > section:last-of-type");
     if (last?.dataset.month === section.dataset.month) last.querySelector("ol").append(...section.querySelectorAll("li"));
@@ -27,14 +28,14 @@ function append(page) {
   const older = page.getElementById("older");
   view.querySelector("#older")?.parentElement.remove();
   if (older) view.append(document.adoptNode(older.parentElement));
-  tidy();
+  settle();
 }
 
-/** Put in those cells of the newest page that are not here yet, each where it belongs; return how many those are. */
+/** Put in those cells of the newest page that are not here yet, each where it belongs. */
 function merge(page) {
   let place = null;
-  let added = 0;
   view.querySelector(".empty")?.remove();
+  prepare(page);
   for (const theirs of page.querySelectorAll("#view > section")) {
     let ours = view.querySelector(`:scope > section[data-month="${theirs.dataset.month}"]`);
     if (!ours) {
@@ -48,31 +49,38 @@ function merge(page) {
     const list = ours.querySelector("ol");
     let before = null;
     for (const cell of theirs.querySelectorAll("li")) {
-      const known = document.getElementById(cell.id);
-      if (known) {
-        before = known;
-        continue;
+      const known = document.getElementById(cell.firstElementChild.id)?.parentElement;
+      if (!known) {
+        cell.classList.add("arrived");
+        if (before?.parentElement === list) before.after(document.adoptNode(cell));
+        else list.prepend(document.adoptNode(cell));
       }
-      cell.classList.add("arrived");
-      if (before?.parentElement === list) before.after(document.adoptNode(cell));
-      else list.prepend(document.adoptNode(cell));
-      before = cell;
-      added += 1;
+      before = known ?? cell;
     }
   }
-  tidy();
-  return added;
+  settle();
 }
 
 // -- one way through it by keys: one cell is reached by Tab, the others by arrows
 
 let current = null;
 
-function tidy() {
-  for (const cell of cells()) cell.firstElementChild.tabIndex = -1;
+/** Make the cells of a page ready to be shown. */
+function prepare(page) {
+  for (const link of page.querySelectorAll(".cells a")) {
+    link.tabIndex = -1;
+    link.parentElement.classList.toggle("fresh", visit.since > 0 && Number(link.id.slice(1)) > visit.since);
+  }
+}
+
+/** See to it that there is a cell for Tab, and that what is said of all of them is true. */
+function settle() {
   if (!current?.isConnected) current = cells()[0] ?? null;
   if (current) current.firstElementChild.tabIndex = 0;
-  markFresh();
+  const count = view.getElementsByClassName("fresh").length;
+  const more = count === cells().length && document.getElementById("older") ? "+" : "";
+  document.getElementById("visit").textContent = count ? `${count}${more} new since your last visit` : "";
+  if (cells()[0]) visit.newest = Math.max(visit.newest, idOf(cells()[0]));
 }
 
 function select(cell) {
@@ -153,15 +161,17 @@ view.addEventListener("click", (event) => {
   const cell = event.target.closest(".cells li");
   if (!cell || event.ctrlKey || event.metaKey || event.shiftKey) return;
   const here = new URL(location.href);
+  here.hash = "";
   for (const key of ["before", "after"]) here.searchParams.delete(key);
-  here.searchParams.set("at", cell.id.slice(1));
-  here.hash = cell.id;
-  history.replaceState({ cell: cell.id, top: cell.getBoundingClientRect().top }, "", here);
+  here.searchParams.set("at", idOf(cell));
+  // Not where the page was scrolled to: it was a longer one.
+  history.scrollRestoration = "manual";
+  history.replaceState({ top: cell.getBoundingClientRect().top }, "", here);
 });
 
 function comeBack() {
-  const id = history.state?.cell ?? location.hash.slice(1);
-  const cell = /^i\d+$/.test(id) ? document.getElementById(id) : null;
+  const at = new URLSearchParams(location.search).get("at");
+  const cell = document.getElementById(`i${at}`)?.parentElement;
   if (!cell) return;
   select(cell);
   const top = history.state?.top ?? innerHeight / 3;
@@ -190,7 +200,8 @@ async function show(url, isNew) {
   view.replaceChildren(...document.adoptNode(page.getElementById("view")).childNodes);
   waiting = 0;
   fresh.hidden = true;
-  tidy();
+  prepare(view);
+  settle();
   watch();
   const found = cells().length;
   const more = document.getElementById("older") ? ", and more below" : "";
@@ -274,24 +285,11 @@ fresh.addEventListener("click", (event) => {
 const visit = { since: 0, newest: 0, at: 0, ...JSON.parse(localStorage.getItem("visit") ?? "{}") };
 if (Date.now() - visit.at > VISIT_MS) visit.since = visit.newest;
 
-const number = (cell) => Number(cell.id.slice(1));
-
-function markFresh() {
-  let count = 0;
-  for (const cell of cells()) {
-    const isFresh = visit.since > 0 && number(cell) > visit.since;
-    cell.classList.toggle("fresh", isFresh);
-    count += isFresh;
-    visit.newest = Math.max(visit.newest, number(cell));
-  }
-  const more = count === cells().length && document.getElementById("older") ? "+" : "";
-  document.getElementById("visit").textContent = count ? `${count}${more} new since your last visit` : "";
-}
-
 addEventListener("pagehide", () => {
   localStorage.setItem("visit", JSON.stringify({ ...visit, at: Date.now() }));
 });
 
-tidy();
+prepare(view);
+settle();
 watch();
 comeBack();

@@ -1,4 +1,4 @@
-"""Measures the API over a million rows: `python -m tests.benchmarks.rows [ROWS]` prints medians.
+"""Measures the pages and the API over a million rows: `python -m tests.benchmarks.rows [ROWS]` prints medians.
 
 The rows are written straight into the database (a library of ten years, ten cameras, captions, 1 % failed), and
 asked for over HTTP, from the same machine.
@@ -87,8 +87,8 @@ def measure(served: Served, what: str, path: str) -> None:
         answer = served.http.get(path)
         took.append((time.perf_counter() - began) * 1000)
         assert answer.status_code == 200, answer.text
-    found = len(answer.json()["data"])
-    print(f"{what:34} {statistics.median(took):7.1f} ms   (slowest {max(took):7.1f} ms, {found} in the answer)")
+    size = int(answer.headers["content-length"])
+    print(f"{what:34} {statistics.median(took):7.1f} ms   (slowest {max(took):7.1f} ms, {size:7} bytes)")
 
 
 def main(count: int) -> None:
@@ -129,6 +129,23 @@ def main(count: int) -> None:
                 "all years": "/api/images?from=2000-01-01",
                 "with a place": "/api/images?has_gps=true",
                 "stats": "/api/stats",
+                "sheet": "/",
+                "sheet by date": "/?sort=taken",
+                "sheet at a month": "/?at=2018-05",
+                "sheet at a month by date": "/?at=2018-05&sort=taken",
+                "sheet around a photo": f"/?at={count // 2}",
+                "sheet around a photo by date": f"/?at={count // 2}&sort=taken",
+                "sheet of a month by date": "/?month=2018-05&sort=taken",
+                "sheet: a frequent word": "/?q=dog",
+                "sheet: a frequent word by date": "/?q=dog&sort=taken",
+                "sheet: a word of all, by date": "/?q=jpg&sort=taken",
+                "sheet: one name by date": f"/?q={count // 2:07d}&sort=taken",
+                "sheet: a camera by date": "/?camera=X-T30&sort=taken",
+                "sheet: word and place": "/?q=dog&has_gps=true",
+                "sheet: without captions (none)": "/?has_caption=false&sort=taken",
+                "a photo": f"/images/{count // 2}",
+                "failures": "/failed",
+                "numbers": "/stats",
             }.items():
                 measure(served, what, path)
         room.catalogue.close()

@@ -34,19 +34,22 @@ _CAPTIONS = (
 )
 
 
-def room(folder: Path, photos: int = 48) -> Room:
+def room(folder: Path, photos: int = 40) -> Room:
     """Return a darkroom with some photos, most of them with captions, and some files that failed."""
     made = Room(folder)
     made.decode_with(lambda path: decode(path, Limits()))
     for seed in range(photos):
-        made.put(f"{'Alps/' if seed % 2 else ''}DSC_{2000 + seed}.jpg", photographs.jpeg(seed))
+        made.put(
+            f"{'Alps/' if seed % 2 else ''}DSC_{2000 + seed}.jpg",
+            photographs.jpeg(seed, (1200, 800) if seed == 9 else None),
+        )
     made.put("itinerary.jpg", b"%PDF-1.4 made up")
-    made.put("Alps/DSC_3001.jpg", photographs.jpeg(3001)[:-20_000])
-    made.put("Alps/DSC_3002.jpg", photographs.jpeg(3002)[:-9_000])
+    made.put("Alps/DSC_3001.jpg", photographs.jpeg(3001)[:-4_000])
+    made.put("Alps/DSC_3002.jpg", photographs.jpeg(3002)[:-2_000])
     for _ in range(4):
         made.drain(time.time() + 1e6)
     for row in made.images():
-        if row.status == "done" and row.id % 5:
+        if row.status == "done" and (row.id % 5 or row.original_name == "DSC_2009.jpg"):
             made.captions.edit(row.id, time.time(), caption=_CAPTIONS[row.id % 5], keywords=["mountains", "autumn"])
     return made
 

@@ -36,6 +36,7 @@ function merge(page) {
   let place = null;
   view.querySelector(".empty")?.remove();
   prepare(page);
+  let added = 0;
   for (const theirs of page.querySelectorAll("#view > section")) {
     let ours = view.querySelector(`:scope > section[data-month="${theirs.dataset.month}"]`);
     if (!ours) {
@@ -52,12 +53,14 @@ function merge(page) {
       const known = document.getElementById(cell.firstElementChild.id)?.parentElement;
       if (!known) {
         cell.classList.add("arrived");
+        added += 1;
         if (before?.parentElement === list) before.after(document.adoptNode(cell));
         else list.prepend(document.adoptNode(cell));
       }
       before = known ?? cell;
     }
   }
+  if (added) say(`${added} new`);
   settle();
 }
 
@@ -182,6 +185,10 @@ function comeBack() {
 
 const search = document.getElementById("search");
 let asked = null;
+let address = location.search;
+
+/** Tell those who hear the page. */
+const say = (text) => (document.getElementById("said").textContent = text);
 
 /** Show another view, and give the page its address. */
 async function show(url, isNew) {
@@ -190,6 +197,8 @@ async function show(url, isNew) {
   const page = await fetchPage(url, { signal: asked.signal }).catch(() => location.assign(url));
   if (!page) return;
   history[isNew ? "pushState" : "replaceState"](null, "", url);
+  address = location.search;
+  fresh.href = url;
   document.title = page.title;
   for (const part of [".tools .order", ".tools .chips"]) {
     document.querySelector(part).replaceWith(document.adoptNode(page.querySelector(part)));
@@ -205,7 +214,7 @@ async function show(url, isNew) {
   watch();
   const found = cells().length;
   const more = document.getElementById("older") ? ", and more below" : "";
-  document.getElementById("said").textContent = `${found} ${found === 1 ? "photo" : "photos"}${more}`;
+  say(`${found} ${found === 1 ? "photo" : "photos"}${more}`);
 }
 
 const addressOf = (form) => {
@@ -228,15 +237,23 @@ search.addEventListener("submit", (event) => {
 });
 search.addEventListener("focusout", () => (typing = false));
 document.getElementById("filter").addEventListener("change", ({ currentTarget }) => {
-  location.assign(addressOf(currentTarget));
+  // What was typed since the page was made.
+  const query = new URLSearchParams(addressOf(currentTarget).slice(2));
+  query.delete("q");
+  if (search.q.value) query.set("q", search.q.value);
+  location.assign(`/?${query}`);
 });
-addEventListener("popstate", () => location.reload());
+// Not for another part of the same view: the link that skips to the photos.
+addEventListener("popstate", () => location.search !== address && location.reload());
 
 // -- what is new as it comes
 
 let waiting = 0;
 let fetching = false;
 let again = false;
+
+const isFiltered = () =>
+  [...new URLSearchParams(location.search).keys()].some((key) => !["sort", "at", "before", "after"].includes(key));
 
 /** Whether what comes may be put in without moving what is looked at. */
 const isAtTop = () => scrollY < 40 && !main().hasAttribute("data-deep");
@@ -252,7 +269,10 @@ async function arrive() {
   here.hash = "";
   const page = await fetchPage(here).catch(() => null);
   if (page && isAtTop()) {
-    merge(page);
+    const known = page.querySelector(".cells a") && [...page.querySelectorAll(".cells a")].some((one) => document.getElementById(one.id));
+    // Too many at once, or too many by now: from the start again.
+    if (cells().length && (!known || cells().length > MOST)) await show(here);
+    else merge(page);
     waiting = 0;
     fresh.hidden = true;
   }
@@ -265,10 +285,9 @@ async function arrive() {
 
 listen(({ kind, data }) => {
   if (kind !== "image" || data.event !== "done" || data.status !== "done") return;
-  if (isAtTop()) {
-    arrive();
-    return;
-  }
+  if (isAtTop()) arrive();
+  // Whether it is of this view, only the server knows.
+  if (isAtTop() || isFiltered()) return;
   waiting += 1;
   fresh.textContent = `${waiting.toLocaleString("en")} new ↑`;
   fresh.hidden = false;
@@ -282,11 +301,20 @@ fresh.addEventListener("click", (event) => {
 
 // -- new since the last visit: a visit ends half an hour after the page was last looked at
 
-const visit = { since: 0, newest: 0, at: 0, ...JSON.parse(localStorage.getItem("visit") ?? "{}") };
+const visit = { since: 0, newest: 0, at: 0 };
+try {
+  Object.assign(visit, JSON.parse(localStorage.getItem("visit")));
+} catch {
+  // Nothing is remembered where that is refused.
+}
 if (Date.now() - visit.at > VISIT_MS) visit.since = visit.newest;
 
 addEventListener("pagehide", () => {
-  localStorage.setItem("visit", JSON.stringify({ ...visit, at: Date.now() }));
+  try {
+    localStorage.setItem("visit", JSON.stringify({ ...visit, at: Date.now() }));
+  } catch {
+    // As above.
+  }
 });
 
 prepare(view);

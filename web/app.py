@@ -32,7 +32,7 @@ from web.middleware import HostMiddleware, OriginMiddleware, allow_origins
 from web.numbers import Numbers
 from web.openapi import Document
 from web.pages import Pages
-from web.photo import Photo
+from web.photo import PhotoPage
 from web.rendering import Renderer
 from web.sheet import Sheet
 from web.uploads import UploadHandler
@@ -65,7 +65,7 @@ class App:
         renderer = Renderer(can_sign_out=doorkeeper is not None)
         page = renderer.page
         pages, sheet = Pages(doorkeeper, renderer), Sheet(context, api, renderer)
-        photo, failures = Photo(context, api, renderer), Failures(context, api, renderer)
+        photo, failures = PhotoPage(context, api, renderer), Failures(context, api, renderer)
         self.events = EventStream(context, api.counts)
         self.uploads = UploadHandler(context)
         self.table: dict[str, Methods] = {

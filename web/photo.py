@@ -42,7 +42,7 @@ class Neighbours:
     older: int | None
 
 
-class Photo:
+class PhotoPage:
     """The handlers of a photo's page."""
 
     def __init__(self, context: Context, api: Api, renderer: Renderer) -> None:

@@ -5,6 +5,8 @@ import { fetchPage, onKey } from "/static/page.js";
 
 // So many cells a page grows to by itself; behind them a link leads on, so that no tab grows without end.
 const MOST = 8000;
+// So many come in with one frame, so that scrolling goes on meanwhile.
+const AT_ONCE = 24;
 const TYPED_MS = 150;
 const VISIT_MS = 30 * 60 * 1000;
 
@@ -16,17 +18,25 @@ const idOf = (cell) => Number(cell.firstElementChild.id.slice(1));
 
 // -- sections
 
-/** Add the sections of another page, whose cells follow those that are here. */
-function append(page) {
+/** Add the sections of another page, whose cells follow those that are here; a few with each frame. */
+async function append(page, isWanted) {
   prepare(page);
   for (const section of page.querySelectorAll("#view > section")) {
-    const last = view.querySelector(":scope > section:last-of-type");
-    if (last?.dataset.month === section.dataset.month) last.querySelector("ol").append(...section.querySelectorAll("li"));
-    else if (last) last.after(document.adoptNode(section));
-    else view.prepend(document.adoptNode(section));
+    const added = [...section.querySelectorAll("li")];
+    let last = view.querySelector(":scope > section:last-of-type");
+    if (last?.dataset.month !== section.dataset.month) {
+      section.querySelector("ol").replaceChildren();
+      if (last) last.after(document.adoptNode(section));
+      else view.prepend(document.adoptNode(section));
+      last = section;
+    }
+    while (added.length) {
+      last.querySelector("ol").append(...added.splice(0, AT_ONCE));
+      await new Promise(requestAnimationFrame);
+      if (!isWanted()) return;
+    }
   }
   const older = page.getElementById("older");
-  view.querySelector("#older")?.parentElement.remove();
   if (older) view.append(document.adoptNode(older.parentElement));
   settle();
 }
@@ -143,7 +153,12 @@ async function grow() {
   growing = true;
   const page = await fetchPage(older.href).catch(() => null);
   // Another view may have come meanwhile.
-  if (page && older.isConnected) append(page);
+  const first = view.firstElementChild;
+  if (page && older.isConnected) {
+    // Before the cells come, or it would be moved by them.
+    older.parentElement.remove();
+    await append(page, () => first.isConnected);
+  }
   growing = false;
   watch();
 }

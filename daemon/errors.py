@@ -40,6 +40,24 @@ def _escaped(c: str) -> str:
     return c.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+class FailureReason(StrEnum):
+    """Why an image could not be filed: the code that its row keeps beside the sentence."""
+
+    NOT_AN_IMAGE = "not an image"
+    DAMAGED = "damaged"
+    INCOMPLETE = "incomplete"
+    TOO_LARGE = "too large"
+    TOO_SLOW = "too slow"
+    MEMORY = "memory"
+    CRASHED = "crashed"
+    NOT_A_FILE = "not a file"
+    UNREADABLE = "unreadable"
+    NO_PHOTO = "no photo"
+    LOST = "lost"
+    INTERNAL = "internal"
+    OTHER = "other"
+
+
 class ConfigError(DarkroomError):
     """Raised with all faults of the configuration in one message, a line each."""
 
@@ -53,13 +71,24 @@ class Busy(DarkroomError):
 class Rejected(DarkroomError):
     """Raised when an image can never be filed: no image, a bomb, not a regular file."""
 
+    def __init__(self, message: str = "", failure: FailureReason = FailureReason.OTHER) -> None:
+        super().__init__(message)
+        self.failure = failure
+
 
 class Truncated(Rejected):
     """Raised when a file is empty or its bytes end early: no attempt changes that, but the rest may still come."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message, FailureReason.INCOMPLETE)
+
 
 class Transient(DarkroomError):
     """Raised when an attempt failed and a later one may go well: a crash, a time limit."""
+
+    def __init__(self, message: str = "", failure: FailureReason = FailureReason.OTHER) -> None:
+        super().__init__(message)
+        self.failure = failure
 
 
 class WaitingReason(StrEnum):

@@ -25,11 +25,16 @@ from web.clients import Proxies, is_loopback
 from web.connections import Connection, Connections, places, raise_descriptor_limit
 from web.context import HANDLERS, AccessRules, Context, check_query
 from web.events import EventStream
+from web.failures import Failures
 from web.files import Files
 from web.metrics import HealthCheck, Metrics
 from web.middleware import FullMiddleware, HostMiddleware, OriginMiddleware, allow_origins
+from web.numbers import Numbers
 from web.openapi import Document
 from web.pages import Pages
+from web.photo import PhotoPage
+from web.rendering import Renderer
+from web.sheet import Sheet
 from web.uploads import UploadHandler
 
 # How long requests in progress may take to end once the server stops.
@@ -56,7 +61,11 @@ class App:
     def __init__(self, context: Context, access: AccessRules) -> None:
         self.proxies = Proxies(access.trusted_proxies)
         doorkeeper = _doorkeeper(context, access, self.proxies)
-        api, files, pages = Api(context), Files(context), Pages(doorkeeper)
+        api, files = Api(context), Files(context)
+        renderer = Renderer(can_sign_out=doorkeeper is not None)
+        page = renderer.page
+        pages, sheet = Pages(doorkeeper, renderer), Sheet(context, api, renderer)
+        photo, failures = PhotoPage(context, api, renderer), Failures(context, api, renderer)
         self.events = EventStream(context, api.counts)
         self.uploads = UploadHandler(context)
         self.table: dict[str, Methods] = {
@@ -65,6 +74,7 @@ class App:
             "/api/images/{image_id}": {"GET": api.image, "PATCH": api.edit, "PUT": self.uploads.put},
             "/api/images/{image_id}/thumbnails/{size}": {"GET": files.thumbnail},
             "/api/images/{image_id}/original": {"GET": files.original},
+            "/api/images/{image_id}/sidecar": {"GET": files.sidecar},
             "/api/images/{image_id}/retry": {"POST": api.retry},
             "/api/images/{image_id}/caption": {"POST": api.caption},
             "/api/stats": {"GET": api.stats},
@@ -77,7 +87,10 @@ class App:
             SIGN_OUT: {"POST": pages.sign_out},
             "/static/{name}": {"GET": pages.asset},
             "/favicon.ico": {"GET": pages.icon},
-            "/": {"GET": pages.home},
+            "/": {"GET": page(sheet.page)},
+            "/images/{image_id}": {"GET": page(photo.page), "POST": page(photo.act)},
+            "/failed": {"GET": page(failures.page), "POST": page(failures.retry)},
+            "/stats": {"GET": page(Numbers(context, api, renderer).page)},
         }
         routes = [_route(path, methods) for path, methods in self.table.items()]
         app: ASGIApp = Starlette(routes=routes, exception_handlers=HANDLERS)

@@ -6,6 +6,7 @@ what turns out not to be the image's fault gives the attempt back. `not_before` 
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, cast
 
 from peewee import fn
@@ -24,7 +25,7 @@ from daemon.catalogue.schema import (
     RawExif,
     Upload,
 )
-from daemon.errors import EnvironmentFault, NameRefused, Postponed, WaitingReason, Withdrawn
+from daemon.errors import EnvironmentFault, FailureReason, NameRefused, Postponed, WaitingReason, Withdrawn
 from daemon.files.names import display
 from daemon.files.opening import Snapshot
 from daemon.files.walk import Found
@@ -100,6 +101,7 @@ class Queue:
                 original_name=upload.original_name,
                 source="upload",
                 created_at=now,
+                arrived_on=_day(now),
                 not_before=now,
                 size_bytes=upload.size,
                 mtime_ns=upload.mtime_ns,
@@ -240,9 +242,9 @@ class Queue:
         changes = {**_columns(facts), "duplicate_of": original, **_stays(stays)}
         self._finish(job, "duplicate", now, changes, {"cause": Cause.DELETED, "other_id": original})
 
-    def fail_in_place(self, job: Job, error: str, now: float) -> None:
+    def fail_in_place(self, job: Job, error: str, failure: FailureReason, now: float) -> None:
         """Fail a row whose file stays in the inbox."""
-        changes = {"error": error, "place": None, "destination": None}
+        changes = {"error": error, "failure": failure, "place": None, "destination": None}
         self._finish(job, "failed", now, changes, {"text": error}, leaves=False)
 
     def _finish(
@@ -304,7 +306,8 @@ class Queue:
     def lost(self, image_id: int, destination: str, now: float) -> None:
         """Note that a filed original is no longer where it was filed, so that its bytes may be filed anew."""
         error = f"no longer at library/{display(destination)}; its bytes came again and were filed anew"
-        changes = {"status": "failed", "error": error, "place": None, "destination": None}
+        lost = {"error": error, "failure": FailureReason.LOST}
+        changes = {"status": "failed", **lost, "place": None, "destination": None}
         with self._catalogue.writing():
             Image.update(changes).where(Image.id == image_id).execute()
             event = {"image_id": image_id, "at": now, "place": "library", "path": destination}
@@ -373,7 +376,7 @@ class Queue:
         changes: dict[str, Any] = {"status": "queued", "path": path, "not_before": now, "attempts": 0, "rank": 0}
         changes |= {"waiting": None, "waiting_detail": None}
         if not returning:
-            changes |= {"error": None, "place": None, "destination": None}
+            changes |= {"error": None, "failure": None, "place": None, "destination": None}
         with self._catalogue.writing():
             if Image.select().where((Image.path == path) & (Image.id != image_id)).exists():
                 return False
@@ -390,7 +393,7 @@ class Queue:
 
     def returned(self, image_id: int, now: float) -> None:
         """Note that a returning row's file is in the inbox, and only there."""
-        changes = {"error": None, "place": None, "destination": None, "not_before": now}
+        changes = {"error": None, "failure": None, "place": None, "destination": None, "not_before": now}
         with self._catalogue.writing():
             # Not one that returned before: it may have been filed since, and has another place.
             Image.update(changes).where((Image.id == image_id) & _RETURNING).execute()
@@ -410,9 +413,9 @@ _TRIED, _FAULTY = 1, 2
 # On its way from `failed/` into the inbox: see `again`.
 _RETURNING = (Image.status == "queued") & Image.destination.is_null(False)
 # Which row this one is beside, or a copy of, and why it failed: that is no more than the newest plan says.
-_ALWAYS_WRITTEN = frozenset({"error", "duplicate_of", "companion_of"})
+_ALWAYS_WRITTEN = frozenset({"error", "failure", "duplicate_of", "companion_of"})
 _JOB = """id, path, original_name, source, created_at, attempts, size_bytes, mtime_ns, quiet_since, claimed_at, token,
- waiting, waiting_detail, place, destination, sha256, error, companion_of"""
+ waiting, waiting_detail, place, destination, sha256, error, failure, companion_of"""
 _DUE = "FROM image WHERE status = 'queued' AND not_before <= ? AND destination IS NULL ORDER BY rank, id LIMIT 1"
 _OLDEST = f"SELECT {_JOB} {_DUE}"
 _NEXT_DUE = "SELECT MIN(not_before) FROM image WHERE status = 'queued'"
@@ -465,6 +468,7 @@ def _job(row: Image) -> Job:
         destination=row.destination,
         sha256=row.sha256,
         error=row.error,
+        failure=row.failure,
         companion_of=row.companion_of,
     )
 
@@ -503,11 +507,17 @@ def _new_row(file: Found, now: float) -> dict[str, Any]:
         "status": "queued",
         "attempts": 0,
         "created_at": now,
+        "arrived_on": _day(now),
         "not_before": now,
         "size_bytes": file.size,
         "mtime_ns": file.mtime_ns,
         "quiet_since": now,
     }
+
+
+def _day(now: float) -> str:
+    """Return the local day of a moment, as the trigger for other rows has it; that would double the time of a burst."""
+    return datetime.fromtimestamp(now).astimezone().date().isoformat()
 
 
 def _names(path: str) -> dict[str, Any]:
@@ -533,7 +543,7 @@ def _touch(row: tuple[Any, ...], file: Found, now: float) -> None:
     if status == "queued":
         changes |= {"not_before": now, "attempts": 0, "rank": 0}
     elif status == "failed" and not has_left:
-        changes |= {"status": "queued", "not_before": now, "attempts": 0, "rank": 0, "error": None}
+        changes |= {"status": "queued", "not_before": now, "attempts": 0, "rank": 0, "error": None, "failure": None}
         event = {"image_id": image_id, "at": now, "path": file.path}
         Event.insert(kind=EventKind.QUEUED, cause=Cause.CHANGED, **event).execute()
     Image.update(changes).where(Image.id == image_id).execute()

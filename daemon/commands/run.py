@@ -123,6 +123,7 @@ def web_context(darkroom: Darkroom) -> "Context":
         inbox=inbox(config),
         roots=roots(config),
         ignore=config.inbox.ignore,
+        template=config.filing.template,
         upload_bytes=min(limits.upload_mb, limits.file_mb) * 1_000_000,
         min_free_bytes=limits.min_free_mb * 1_000_000,
         health=darkroom.health,

@@ -21,7 +21,7 @@ from daemon.catalogue.companions import CompanionRows, Photo, QueuedFile
 from daemon.catalogue.schema import Facts, Job
 from daemon.decoding import XmpDates
 from daemon.decoding.formats import HEAD_BYTES, sniff
-from daemon.errors import DarkroomError, Postponed, Rejected, WaitingReason
+from daemon.errors import DarkroomError, FailureReason, Postponed, Rejected, WaitingReason
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
 from daemon.files.names import IMAGE_SUFFIXES, OWN_PREFIX, RAW_SUFFIXES, beginning, beginnings, display, fold, split
@@ -239,7 +239,8 @@ class CompanionMatcher:
             raise Postponed(WaitingReason.PHOTO, min(wait, left) if left > 0 else wait)
         [photo] = found
         if photo.status == "failed":
-            raise Rejected(f"its photo, {display(photo.name)}, could not be filed (image {photo.id})")
+            message = f"its photo, {display(photo.name)}, could not be filed (image {photo.id})"
+            raise Rejected(message, FailureReason.NO_PHOTO)
         return self._beside(job, file, file.fd, companion, photo)
 
     def alone(self, job: Job, file: InboxFile) -> str:

@@ -18,6 +18,7 @@ from daemon.decoding import Decoded
 from daemon.errors import (
     DiskFull,
     EnvironmentFault,
+    FailureReason,
     FolderFault,
     Immovable,
     NameRefused,
@@ -213,7 +214,7 @@ class Consumer:
 
     def _try(self, job: Job, now: float) -> str:
         if job.attempts > self._retry.attempts:
-            return self._fail(job, None, "darkroom died each time it worked on this file")
+            return self._fail(job, None, "darkroom died each time it worked on this file", FailureReason.CRASHED)
         try:
             file = self._prefetcher.take(job)
         except (Rejected, Transient) as fault:
@@ -325,7 +326,7 @@ class Consumer:
             until = now + min(max((now - job.created_at) / 8, _FAULT_SECONDS), _LAST_FAULT_SECONDS)
             self._queue.release(job, WaitingReason.DISK, until, now, spent=False, detail=str(fault))
             return Turn.WAITING
-        return self._conclude(job, now, lambda: self._judge(job, None, Transient(str(fault))))
+        return self._conclude(job, now, lambda: self._judge(job, None, Transient(str(fault), FailureReason.UNREADABLE)))
 
     def _planned(self, job: Job) -> Job | None:
         """Return a job with the place that its file was to have; None where it is in hand no more."""
@@ -350,24 +351,25 @@ class Consumer:
         if isinstance(fault, Transient) and job.attempts < self._retry.attempts:
             return self._try_later(job, str(fault))
         alone = self._companions.alone(job, file) if file is not None and isinstance(fault, Rejected) else ""
-        return self._fail(job, file, f"{fault}{alone}")
+        return self._fail(job, file, f"{fault}{alone}", fault.failure)
 
     def _try_later(self, job: Job, reason: str) -> str:
         now = time.time()
         self._queue.retry_later(job, reason, now + self._retry.backoff(job.attempts), now)
         return f"attempt {job.attempts} of {self._retry.attempts} failed: {reason}"
 
-    def _fail(self, job: Job, file: InboxFile | None, reason: str) -> str:
+    def _fail(self, job: Job, file: InboxFile | None, reason: str, failure: FailureReason) -> str:
         if file is not None:
-            return self._move_to_failed(job, file, reason)
+            return self._move_to_failed(job, file, reason, failure)
         try:
             file = self._opened_to_fail(job)
         except Immovable as error:
-            return f"failed: {self._filing.fail_in_place(job, f'{reason}; it stays in the inbox: {error}')}"
+            reason = f"{reason}; it stays in the inbox: {error}"
+            return f"failed: {self._filing.fail_in_place(job, reason, failure)}"
         if file is None:
             raise Withdrawn(f"{display(job.path)} is no longer in the inbox")
         with closing(file):
-            return self._move_to_failed(job, file, reason)
+            return self._move_to_failed(job, file, reason, failure)
 
     def _opened_to_fail(self, job: Job) -> InboxFile | None:
         try:
@@ -380,16 +382,16 @@ class Consumer:
         except (Rejected, Transient):
             return InboxFile.closed(self._inbox, job)
 
-    def _move_to_failed(self, job: Job, file: InboxFile, reason: str) -> str:
+    def _move_to_failed(self, job: Job, file: InboxFile, reason: str, failure: FailureReason) -> str:
         try:
-            plan = self._filing.plan_failure(job, file, reason)
+            plan = self._filing.plan_failure(job, file, reason, failure)
             placed = self._filing.place(job, file, plan)
             outcome = self._filing.record(placed, plan, file.stays)
             if self._filing.leave(placed, file):
                 self._cleanup.note(job.path)
         except (Immovable, Transient) as error:
             reason = f"{reason}; it stays in the inbox, since it can't be moved: {error}"
-            return f"failed: {self._filing.fail_in_place(job, reason)}"
+            return f"failed: {self._filing.fail_in_place(job, reason, failure)}"
         except Postponed as later:
             self._queue.postpone(job, later, time.time())
             raise
@@ -405,7 +407,7 @@ class Consumer:
             if job.attempts < self._retry.attempts:
                 return self._try_later(job, f"{reason}; {fault}")
             reason = f"{reason}; it stays in the inbox, since it can't be moved: {fault}"
-            return f"failed: {self._filing.fail_in_place(job, reason)}"
+            return f"failed: {self._filing.fail_in_place(job, reason, failure)}"
         return f"failed: {outcome}"
 
     # -- what was left half done
@@ -451,7 +453,7 @@ class Consumer:
         raised, reason, now = self._strikes.of(job.id), self._strikes.reason(job.id), time.time()
         if raised > Strikes.LIMIT:
             self._recovery.undo_link(job)
-            detail = self._filing.fail_in_place(job, f"{reason}; it stays in the inbox")
+            detail = self._filing.fail_in_place(job, f"{reason}; it stays in the inbox", FailureReason.INTERNAL)
             _log.warning("image %d: %s → failed: %s", job.id, display(job.path), detail)
             self._strikes.forget(job.id)
             return
@@ -459,7 +461,7 @@ class Consumer:
             if self._recovery.complete(job):
                 self._strikes.forget(job.id)
             elif raised == Strikes.LIMIT:
-                self._conclude(job, now, lambda: self._fail(job, None, reason))
+                self._conclude(job, now, lambda: self._fail(job, None, reason, FailureReason.INTERNAL))
                 self._strikes.forget(job.id)
             elif raised:
                 self._queue.retry_later(job, reason, now + self._retry.backoff(raised), now)

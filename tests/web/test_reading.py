@@ -260,7 +260,8 @@ def test_what_a_query_does_not_know_is_said(served: Served) -> None:
     answer = served.http.get("/api/images?statsu=done")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_key")
     assert answer.json()["error"]["message"] == (
-        "unknown query key statsu: known are status, q, camera, from, to, has_gps, sort, limit, cursor"
+        "unknown query key statsu: known are status, q, camera, from, to, month, folder, has_gps, has_caption, sort,"
+        " limit, cursor"
     )
     for method, path in (
         ("GET", "/api/images/1?x=1"),
@@ -286,7 +287,8 @@ def test_the_known_keys_are_those_that_the_document_names() -> None:
         for path, calls in build()["paths"].items()
         for method, call in calls.items()
     }
-    assert {where: keys for where, keys in documented.items() if keys} == QUERIES
+    # A page passes over what it doesn't know.
+    assert {where: keys for where, keys in documented.items() if keys and where[0] != "/"} == QUERIES
 
 
 def test_the_counts(served: Served) -> None:

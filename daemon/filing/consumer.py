@@ -35,7 +35,6 @@ from daemon.files.mounts import FolderCheck
 from daemon.files.names import display
 from daemon.files.opening import Snapshot, seconds_until_stable
 from daemon.files.walk import look
-from daemon.filing import endings
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
 from daemon.filing.dates import Origin, Taken
@@ -273,7 +272,7 @@ class Consumer:
             left := seconds_until_stable(snapshot, now, self._stability.settle_seconds)
         ):
             raise Postponed(WaitingReason.INCOMPLETE, left, job.waiting_detail)
-        if file.fd is not None and (fault := endings.missing(file.fd, job.original_name, file.was.st_size)) is not None:
+        if (fault := "the file is empty" if file.was.st_size == 0 else self._companions.fault(job, file)) is not None:
             self._await_rest(job, snapshot, now, fault)
 
     def _decoded(self, job: Job, file: InboxFile, snapshot: Snapshot, now: float) -> Decoded:

@@ -24,8 +24,6 @@ _TAIL_BYTES = 4096
 
 def missing(fd: int, name: str, size: int) -> str | None:
     """Return what tells that a file ends early, for people; None where nothing does. Raises EnvironmentFault."""
-    if size == 0:
-        return "the file is empty"
     suffix = split(name)[1].lower()
     with blaming(display(name)):
         if _VIDEO.fullmatch(suffix):

@@ -75,10 +75,5 @@ def test_a_half_text_is_told_where_a_tag_is_left_open(tmp_path: Path) -> None:
         assert missing(tmp_path, "a.xmp", half) == "its text ends early", half
 
 
-def test_an_empty_file(tmp_path: Path) -> None:
-    for name in ("a.mov", "a.jpg", "a"):
-        assert missing(tmp_path, name, b"") == "the file is empty"
-
-
 def test_boxes_without_end_cost_nothing(tmp_path: Path) -> None:
     assert missing(tmp_path, "a.mov", TYPE + box(b"free", b"") * 50_000) == "the video ends early, before its index"

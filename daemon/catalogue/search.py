@@ -24,8 +24,8 @@ from daemon.files.names import display
 FileKind = Literal["image", "companion"]
 _MAX_WORDS = 32
 _BATCH = 500
-# Sorting so many takes about as long as a walk along all dates.
-_FREQUENT = 50_000
+# Sorting more takes longer than a walk along the dates mostly does, and than one along all of them at worst.
+_FREQUENT = 5_000
 # As the index `image_taken_order` has it.
 _TAKEN_ORDER = "coalesce(image.taken_order, -1e12)"
 _LAST_ORDER = "(SELECT coalesce(last.taken_order, -1e12) FROM image AS last WHERE last.id = ?)"

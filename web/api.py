@@ -15,7 +15,7 @@ from starlette.responses import Response
 from daemon.catalogue import ImageRow
 from daemon.catalogue.captions import KEPT
 from daemon.catalogue.history import History
-from daemon.catalogue.schema import STATUSES
+from daemon.catalogue.schema import CAPTION_STATUSES, STATUSES
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.stats import Statistics
 from daemon.errors import Rejected
@@ -25,6 +25,7 @@ from web.models import CaptionEdit, CaptionReceipt, ImageDetail, ImagePage, Stat
 
 FILTERS = (
     *("status", "q", "camera", "from", "to", "month", "folder", "has_gps", "has_caption"),
+    "caption_status",
     *("sort", "limit", "cursor"),
 )
 PAGE, MAX_PAGE = 50, 500
@@ -159,6 +160,9 @@ def image_query(query: Mapping[str, str]) -> ImageQuery:
     status = query.get("status")
     if status is not None and status not in STATUSES:
         raise ApiError(400, f"status is one of {', '.join(STATUSES)}")
+    caption_status = query.get("caption_status")
+    if caption_status is not None and caption_status not in CAPTION_STATUSES:
+        raise ApiError(400, f"caption_status is one of {', '.join(CAPTION_STATUSES)}")
     gps, caption = _flag(query, "has_gps"), _flag(query, "has_caption")
     month = query.get("month")
     if month is not None and not MONTH.fullmatch(month):
@@ -181,6 +185,7 @@ def image_query(query: Mapping[str, str]) -> ImageQuery:
         taken_to=_moment(query, "to", after=True),
         has_gps=gps,
         captioned=caption,
+        caption_status=caption_status,
         month=month,
         folder=query.get("folder"),
         before=before,

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from urllib.parse import parse_qs, urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from daemon.catalogue import ImageRow
 from daemon.catalogue.facets import Facets
 from daemon.errors import FailureReason, Rejected
 from web.api import MAX_ID, Api, whole
@@ -103,12 +105,19 @@ class Failures:
             request,
             "failed.html",
             groups=groups,
+            pictured={row.id for group in groups for row in group.newest if self._has_picture(row)},
             total=sum(group.n for group in groups),
             advice=ADVICE,
             scrub=self._context.scrub,
             bar=bar(counts),
             said=said,
         )
+
+    def _has_picture(self, row: ImageRow) -> bool:
+        """Return whether a thumbnail is kept: what failed later, or was lost, had been decoded before."""
+        with suppress(OSError):
+            return row.sha256 is not None and self._context.thumbnails.has(row.sha256, "small")
+        return False
 
     def _retry(self, form: dict[str, list[str]]) -> tuple[int, int, int]:
         """Return how many are queued again, how many can't be, and how many are left to be asked for."""

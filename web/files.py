@@ -127,7 +127,8 @@ class Files:
     def _thumbnail(self, number: int, size: Size) -> tuple[ImageRow, tuple[Path, os.stat_result]]:
         row = self._row(number)
         found = None
-        if row.status in READY and row.sha256:
+        # Of a failed one, too, that was filed once.
+        if (row.status in READY or row.status == "failed") and row.sha256:
             found = _thumbnail(self._context.thumbnails.path(row.sha256, size))
         if found is None:
             raise ApiError(404, f"image {number} has no thumbnail (yet): it is {row.status}", "not_ready")

@@ -13,7 +13,7 @@ from pydantic_core import core_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
-from daemon.catalogue.schema import STATUSES
+from daemon.catalogue.schema import CAPTION_STATUSES, STATUSES
 from daemon.filing.thumbnail_store import SIZES
 from web.api import MAX_PAGE, MAX_QUERY, PAGE
 from web.context import Json
@@ -447,6 +447,12 @@ def _filters() -> list[Schema]:
         parameter("query", "folder", text, "that came in this folder of the inbox, and in none that is in it"),
         parameter("query", "has_gps", {"type": "boolean"}, "with a place, or without"),
         parameter("query", "has_caption", {"type": "boolean"}, "with a caption, or without"),
+        parameter(
+            "query",
+            "caption_status",
+            {"type": "string", "enum": list(CAPTION_STATUSES)},
+            "what became of the caption",
+        ),
         parameter(
             "query",
             "sort",

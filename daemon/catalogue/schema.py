@@ -18,6 +18,7 @@ Tags = Mapping[str, object]
 """Every EXIF tag of an image, as JSON values."""
 
 STATUSES: tuple[Status, ...] = ("queued", "processing", "done", "duplicate", "failed")
+CAPTION_STATUSES: tuple[CaptionStatus, ...] = ("off", "pending", "done", "blocked", "failed", "private")
 FINAL: dict[Place, Final] = {"library": "done", "duplicates": "duplicate", "failed": "failed"}
 
 

@@ -8,6 +8,7 @@ from peewee import Expression, fn
 
 from daemon.catalogue.database import Catalogue
 from daemon.catalogue.schema import (
+    CaptionStatus,
     Companion,
     Event,
     EventKind,
@@ -56,6 +57,7 @@ class ImageQuery:
     folder: str | None = None
     month: str | None = None
     captioned: bool | None = None
+    caption_status: CaptionStatus | None = None
     at: int | None = None
     after: int | None = None
     sort: Literal["arrived", "taken"] = "arrived"
@@ -268,7 +270,7 @@ def _is_frequent(query: ImageQuery) -> bool:
 
 
 def _has_filters(query: ImageQuery) -> bool:
-    return (query.has_gps, query.captioned, query.folder) != (None, None, None)
+    return (query.has_gps, query.captioned, query.caption_status, query.folder) != (None, None, None, None)
 
 
 def _conditions(query: ImageQuery, key: str) -> Iterator[tuple[str, list[Any]]]:
@@ -291,6 +293,8 @@ def _conditions(query: ImageQuery, key: str) -> Iterator[tuple[str, list[Any]]]:
     if query.captioned is not None:
         # By its status, which the indexes have: a caption has none but this.
         yield f"image.caption_status {'=' if query.captioned else '<>'} 'done'", []
+    if query.caption_status is not None:
+        yield "image.caption_status = ?", [query.caption_status]
     if query.status is not None:
         yield "image.status = ?", [query.status]
     if query.taken_from is not None:

@@ -7,6 +7,8 @@ import { fetchPage, onKey } from "/static/page.js";
 const MOST = 8000;
 // So many come in with one frame, so that scrolling goes on meanwhile.
 const AT_ONCE = 24;
+// So many cells a list has before another one begins, a few more where its last row is not full.
+const LIST = 96;
 const TYPED_MS = 150;
 const VISIT_MS = 30 * 60 * 1000;
 
@@ -15,6 +17,93 @@ const fresh = document.getElementById("new");
 const main = () => document.getElementById("main");
 const cells = () => view.getElementsByTagName("li");
 const idOf = (cell) => Number(cell.firstElementChild.id.slice(1));
+
+// -- lists: a section has some, of whole rows; one that is far away is kept as text, and its height with it
+
+const folded = new Map();
+// The lists that cells are folded with, by their ids.
+const holders = new Map();
+const total = () => cells().length + holders.size;
+
+const nearby = new IntersectionObserver(
+  (seen) => {
+    // All are measured before any is changed.
+    const heights = new Map(seen.map(({ target }) => [target, target.offsetHeight]));
+    for (const { target, isIntersecting } of seen) isIntersecting ? unfold(target) : fold(target, heights.get(target));
+  },
+  { rootMargin: "2500px" },
+);
+
+function fold(list, height) {
+  if (!list.isConnected || folded.has(list) || !list.firstElementChild || list.contains(current)) return;
+  const ids = [...list.children].map(idOf);
+  list.style.height = `${height}px`;
+  folded.set(list, { html: list.innerHTML, ids });
+  for (const id of ids) holders.set(id, list);
+  list.replaceChildren();
+}
+
+function unfold(list) {
+  if (!folded.has(list)) return;
+  const { html, ids } = folded.get(list);
+  folded.delete(list);
+  for (const id of ids) holders.delete(id);
+  list.innerHTML = html;
+  list.style.height = "";
+}
+
+const isHere = (id) => document.getElementById(id) || holders.has(Number(id.slice(1)));
+
+/** Return the cell with the id of a link; its list is unfolded for that. */
+function cellOf(id) {
+  unfold(holders.get(Number(id.slice(1))));
+  return document.getElementById(id)?.parentElement;
+}
+
+/** Return how many cells are side by side. */
+function columns() {
+  const cell = cells()[0];
+  if (!cell) return 1;
+  const gap = parseFloat(getComputedStyle(cell.parentElement).columnGap) || 0;
+  return Math.max(1, Math.round((cell.parentElement.clientWidth + gap) / (cell.offsetWidth + gap)));
+}
+
+/** Return the list of a section that more cells go to, and how many have room there. */
+function roomIn(section, across) {
+  let list = section.querySelector("ol:last-of-type");
+  unfold(list);
+  const count = list.childElementCount;
+  const free = count < LIST ? Math.ceil(LIST / across) * across - count : (across - (count % across)) % across;
+  if (free) return [list, free];
+  list.after((list = Object.assign(document.createElement("ol"), { className: "cells" })));
+  return [list, Math.ceil(LIST / across) * across];
+}
+
+/** Have whole rows in all lists again, where another number of cells is side by side. */
+function rearrange() {
+  const now = columns();
+  if (now === across) return;
+  across = now;
+  for (const section of view.querySelectorAll("section")) {
+    const lists = [...section.querySelectorAll("ol")];
+    if (lists.length < 2) continue;
+    lists.forEach(unfold);
+    const all = lists.flatMap((list) => [...list.children]);
+    for (const list of lists.slice(1)) list.remove();
+    lists[0].replaceChildren();
+    while (all.length) {
+      const [list, free] = roomIn(section, across);
+      list.append(...all.splice(0, free));
+    }
+  }
+  settle();
+}
+let across = 0;
+let resized = 0;
+addEventListener("resize", () => {
+  cancelAnimationFrame(resized);
+  resized = requestAnimationFrame(rearrange);
+});
 
 // -- sections
 
@@ -30,8 +119,10 @@ async function append(page, isWanted) {
       else view.prepend(document.adoptNode(section));
       last = section;
     }
+    across ||= columns();
     while (added.length) {
-      last.querySelector("ol").append(...added.splice(0, AT_ONCE));
+      const [list, free] = roomIn(last, across);
+      list.append(...added.splice(0, Math.min(AT_ONCE, free)));
       await new Promise(requestAnimationFrame);
       if (!isWanted()) return;
     }
@@ -58,9 +149,10 @@ function merge(page) {
     ours.querySelector("h2").replaceWith(document.adoptNode(theirs.querySelector("h2")));
     place = ours;
     const list = ours.querySelector("ol");
+    unfold(list);
     let before = null;
     for (const cell of theirs.querySelectorAll("li")) {
-      const known = document.getElementById(cell.firstElementChild.id)?.parentElement;
+      const known = cellOf(cell.firstElementChild.id);
       if (!known) {
         cell.classList.add("arrived");
         added += 1;
@@ -90,10 +182,12 @@ function prepare(page) {
 function settle() {
   if (!current?.isConnected) current = cells()[0] ?? null;
   if (current) current.firstElementChild.tabIndex = 0;
-  const count = view.getElementsByClassName("fresh").length;
-  const more = count === cells().length && document.getElementById("older") ? "+" : "";
+  const isNew = (id) => visit.since > 0 && id > visit.since;
+  const count = [...holders.keys()].filter(isNew).length + view.getElementsByClassName("fresh").length;
+  const more = count === total() && document.getElementById("older") ? "+" : "";
   document.getElementById("visit").textContent = count ? `${count}${more} new since your last visit` : "";
   if (cells()[0]) visit.newest = Math.max(visit.newest, idOf(cells()[0]));
+  for (const list of view.getElementsByClassName("cells")) nearby.observe(list);
 }
 
 function select(cell) {
@@ -149,7 +243,7 @@ let growing = false;
 
 async function grow() {
   const older = document.getElementById("older");
-  if (growing || !older || cells().length >= MOST) return;
+  if (growing || !older || total() >= MOST) return;
   growing = true;
   const page = await fetchPage(older.href).catch(() => null);
   // Another view may have come meanwhile.
@@ -170,7 +264,7 @@ const nearEnd = new IntersectionObserver((seen) => seen.some((one) => one.isInte
 function watch() {
   nearEnd.disconnect();
   const older = document.getElementById("older");
-  if (older && cells().length < MOST) nearEnd.observe(older);
+  if (older && total() < MOST) nearEnd.observe(older);
 }
 
 // -- back to the same cell: the address of this page becomes that of the part where the cell is
@@ -221,6 +315,9 @@ async function show(url, isNew) {
   document.getElementById("index").replaceChildren(...document.adoptNode(page.getElementById("index")).childNodes);
   main().dataset.sort = page.getElementById("main").dataset.sort;
   main().toggleAttribute("data-deep", page.getElementById("main").hasAttribute("data-deep"));
+  nearby.disconnect();
+  folded.clear();
+  holders.clear();
   view.replaceChildren(...document.adoptNode(page.getElementById("view")).childNodes);
   waiting = 0;
   fresh.hidden = true;
@@ -284,12 +381,14 @@ async function arrive() {
   here.hash = "";
   const page = await fetchPage(here).catch(() => null);
   if (page && isAtTop()) {
-    const known = page.querySelector(".cells a") && [...page.querySelectorAll(".cells a")].some((one) => document.getElementById(one.id));
-    // Too many at once, or too many by now: from the start again.
-    if (cells().length && (!known || cells().length > MOST)) await show(here);
+    const known = [...page.querySelectorAll(".cells a")].some((one) => isHere(one.id));
+    // Too many at once, or where they would break the rows of a section's lists: from the start again.
+    if (total() && (!known || view.querySelector(".cells + .cells, .cells > :nth-child(400)"))) await show(here);
     else merge(page);
     waiting = 0;
     fresh.hidden = true;
+  } else if (page && isFiltered() && !main().hasAttribute("data-deep")) {
+    tell([...page.querySelectorAll(".cells a")].filter((one) => !isHere(one.id)).length);
   }
   fetching = false;
   if (again) {
@@ -300,13 +399,17 @@ async function arrive() {
 
 listen(({ kind, data }) => {
   if (kind !== "image" || data.event !== "done" || data.status !== "done") return;
-  if (isAtTop()) arrive();
   // Whether it is of this view, only the server knows.
-  if (isAtTop() || isFiltered()) return;
-  waiting += 1;
-  fresh.textContent = `${waiting.toLocaleString("en")} new ↑`;
-  fresh.hidden = false;
+  if (isAtTop() || isFiltered()) arrive();
+  else tell(waiting + 1);
 });
+
+function tell(count) {
+  waiting = count;
+  fresh.textContent = `${count.toLocaleString("en")} new ↑`;
+  fresh.hidden = !count;
+}
+
 fresh.addEventListener("click", (event) => {
   if (main().hasAttribute("data-deep")) return;
   event.preventDefault();

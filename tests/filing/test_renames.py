@@ -91,10 +91,10 @@ class Desk:
         wait_until(lambda: self.watcher.state.last_scan, what="the first scan")
 
     def put(self, files: Mapping[str, bytes]) -> None:
-        """Put files into the inbox, and wait until each is queued."""
+        """Put files into the inbox, and wait until each is queued that is not left alone for its name."""
         for name, content in files.items():
             self.room.put(name, content)
-        self.wait_queued(files)
+        self.wait_queued({name: files[name] for name in files if not name.endswith("_exiftool_tmp")})
 
     def wait_queued(self, files: Mapping[str, bytes]) -> None:
         """Wait until there is a row for each of these files, as it is now."""

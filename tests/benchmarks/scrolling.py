@@ -13,18 +13,25 @@ from typing import Any
 import psutil
 from playwright.sync_api import Page
 
-from tests.support import Room
+from tests.support import Room, wait_until
 from tests.web.browser import chromium, visit
 from tests.web.serving import Served
 from tests.web.test_pages import fill
 
 CELLS = 5000
 _STEP = 1000
-# What a wheel's turn does, and what comes of it with the next frames.
+# What a wheel's turn does, and what comes of it with the next frames; whether the oldest photo is reached.
 _SCROLL = """(step) => new Promise((done) => {
     scrollBy(0, step);
-    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 20)));
+    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => {
+        done(document.getElementById("i1") !== null);
+    }, 20)));
 })"""
+
+
+def scroll_to_the_oldest(page: Page) -> None:
+    """Scroll down by the height of a screen at a time until the photo with the id 1 is on the page."""
+    wait_until(lambda: page.evaluate(_SCROLL, _STEP), 120, "the oldest photo")
 
 
 def memory(page: Page) -> int:
@@ -46,8 +53,7 @@ def measure(cells: int) -> dict[str, Any]:
         with closing(room.catalogue), chromium() as browser, Served(room) as served, visit(browser, served.url) as page:
             page.wait_for_timeout(1000)
             page.evaluate("seen.tasks.length = 0")
-            while page.locator("#older").count():
-                page.evaluate(_SCROLL, _STEP)
+            scroll_to_the_oldest(page)
             seen = page.evaluate("seen")
             return {
                 "cells": cells,

@@ -6,7 +6,7 @@ import { fetchPage, onKey } from "/static/page.js";
 // So many cells a page grows to by itself; behind them a link leads on, so that no tab grows without end.
 const MOST = 8000;
 // So many come in with one frame, so that scrolling goes on meanwhile.
-const AT_ONCE = 24;
+const AT_ONCE = 12;
 // So many cells a list has before another one begins, a few more where its last row is not full.
 const LIST = 96;
 const TYPED_MS = 150;

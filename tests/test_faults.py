@@ -150,6 +150,7 @@ def test_a_start_while_the_share_stutters_waits_for_it(tmp_path: Path) -> None:
 
 
 @on_a_faulty_disk
+@pytest.mark.slow
 def test_names_that_a_filesystem_can_not_hold_are_shortened(tmp_path: Path) -> None:
     """143 bytes are all that eCryptfs has for a name, and there the reason's name is longer than the file's."""
     long, nearly, photo = "n" * 196 + ".jpg", "r" * 136 + ".jpg", jpeg(seed=1, taken="2024:05:01 12:00:00")

@@ -48,6 +48,7 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: int) -> None:
     assert darkroom(program.base, "status").stdout.startswith("darkroom is not running")
 
 
+@pytest.mark.slow
 def test_a_slow_writer_is_never_taken_half_way(tmp_path: Path) -> None:
     photo = jpeg((400, 300))
     with Program(tmp_path / "room", "[inbox]\nsettle_seconds = 0.1\nrescan_seconds = 0.3\n") as program:

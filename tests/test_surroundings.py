@@ -41,6 +41,7 @@ def _names(folder: Path) -> set[bytes]:
 
 
 @pytest.mark.parametrize("locale", rest_slow(NOT_UTF8[::-1], 1), ids=["ascii names", "ascii output", "C"])
+@pytest.mark.slow
 def test_names_are_right_on_disk_whatever_the_terminal_shows(base: Path, locale: dict[str, str]) -> None:
     (base / "inbox" / _decomposed("Grün.jpg")).write_bytes(PHOTO)
     (base / "inbox/日本.jpg").write_bytes(b"no photo at all\n" * 9)
@@ -101,6 +102,7 @@ def test_a_byte_order_mark_is_no_part_of_the_configuration(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("closed", rest_slow(["<&- >&- 2>&-", "<&-", ">&-", "2>&-", "<&- 2>&-"], 1))
+@pytest.mark.slow
 def test_closed_streams_cost_nothing(base: Path, closed: str) -> None:
     (base / "inbox/a.jpg").write_bytes(PHOTO)
     (base / "inbox/text.jpg").write_bytes(b"no photo at all\n" * 9)
@@ -123,6 +125,7 @@ def test_a_program_without_streams_serves(base: Path) -> None:
         assert program.stop() == 0
 
 
+@pytest.mark.slow
 def test_nobody_needs_a_home(base: Path) -> None:
     if why := accounts.why_not():
         pytest.skip(why)
@@ -143,6 +146,7 @@ def test_nobody_needs_a_home(base: Path) -> None:
     assert "there is no home folder ~" in homeless.stderr
 
 
+@pytest.mark.slow
 def test_as_process_1_it_reaps_what_hooks_leave_behind(base: Path) -> None:
     if shutil.which("unshare") is None or os.geteuid() != 0:
         pytest.skip("needs root and unshare (apt install util-linux)")

@@ -116,6 +116,7 @@ def test_once_makes_captions_within_the_quota_and_leaves(tmp_path: Path) -> None
     assert "captioned 3 of 3 today, 2 waiting" in darkroom(tmp_path, "status", GEMINI_API_KEY="k").stdout
 
 
+@pytest.mark.slow
 def test_once_files_companions_and_fails_lone_ones_at_the_end(tmp_path: Path) -> None:
     put(tmp_path, 1)
     (tmp_path / "inbox/0.MOV").write_bytes(b"a video")

@@ -57,6 +57,7 @@ def test_the_state_is_private_and_the_library_follows_its_folders_whatever_the_u
     assert modes(tmp_path / "failed")["c.jpg.reason.txt"] == "640", "who may look into the folder may read it"
 
 
+@pytest.mark.slow
 def test_a_running_program_leaves_nothing_in_its_state_open(tmp_path: Path) -> None:
     with Program(tmp_path, under=("sh", "-c", 'umask 000; exec "$@"', "sh")) as program:
         (tmp_path / "inbox/a.jpg").write_bytes(jpeg())
@@ -140,6 +141,7 @@ def test_a_new_file_has_the_rights_of_its_folder_and_never_a_group_s_to_write(tm
         tmp_path.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_an_account_without_rights_runs_it_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox/a.jpg").write_bytes(jpeg())

@@ -12,6 +12,7 @@ from typing import Any, cast
 from peewee import fn
 
 from daemon.catalogue.database import CURRENT, Catalogue, FilenameField, insert_row, read_rows, read_value, update_rows
+from daemon.catalogue.history import CAME_UNDECODABLE
 from daemon.catalogue.schema import (
     FINAL,
     Cause,
@@ -357,13 +358,10 @@ class Queue:
             return [row.id for row in Image.select(Image.id).where(_FAILED).order_by(Image.id)]
 
     def undecodable_path(self, job: Job) -> str | None:
-        """Return the path under which a file came where that is no UTF-8; None for any other.
-
-        A row keeps what `display` makes of a name, its history the name itself.
-        """
-        came = Event.kind.in_([EventKind.QUEUED, EventKind.RENAMED]) & (fn.TYPEOF(Event.path) == "blob")
+        """Return the path under which a file came where that is no UTF-8; None for any other."""
+        came = (Event.image_id == job.id) & CAME_UNDECODABLE
         with self._catalogue.reading():
-            event = Event.select().where((Event.image_id == job.id) & came).order_by(Event.id.desc()).first()
+            event = Event.select().where(came).order_by(Event.id.desc()).first()
         is_it = event is not None and display(event.path.rpartition("/")[2]) == job.original_name
         return event.path if is_it else None
 

@@ -26,7 +26,7 @@ from daemon.files.mounts import FolderCheck
 from daemon.filing import recovery
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
-from daemon.filing.consumer import Consumer, RetryPolicy
+from daemon.filing.consumer import Consumer, RetryPolicy, StabilityPolicy
 from daemon.filing.filing import Filing
 from daemon.filing.prefetch import Prefetcher
 from daemon.filing.recovery import Recovery, Requeue
@@ -205,6 +205,13 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         catalogue = open_catalogue(config)
         prepare(config, Settings(catalogue))
     folders, limits, settle = config.folders, config.limits, config.inbox.settle_seconds
+    stability = StabilityPolicy(
+        settle_seconds=settle,
+        quiet_seconds=config.inbox.quiet_seconds,
+        incomplete_seconds=60 * config.inbox.incomplete_minutes,
+        # A single pass watches nothing: what it left behind for so long, another one gives up.
+        began=0.0 if once else time.time(),
+    )
     settings = Settings(catalogue)
     queue, places, faults = Queue(catalogue), roots(config), Faults(settings)
     thumbnails, captions = thumbnail_store(config), Captions(catalogue)
@@ -243,12 +250,13 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         queue,
         settings,
         FolderCheck(dict(folders.items()), settings, limits.min_free_mb),
-        Prefetcher(arrivals, queue, sandbox, settle, decoders),
+        Prefetcher(arrivals, queue, sandbox, settle, stability.quiet_seconds, decoders),
         filing,
         companions,
         recovered,
         cleanup,
         RetryPolicy(settle, limits.attempts),
+        stability,
         arrivals,
         report=faults.reporter("consumer"),
     )

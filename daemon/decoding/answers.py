@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Ty
 
 from daemon.decoding import DateTexts, Decoded, Exif, XmpDates, formats
 from daemon.decoding.confinement import Confinement
-from daemon.decoding.worker import HEADER, FailureCode
-from daemon.errors import DarkroomError, Rejected, Transient, Truncated, Unresponsive
+from daemon.decoding.worker import HEADER, ErrorCode
+from daemon.errors import DarkroomError, FailureReason, Rejected, Transient, Truncated, Unresponsive
 from daemon.files.opening import Identity
 
 # The tags of an image are at most 256 KiB of JSON, which escapes up to sixfold; the other fields are short. A medium
@@ -21,11 +21,11 @@ from daemon.files.opening import Identity
 _MAX_JSON, _MAX_JPEG = 2 << 20, 4 << 20
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
-_ERRORS: dict[FailureCode, type[DarkroomError]] = {
-    FailureCode.REJECTED: Rejected,
-    FailureCode.TRANSIENT: Transient,
-    FailureCode.TRUNCATED: Truncated,
-    FailureCode.UNRESPONSIVE: Unresponsive,
+_ERRORS: dict[ErrorCode, type[DarkroomError]] = {
+    ErrorCode.REJECTED: Rejected,
+    ErrorCode.TRANSIENT: Transient,
+    ErrorCode.TRUNCATED: Truncated,
+    ErrorCode.UNRESPONSIVE: Unresponsive,
 }
 _FORMATS = {(kind.name, kind.suffixes) for kind in vars(formats).values() if isinstance(kind, formats.Format)}
 
@@ -101,13 +101,16 @@ class _Image(_Message):
     width: _Pixels
     height: _Pixels
     exif: _Exif
+    # The classes that `thumbnails.colour` has.
+    colour: Annotated[int, Field(ge=0, le=63)] | None
     warning: Text | None
 
 
 class _Refusal(_Message):
     # Strictly an enum would have to be one already, which JSON has not.
-    code: Annotated[FailureCode, Field(strict=False)]
+    code: Annotated[ErrorCode, Field(strict=False)]
     text: Annotated[str, Field(max_length=1000)]
+    failure: Annotated[FailureReason, Field(strict=False)]
 
 
 class _Fault(_Message):
@@ -167,7 +170,7 @@ def read(content: bytes, lengths: Lengths, identity: Identity) -> Decoded:
     except ValidationError as error:
         raise Nonsense("its fields are not those of an image") from error
     if isinstance(found, _Refusal):
-        raise _ERRORS[found.code](found.text)
+        raise _error(found)
     if (found.format, tuple(found.suffixes)) not in _FORMATS:
         raise Nonsense("no format has this name and these suffixes")
     small, medium = (
@@ -189,5 +192,11 @@ def read(content: bytes, lengths: Lengths, identity: Identity) -> Decoded:
         exif,
         small,
         medium,
+        found.colour,
         found.warning,
     )
+
+
+def _error(found: _Refusal) -> DarkroomError:
+    kind = _ERRORS[found.code]
+    return kind(found.text, found.failure) if kind in {Rejected, Transient} else kind(found.text)

@@ -23,7 +23,7 @@ from daemon.decoding import Decoded, Limits, answers
 from daemon.decoding.answers import Lengths, Nonsense
 from daemon.decoding.confinement import Confinement
 from daemon.decoding.worker import HEADER, REQUEST, Setup, Work
-from daemon.errors import EnvironmentFault, TimedOut, Transient, Unresponsive
+from daemon.errors import EnvironmentFault, FailureReason, TimedOut, Transient, Unresponsive
 from daemon.files.opening import Identity
 
 # What the decoders are, and what they bring along.
@@ -179,10 +179,11 @@ class Child:
         except EOFError:
             if os.lseek(fd, 0, os.SEEK_CUR) == 0:
                 raise Died from None
-            raise Transient(self._death()) from None
+            raise Transient(self._death(), FailureReason.CRASHED) from None
         except Nonsense as error:
             self.usable = False
-            raise Transient(f"the decoder gave an answer that makes no sense: {error}") from error
+            message = f"the decoder gave an answer that makes no sense: {error}"
+            raise Transient(message, FailureReason.CRASHED) from error
 
     def kill(self) -> None:
         """End it at once; whoever waits for its answer learns of it."""

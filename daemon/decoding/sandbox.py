@@ -12,7 +12,7 @@ from pathlib import Path
 from daemon.decoding import Decoded, Limits, worker
 from daemon.decoding.child import Child, Died
 from daemon.decoding.confinement import Confinement
-from daemon.errors import EnvironmentFault, Postponed, Transient, WaitingReason
+from daemon.errors import EnvironmentFault, FailureReason, Postponed, Transient, WaitingReason
 from daemon.files.opening import Identity, unchanged
 
 _log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Sandbox:
                     continue
                 finally:
                     self._give_back(child)
-        raise Transient("the decoder died before it could begin")
+        raise Transient("the decoder died before it could begin", FailureReason.CRASHED)
 
     def abort(self) -> None:
         """Give up the images that are being decoded, which raises Postponed in `decode`, and take no others."""

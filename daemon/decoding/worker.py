@@ -27,7 +27,7 @@ from typing import Any
 
 from daemon.decoding import Decoded, Limits
 from daemon.decoding.confinement import confine
-from daemon.errors import DarkroomError, Rejected, Transient, Truncated, Unresponsive
+from daemon.errors import DarkroomError, FailureReason, Rejected, Transient, Truncated, Unresponsive
 
 Work = Callable[[BufferedReader, Limits], Decoded]
 
@@ -49,7 +49,7 @@ _jpegs = itertools.count(1)
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class FailureCode(StrEnum):
+class ErrorCode(StrEnum):
     """The errors that cross to the main program; it knows no others."""
 
     REJECTED = "rejected"
@@ -59,11 +59,11 @@ class FailureCode(StrEnum):
 
 
 # A class before the one that it inherits from.
-_CODES: tuple[tuple[type[DarkroomError], FailureCode], ...] = (
-    (Truncated, FailureCode.TRUNCATED),
-    (Transient, FailureCode.TRANSIENT),
-    (Rejected, FailureCode.REJECTED),
-    (Unresponsive, FailureCode.UNRESPONSIVE),
+_CODES: tuple[tuple[type[DarkroomError], ErrorCode], ...] = (
+    (Truncated, ErrorCode.TRUNCATED),
+    (Transient, ErrorCode.TRANSIENT),
+    (Rejected, ErrorCode.REJECTED),
+    (Unresponsive, ErrorCode.UNRESPONSIVE),
 )
 
 
@@ -71,8 +71,9 @@ _CODES: tuple[tuple[type[DarkroomError], FailureCode], ...] = (
 class Failure:
     """Why an image could not be decoded, on its way to the main program."""
 
-    code: FailureCode
+    code: ErrorCode
     text: str
+    failure: FailureReason
 
 
 @dataclass(frozen=True)
@@ -192,12 +193,14 @@ def _attempt(work: Work, file: BufferedReader, limits: Limits) -> Decoded | Fail
     try:
         return work(file, limits)
     except DarkroomError as error:
-        code = next((code for kind, code in _CODES if isinstance(error, kind)), FailureCode.TRANSIENT)
-        return Failure(code, str(error)[:_MAX_REASON])
+        code = next((code for kind, code in _CODES if isinstance(error, kind)), ErrorCode.TRANSIENT)
+        failure = error.failure if isinstance(error, Rejected | Transient) else FailureReason.OTHER
+        return Failure(code, str(error)[:_MAX_REASON], failure)
     except MemoryError:
-        return Failure(FailureCode.TRANSIENT, f"needs more than the limit of {limits.memory_mb} MB to decode")
+        text = f"needs more than the limit of {limits.memory_mb} MB to decode"
+        return Failure(ErrorCode.TRANSIENT, text, FailureReason.MEMORY)
     except Exception as error:
-        return Failure(FailureCode.TRANSIENT, f"the decoder failed: {_brief(error)}")
+        return Failure(ErrorCode.TRANSIENT, f"the decoder failed: {_brief(error)}", FailureReason.CRASHED)
 
 
 def _brief(error: Exception) -> str:

@@ -404,7 +404,7 @@ _APART_TIME = (
 # the 16 of a Nintendo Switch, which a hash follows ("#" by then). Behind a separator the time may have
 # milliseconds (Pixel, Motorola) or hundredths (Epson's scanners).
 _RUN = re.compile(
-    rf"(?<!\d)(?P<Y>(?:19|20)\d\d)(?P<m>{_M})(?P<d>{_D})"
+    rf"(?<!\d)(?P<Y>{_Y})(?P<m>{_M})(?P<d>{_D})"
     rf"(?:(?P<H1>{_H})(?P<M1>{_60})(?:(?P<S1>{_60})(?:\d{{3}}|\d\d(?=-#))?)?)?(?!\d)"
     rf"(?:[-_ T.](?P<H2>{_H})(?P<t>[-_.]?)(?P<M2>{_60})(?P=t)(?P<S2>{_60})(?:\d{{2,3}})?(?!\d))?"
 )

@@ -44,9 +44,17 @@ class _Ahead:
 class Prefetcher:
     """Opens and decodes the files of one inbox, `decoders` at a time; for one thread."""
 
-    def __init__(self, inbox: Root, queue: Queue, decoder: Decoder, settle_seconds: float, decoders: int = 1) -> None:
+    def __init__(
+        self,
+        inbox: Root,
+        queue: Queue,
+        decoder: Decoder,
+        settle_seconds: float,
+        quiet_seconds: float = 0.0,
+        decoders: int = 1,
+    ) -> None:
         self._inbox, self._queue, self._decoder = inbox, queue, decoder
-        self.settle_seconds = settle_seconds
+        self.settle_seconds, self._quiet_seconds = settle_seconds, quiet_seconds
         # One more than are decoded at a time, so that none has to wait for the next turn.
         self._depth = decoders + 1
         self._ahead: dict[int, _Ahead] = {}
@@ -98,7 +106,8 @@ class Prefetcher:
     def _look_ahead(self, now: float) -> None:
         """Begin to decode the photos whose turn is next, and give up those whose turn it is no more.
 
-        None that was tried before, which may be what killed the process then.
+        None that was tried before, which may be what killed the process then, or is still arriving. None that has to be
+        unchanged for longer.
         """
         try:
             rows = self._queue.following(now, self._depth)
@@ -106,11 +115,17 @@ class Prefetcher:
             return
         over = dict(self._ahead)
         for row in rows:
-            is_photo = split(row.path)[1].lower() in IMAGE_SUFFIXES
-            if over.pop(row.id, None) is None and is_photo and not row.attempts:
+            if over.pop(row.id, None) is None and self._is_to_decode(row, now):
                 self._open_ahead(row)
         for image_id in over:
             self._ahead.pop(image_id).let_go()
+
+    def _is_to_decode(self, row: Job, now: float) -> bool:
+        if row.attempts or row.waiting is WaitingReason.INCOMPLETE:
+            return False
+        if row.source != "upload" and now < (row.quiet_since or now) + self._quiet_seconds:
+            return False
+        return split(row.path)[1].lower() in IMAGE_SUFFIXES
 
     def _open_ahead(self, row: Job) -> None:
         """Begin to decode a photo that is complete: under a lease, or where there are none already out of sight."""

@@ -14,7 +14,7 @@ from daemon.decoding import Decoded, Limits, answers, confinement
 from daemon.decoding.answers import Lengths, Nonsense
 from daemon.decoding.sandbox import Sandbox
 from daemon.decoding.worker import HEADER
-from daemon.errors import Rejected, Transient, Unresponsive
+from daemon.errors import FailureReason, Rejected, Transient, Unresponsive
 from daemon.files.opening import Identity
 from tests.decoding.images import photo
 from tests.decoding.misbehave import deed, work
@@ -104,6 +104,7 @@ IMAGE = {
     "width": 1,
     "height": 1,
     "exif": NOTHING,
+    "colour": None,
     "warning": None,
 }
 
@@ -116,6 +117,10 @@ def with_tag(value: bytes) -> bytes:
     """Return an answer with a tag that Python would not write."""
     told = json.dumps(IMAGE).encode().replace(b'"raw": {}', b'"raw": {"a": %s}' % value)
     return framed(told, JPEG, JPEG)
+
+
+def refused(**changes: object) -> bytes:
+    return framed(json.dumps({"code": "rejected", "text": "", "failure": "other", **changes}).encode())
 
 
 def exif(**changes: object) -> bytes:
@@ -168,9 +173,11 @@ FORGED = {
     "a number beyond all": with_tag(b"1e999"),
     "a place on no map": exif(lat=91.0, lon=0.0),
     "an orientation": exif(orientation=9),
-    "an error of no kind": framed(b'{"code": "SystemExit", "text": ""}'),
-    "an endless error": framed(b'{"code": "rejected", "text": "%s"}' % (b"a" * 100_000)),
-    "an error and an image": framed(b'{"code": "rejected", "text": "", "sha256": ""}'),
+    "a colour that has no class": image(colour=64),
+    "an error of no kind": refused(code="SystemExit"),
+    "an endless error": refused(text="a" * 100_000),
+    "an error and an image": refused(sha256=""),
+    "a reason that nobody has": refused(failure="tired"),
 }
 
 
@@ -211,10 +218,17 @@ def test_what_would_run_is_not_run(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_an_error_is_one_of_four_and_its_text_fit_for_a_line(sandbox: Sandbox, tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(deed("say", framed(b'{"code": "unresponsive", "text": "\\u001b[2J\\n"}')))
+    (tmp_path / "a.jpg").write_bytes(deed("say", refused(code="unresponsive", text="\x1b[2J\n")))
     with pytest.raises(Unresponsive) as raised:
         sandbox.decode(tmp_path / "a.jpg")
     assert str(raised.value) == "\\x1b[2J\\n"
+
+
+def test_why_an_image_fails_comes_along_with_the_error(tmp_path: Path) -> None:
+    for code, kind in (("rejected", Rejected), ("transient", Transient)):
+        with pytest.raises(kind) as raised:
+            read(refused(code=code, failure="damaged"))
+        assert getattr(raised.value, "failure", None) is FailureReason.DAMAGED
 
 
 def test_who_says_more_than_was_asked_is_asked_no_more(sandbox: Sandbox, good: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from daemon.decoding import Exif, exif
 from tests.corpus import compare, main
 from tests.decoding.images import decode, exif_block, photo, tiff_bytes
+from tests.support import rest_slow
 
 needs_exiftool = pytest.mark.skipif(shutil.which("exiftool") is None, reason="needs exiftool")
 
@@ -77,7 +78,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", rest_slow(HOSTILE, 4))
 def test_hostile_exif_costs_little_and_never_the_image(tmp_path: Path, name: str) -> None:
     began = time.process_time()
     found, _ = exif.read_block(HOSTILE[name])

@@ -115,6 +115,7 @@ NAMES = {
     "1985-07-14 wedding.jpg": "1985-07-14 00:00:00",
     "19850714_001.jpg": "1985-07-14 00:00:00",
     "1890-01-01 grandma.jpg": "1890-01-01 00:00:00",
+    "18950312 grandma.jpg": "1895-03-12 00:00:00",
     "01.05.2024.jpg": DAY,
     "Foto 1.5.2024 12.34.jpg": "2024-05-01 12:34:00",
     "2024-5-1.jpg": DAY,
@@ -127,10 +128,10 @@ NO_DATES = [
     "2012051312345.jpg",
     "1234_20120513123.jpg",
     "20120513_10155302123456789_1234567890123456789_n.jpg",
+    "IMG_18250704.jpg",
     "20120513-1234-4abc-8def-0123456789ab.jpg",
     "d41d8cd98f00b20120513e9800998ecf.jpg",
     "IMG_20990501_123456.jpg",
-    "IMG_18350704.jpg",
     "1920x1080.png",
     "wall_2012x1215.jpg",
     "Scan 2024-02-30.jpg",
@@ -156,10 +157,10 @@ def test_ids_sizes_and_riddles_are_no_dates(name: str) -> None:
 
 
 def test_a_hostile_name_is_read_in_no_time() -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     for piece in ("2024-05-01 ", "1", "a ", "2024_", "_" * 9, "0a", "x1", "2024-05-01 aa. "):
         list(dates_in((piece * 300)[:255]))
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 # -- texts

@@ -17,7 +17,7 @@ from daemon.catalogue.companions import CompanionRows, SidecarRows
 from daemon.catalogue.settings import Settings
 from daemon.catalogue.stats import Statistics
 from daemon.config import Config
-from daemon.decoding import Limits, machine
+from daemon.decoding import Limits, TextReader, machine
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import ConfigError, EnvironmentFault
 from daemon.files import atomic, state_folder
@@ -124,9 +124,9 @@ def _thumbnails(config: Config) -> Path:
     return config.folders.state / "thumbnails"
 
 
-def sidecars(config: Config, catalogue: Catalogue) -> Sidecars:
+def sidecars(config: Config, catalogue: Catalogue, reader: TextReader) -> Sidecars:
     """Return the sidecars of the library."""
-    return Sidecars(SidecarRows(catalogue), roots(config)["library"], enabled=config.filing.sidecars)
+    return Sidecars(SidecarRows(catalogue), roots(config)["library"], reader, enabled=config.filing.sidecars)
 
 
 @dataclass(frozen=True)
@@ -215,9 +215,9 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
     settings = Settings(catalogue)
     queue, places, faults = Queue(catalogue), roots(config), Faults(settings)
     thumbnails, captions = thumbnail_store(config), Captions(catalogue)
-    beside, written = CompanionRows(catalogue), sidecars(config, catalogue)
     decoders, costs = decoder_count(config), decoding_limits(config)
     sandbox = Sandbox(costs, count=decoders)
+    beside, written = CompanionRows(catalogue), sidecars(config, catalogue, sandbox)
     caption_settings = LiveSettings(config)
     captioner = Captioner(
         captions,
@@ -241,7 +241,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         hash_bytes=limits.file_mb << 20,
         delete_duplicates=config.filing.duplicates == "delete",
     )
-    companions = CompanionMatcher(beside, places, delete_duplicates=config.filing.duplicates == "delete")
+    companions = CompanionMatcher(beside, places, sandbox, delete_duplicates=config.filing.duplicates == "delete")
     requeue = Requeue(queue, arrivals, places, folders.state)
     cleanup = Cleanup(arrivals, settle if once else max(_CLEANUP_SECONDS, settle))
     recovered = Recovery(queue, filing, requeue, cleanup, arrivals, thumbnails, settle)

@@ -20,12 +20,32 @@ from daemon.catalogue.history import History, sentence
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.settings import Settings
 from daemon.config import Config, load
-from daemon.decoding import DateTexts, Decoded, Exif
+from daemon.decoding import DateTexts, Decoded, Element, Exif, Takeout
+from daemon.decoding.takeout import read as read_takeout
+from daemon.decoding.xmp import read as read_xmp
 from daemon.errors import DarkroomError
 from daemon.files.atomic import Root
 from daemon.files.opening import Identity
 from daemon.files.walk import walk
 from daemon.filing.consumer import Consumer, Turn
+from daemon.sidecar.xmp import Packet
+
+
+class Texts:
+    """Reads the texts that lie beside photos as the sandbox does, but in this process."""
+
+    def read_xmp(self, content: bytes) -> list[Element]:
+        """Return the properties of an XMP file."""
+        return read_xmp(content)
+
+    def read_takeout(self, content: bytes) -> Takeout:
+        """Return what a JSON says."""
+        return read_takeout(content)
+
+
+def packet_of(content: bytes) -> Packet:
+    """Return the packet in an XMP file."""
+    return Packet.of(read_xmp(content))
 
 
 def slow(*values: object) -> Any:
@@ -171,6 +191,8 @@ class Room:
     def decode_with(self, decode: Callable[[Path], Decoded]) -> None:
         """Have something else stand for the decoders."""
         setattr(self.app.sandbox, "decode", decode)  # noqa: B010
+        setattr(self.app.sandbox, "read_xmp", read_xmp)  # noqa: B010
+        setattr(self.app.sandbox, "read_takeout", read_takeout)  # noqa: B010
 
     def new_consumer(self) -> Consumer:
         """Make a consumer as a new process would."""

@@ -1,4 +1,4 @@
-"""Decodes one image: what it really is, its SHA-256, EXIF and thumbnails.
+"""Decodes one image: what it really is, its SHA-256, EXIF and thumbnails; and reads the texts that come beside it.
 
 An open file in, a frozen `Decoded` out. `sandbox.Sandbox` is the way in; all that decodes runs in its processes, and
 only `formats.sniff` is safe and cheap enough for the main program. Nothing here knows of the configuration, the
@@ -15,12 +15,30 @@ database or the other folders.
                ├─► exif         read within bounds, as people search by it
                ├─► metadata     the dates in XMP and IPTC, read within bounds
                └─► truncation   does it stop too early? (tiff: directories)
+        xmp, takeout            what lies beside a photo: the properties of an XMP file, a JSON of Google Takeout
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
 
 from daemon.files.opening import Identity
+
+# The namespaces of RDF, in which XMP is written, and of XML itself.
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+XML = "http://www.w3.org/XML/1998/namespace"
+XMLNS = "http://www.w3.org/2000/xmlns/"
+
+MAX_TEXT_BYTES = 16 << 20
+"""No XMP file and no JSON of Takeout's is as large as this; nobody needs to read more to know that it is none."""
+MAX_MARKS = 100_000
+"""What opens, closes or gives a value in a text: no tree has more parts, and counting costs no tree."""
+MAX_DEPTH = 64
+
+ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""The characters that XML can't hold, escaped or not."""
 
 # How many times the processor time may pass where others are at work, too, and what the slowest disk or share that
 # anybody keeps photos on still reads in a second.
@@ -112,3 +130,47 @@ class Decoded:
     # The class of the mean colour, as `thumbnails.colour` has it.
     colour: int | None = None
     warning: str | None = None
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute of an element, by its namespace and its name with the prefix."""
+
+    namespace: str | None
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Element:
+    """A property of XMP, or an element within one, with what it holds: XML without anything that could run."""
+
+    namespace: str | None
+    name: str
+    attributes: tuple[Attribute, ...]
+    children: "tuple[Element | str, ...]"
+
+
+@dataclass(frozen=True)
+class Takeout:
+    """What one JSON of Google Takeout says of a photo. `title` is its file name in Google Photos.
+
+    None is not said; `taken_utc` has its offset, places are decimal degrees.
+    """
+
+    title: str | None = None
+    description: str | None = None
+    people: tuple[str, ...] = ()
+    taken_utc: datetime | None = None
+    lat: float | None = None
+    lon: float | None = None
+
+
+class TextReader(Protocol):
+    """What reads the texts that lie beside photos (the sandbox): they, too, may come from anybody."""
+
+    def read_xmp(self, content: bytes) -> Sequence[Element]:
+        """Return the properties of an XMP file. Raises Rejected, Transient, EnvironmentFault."""
+
+    def read_takeout(self, content: bytes) -> Takeout:
+        """Return what a JSON says, nothing where it is none of Takeout's. Raises Transient, EnvironmentFault."""

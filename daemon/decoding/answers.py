@@ -5,12 +5,28 @@ errors are chosen from closed lists.
 """
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from daemon.decoding import DateTexts, Decoded, Exif, XmpDates, formats
+from daemon.decoding import (
+    MAX_DEPTH,
+    MAX_MARKS,
+    XML,
+    XMLNS,
+    Attribute,
+    DateTexts,
+    Decoded,
+    Element,
+    Exif,
+    Takeout,
+    XmpDates,
+    formats,
+)
 from daemon.decoding.confinement import Confinement
 from daemon.decoding.worker import HEADER, ErrorCode
 from daemon.errors import DarkroomError, FailureReason, Rejected, Transient, Truncated, Unresponsive
@@ -20,6 +36,14 @@ from daemon.files.opening import Identity
 # thumbnail of pure noise is about 0.5 MB.
 _MAX_JSON, _MAX_JPEG = 2 << 20, 4 << 20
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+
+# Names in namespaces (Namespaces in XML 1.0, NCName).
+_FIRST = (
+    "A-Z_a-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02ff\u0370-\u037d\u037f-\u1fff\u200c\u200d\u2070-\u218f"
+    "\u2c00-\u2fef\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufffd\U00010000-\U000effff"
+)
+_PART = f"[{_FIRST}][-.0-9\u00b7\u0300-\u036f\u203f-\u2040{_FIRST}]*"
+_NAME = re.compile(f"{_PART}(?::{_PART})?")
 
 _ERRORS: dict[ErrorCode, type[DarkroomError]] = {
     ErrorCode.REJECTED: Rejected,
@@ -52,6 +76,7 @@ def _finite(value: JsonValue) -> JsonValue:
 
 
 Text = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
+_Words = Annotated[str, Field(max_length=10_000)]
 _Float = Annotated[float, Field(allow_inf_nan=False)]
 _Pixels = Annotated[int, Field(ge=1, le=1 << 31)]
 
@@ -123,7 +148,22 @@ class _Hello(_Message):
     lacks: list[str]
 
 
+class _Properties(_Message):
+    properties: tuple[Element, ...]
+
+
+class _Takeout(_Message):
+    title: _Words | None
+    description: _Words | None
+    people: Annotated[tuple[_Words, ...], Field(max_length=200)]
+    taken_utc: Annotated[datetime, Field(strict=False)] | None
+    lat: Annotated[float, Field(ge=-90, le=90)] | None
+    lon: Annotated[float, Field(ge=-180, le=180)] | None
+
+
 _ANSWER: TypeAdapter[_Image | _Refusal] = TypeAdapter(_Image | _Refusal)
+_PROPERTIES: TypeAdapter[_Properties | _Refusal] = TypeAdapter(_Properties | _Refusal)
+_TAKEOUT: TypeAdapter[_Takeout | _Refusal] = TypeAdapter(_Takeout | _Refusal)
 _GREETING: TypeAdapter[_Hello | _Fault] = TypeAdapter(_Hello | _Fault)
 
 
@@ -136,10 +176,10 @@ class Lengths:
     medium: int
 
     @classmethod
-    def parse(cls, header: bytes) -> "Lengths":
+    def parse(cls, header: bytes, most: int = _MAX_JSON) -> "Lengths":
         """Return the lengths in a header. Raises Nonsense where no answer is as long as that."""
         found = cls(*HEADER.unpack(header))
-        if found.text > _MAX_JSON or found.small > _MAX_JPEG or found.medium > _MAX_JPEG:
+        if found.text > most or found.small > _MAX_JPEG or found.medium > _MAX_JPEG:
             raise Nonsense("an answer longer than any")
         return found
 
@@ -195,6 +235,57 @@ def read(content: bytes, lengths: Lengths, identity: Identity) -> Decoded:
         found.colour,
         found.warning,
     )
+
+
+def read_properties(content: bytes) -> tuple[Element, ...]:
+    """Return the properties of an XMP file. Raises what `read` raises."""
+    try:
+        found = _PROPERTIES.validate_json(content)
+    except (ValidationError, RecursionError) as error:
+        raise Nonsense("its fields are not those of XMP") from error
+    if isinstance(found, _Refusal):
+        raise _error(found)
+    if not all(isinstance(one.namespace, str) for one in found.properties) or not _is_xml(found.properties):
+        raise Nonsense("no XML can be made of it")
+    return found.properties
+
+
+def read_takeout(content: bytes) -> Takeout:
+    """Return what a JSON of Google Takeout says. Raises what `read` raises."""
+    try:
+        found = _TAKEOUT.validate_json(content)
+    except ValidationError as error:
+        raise Nonsense("its fields are not those of a JSON") from error
+    if isinstance(found, _Refusal):
+        raise _error(found)
+    if found.taken_utc is not None and found.taken_utc.utcoffset() is None:
+        raise Nonsense("a time without an offset")
+    return Takeout(**vars(found))
+
+
+def _is_xml(properties: Sequence[Element]) -> bool:
+    """Return whether XML can be written of it that means the same: names are written as they are."""
+    level, count = list(properties), 0
+    for _ in range(MAX_DEPTH):
+        count += len(level)
+        if count > MAX_MARKS or not all(map(_is_named_well, level)):
+            return False
+        level = [child for one in level for child in one.children if isinstance(child, Element)]
+    return not level
+
+
+def _is_named_well(element: Element) -> bool:
+    parts: list[Element | Attribute] = [element, *element.attributes]
+    return all(_is_name(part.name, part.namespace) for part in parts)
+
+
+def _is_name(name: str, namespace: str | None) -> bool:
+    """Return whether a name stands for one in this namespace; the prefixes of XML itself stand for nothing else."""
+    prefix = name.partition(":")[0]
+    is_xml, is_declaration = name.startswith("xml:"), prefix == "xmlns"
+    if is_xml != (namespace == XML) or is_declaration != (namespace == XMLNS):
+        return False
+    return _NAME.fullmatch(name) is not None and (bool(namespace) or ":" not in name)
 
 
 def _error(found: _Refusal) -> DarkroomError:

@@ -12,27 +12,30 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
-from daemon.decoding import Decoded, Limits, answers
+from daemon.decoding import Decoded, Element, Limits, Takeout, answers
 from daemon.decoding.answers import Lengths, Nonsense
 from daemon.decoding.confinement import Confinement
-from daemon.decoding.worker import HEADER, REQUEST, Setup, Work
+from daemon.decoding.worker import HEADER, LENGTH, MAX_TEXT_JSON, Request, Setup, Work
 from daemon.errors import EnvironmentFault, FailureReason, TimedOut, Transient, Unresponsive
 from daemon.files.opening import Identity
 
 # What the decoders are, and what they bring along.
-_VENDORS = ("PIL", "pillow_heif", "exifread", "rawpy", "simplejpeg", "numpy")
+_VENDORS = ("PIL", "pillow_heif", "exifread", "rawpy", "simplejpeg", "numpy", "defusedxml")
 _START_SECONDS = 60.0
 _END_SECONDS = 1.0
 # How often it is looked after while it works on an image that takes longer than this.
 _LOOK_SECONDS = 0.2
 _BLOCK = 1 << 18
+_T = TypeVar("_T")
 
 # Packages of ours are loaded from where they are: the folder that they lie in may hold anything else.
 _BOOT = """
@@ -59,7 +62,7 @@ class _Watch:
     process, how far it has read: a large file on a slow disk is no hang.
     """
 
-    def __init__(self, process: psutil.Process, fd: int, size: int, limits: Limits) -> None:
+    def __init__(self, process: psutil.Process, fd: int | None, size: int, limits: Limits) -> None:
         self._process, self._fd, self._limits = process, fd, limits
         self._longest = limits.longest(size)
         self._begun = self._looked = self._moved = time.monotonic()
@@ -94,7 +97,7 @@ class _Watch:
         with suppress(psutil.Error):  # it has just ended, which its socket tells
             times = self._process.cpu_times()
             spent = times.user + times.system
-        return spent, os.lseek(self._fd, 0, os.SEEK_CUR)
+        return spent, 0 if self._fd is None else os.lseek(self._fd, 0, os.SEEK_CUR)
 
 
 class Child:
@@ -168,7 +171,7 @@ class Child:
         self.usable = False
         watch = _Watch(self._spent, fd, identity.size, self._limits)
         try:
-            socket.send_fds(self._socket, [REQUEST], [fd])
+            socket.send_fds(self._socket, [Request.IMAGE.encode()], [fd])
         except OSError as error:
             raise Died from error
         try:
@@ -182,8 +185,31 @@ class Child:
             raise Transient(self._death(), FailureReason.CRASHED) from None
         except Nonsense as error:
             self.usable = False
-            message = f"the decoder gave an answer that makes no sense: {error}"
-            raise Transient(message, FailureReason.CRASHED) from error
+            raise _makes_no_sense(error) from error
+
+    def read_xmp(self, content: bytes) -> tuple[Element, ...]:
+        """Return the properties of an XMP file. Raises what `answers.read_properties` and `decode` raise."""
+        return self._read_text(Request.XMP, content, answers.read_properties)
+
+    def read_takeout(self, content: bytes) -> Takeout:
+        """Return what a JSON of Google Takeout says. Raises what `answers.read_takeout` and `decode` raise."""
+        return self._read_text(Request.TAKEOUT, content, answers.read_takeout)
+
+    def _read_text(self, request: Request, content: bytes, read: Callable[[bytes], _T]) -> _T:
+        self.usable = False
+        watch = _Watch(self._spent, None, len(content), self._limits)
+        try:
+            self._write(request.encode() + LENGTH.pack(len(content)), watch)
+            self._write(content, watch)
+            lengths = Lengths.parse(self._read(HEADER.size, watch), MAX_TEXT_JSON)
+            answer = self._read(lengths.total, watch)
+            self.usable = True
+            return read(answer)
+        except EOFError:
+            raise Transient(self._death(), FailureReason.CRASHED) from None
+        except Nonsense as error:
+            self.usable = False
+            raise _makes_no_sense(error) from error
 
     def kill(self) -> None:
         """End it at once; whoever waits for its answer learns of it."""
@@ -214,6 +240,18 @@ class Child:
             limit.check()
         return bytes(content)
 
+    def _write(self, content: bytes, limit: "_Watch") -> None:
+        """Say some bytes to it. Raises EOFError where it listens no more, and what `limit` raises."""
+        left = memoryview(content)
+        while left:
+            try:
+                left = left[self._socket.send(left[:_BLOCK]) :]
+            except TimeoutError:
+                pass
+            except OSError as error:
+                raise EOFError from error
+            limit.check()
+
     def _death(self) -> str:
         try:
             status = self._process.wait(_LOOK_SECONDS)
@@ -228,6 +266,10 @@ class Child:
         if name == "SIGKILL":
             return f"the decoder was killed ({name}), as happens where memory runs out"
         return f"the decoder crashed ({name})"
+
+
+def _makes_no_sense(error: Nonsense) -> Transient:
+    return Transient(f"the decoder gave an answer that makes no sense: {error}", FailureReason.CRASHED)
 
 
 class _Deadline:

@@ -7,9 +7,11 @@ for one. A crash, a hang or a bomb costs the image that is being decoded, no oth
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from daemon.decoding import Decoded, Limits, worker
+from daemon.decoding import Decoded, Element, Limits, Takeout, worker
 from daemon.decoding.child import Child, Died
 from daemon.decoding.confinement import Confinement
 from daemon.errors import EnvironmentFault, FailureReason, Postponed, Transient, WaitingReason
@@ -33,6 +35,9 @@ class Sandbox:
         self._idle: dict[Child, float] = {}
         # How many wait for one, and how many are about to be started for them.
         self._waiting = self._wanted = 0
+        # Those that read texts, and how many wait for one to do so.
+        self._readers: set[Child] = set()
+        self._waiting_to_read = 0
         self._fault: EnvironmentFault | None = None
         self._stopping = self._closed = False
         self._tending: threading.Thread | None = None
@@ -73,11 +78,24 @@ class Sandbox:
                     self._give_back(child)
         raise Transient("the decoder died before it could begin", FailureReason.CRASHED)
 
+    def read_xmp(self, content: bytes) -> tuple[Element, ...]:
+        """Return the properties of an XMP file. Raises Rejected, Transient, EnvironmentFault; goes on after `abort`."""
+        with self._reading() as child:
+            return child.read_xmp(content)
+
+    def read_takeout(self, content: bytes) -> Takeout:
+        """Return what a JSON of Google Takeout says. Raises Transient, EnvironmentFault; goes on after `abort`."""
+        with self._reading() as child:
+            return child.read_takeout(content)
+
     def abort(self) -> None:
-        """Give up the images that are being decoded, which raises Postponed in `decode`, and take no others."""
+        """Give up the images that are being decoded, which raises Postponed in `decode`, and take no others.
+
+        Texts are still read: whoever asks for one has placed a photo already, and it takes no time.
+        """
         with self._changed:
             self._stopping = True
-            for child in self._children:
+            for child in self._children - self._readers - self._idle.keys():
                 child.kill()
             self._changed.notify_all()
 
@@ -86,6 +104,8 @@ class Sandbox:
         self.abort()
         with self._changed:
             self._closed = True
+            for child in self._readers:
+                child.kill()
             for child in self._idle:
                 self._children.remove(child)
                 child.end()
@@ -94,6 +114,21 @@ class Sandbox:
             self._changed.notify_all()
         if tending is not None:
             tending.join()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Child]:
+        """Yield a process that reads texts meanwhile."""
+        child = self._take(reading=True)
+        try:
+            child.await_ready()
+            self._note(child.confinement)
+            yield child
+        except Transient as error:
+            if self._closed:
+                raise _closed() from error
+            raise
+        finally:
+            self._give_back(child)
 
     def _decode(self, child: Child, fd: int, identity: Identity) -> Decoded:
         try:
@@ -105,25 +140,35 @@ class Sandbox:
                 raise _postponed() from error
             raise
 
-    def _take(self) -> Child:
-        """Return a process that has nothing to do, as soon as there is one."""
+    def _take(self, *, reading: bool = False) -> Child:
+        """Return a process that has nothing to do, as soon as there is one; whoever is `reading` a text comes first."""
         with self._changed:
             if not self._waiting:
                 self._fault = None
             self._waiting += 1
+            self._waiting_to_read += reading
             try:
-                while (child := self._rested()) is None:
+                while (child := self._rested(reading=reading)) is None:
                     if self._wanted < self._waiting and len(self._children) + self._wanted < self._count:
                         self._want()
                     self._changed.wait()
+                if reading:
+                    self._readers.add(child)
                 return child
             finally:
                 self._waiting -= 1
+                self._waiting_to_read -= reading
+                if reading:
+                    self._changed.notify_all()
 
-    def _rested(self) -> Child | None:
+    def _rested(self, *, reading: bool) -> Child | None:
         """Return a process that has nothing to do; None where there is none at the moment."""
-        if self._stopping:
+        if reading and self._closed:
+            raise _closed()
+        if self._stopping and not reading:
             raise _postponed()
+        if self._waiting_to_read and not reading:
+            return None
         while self._idle:
             child, _ = self._idle.popitem()
             if child.is_sound():
@@ -136,7 +181,8 @@ class Sandbox:
 
     def _give_back(self, child: Child) -> None:
         with self._changed:
-            if child.usable and not self._stopping:
+            self._readers.discard(child)
+            if child.usable and not self._closed:
                 self._idle[child] = time.monotonic()
                 self._changed.notify_all()
             else:
@@ -159,7 +205,7 @@ class Sandbox:
         """Start processes as they are wanted, and end those that have rested for long."""
         with self._changed:
             while not self._closed:
-                if self._wanted and not self._stopping:
+                if self._wanted:
                     self._wanted -= 1
                     self._start()
                 else:
@@ -200,3 +246,8 @@ class Sandbox:
 
 def _postponed() -> Postponed:
     return Postponed(WaitingReason.STOPPING, 0)
+
+
+def _closed() -> EnvironmentFault:
+    # Not Postponed: nothing is wrong with what is to be read, and the photo that it lies beside may be placed already.
+    return EnvironmentFault("darkroom is stopping")

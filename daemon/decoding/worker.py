@@ -1,8 +1,8 @@
 """What a decoder's process runs: it shuts itself in, then decodes one open file after the other, until its socket ends.
 
-Standard input is that socket, and the only way in and out. A request is one byte and an open file; an answer is three
-lengths (`HEADER`), JSON, and the two thumbnails. The decoders are imported here, never in the main program, and
-nothing else that costs time or memory.
+Standard input is that socket, and the only way in and out. A request is one byte and an open file, or for a text that
+lies beside a photo one byte, its length and its content; an answer is three lengths (`HEADER`), JSON, and the two
+thumbnails. The decoders are imported here, never in the main program, and nothing else that costs time or memory.
 """
 
 import ctypes
@@ -23,18 +23,35 @@ from enum import StrEnum
 from importlib import import_module
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from daemon.decoding import Decoded, Limits
 from daemon.decoding.confinement import confine
 from daemon.errors import DarkroomError, FailureReason, Rejected, Transient, Truncated, Unresponsive
 
 Work = Callable[[BufferedReader, Limits], Decoded]
+_T = TypeVar("_T")
 
 HEADER = struct.Struct("!3I")
 """The lengths of an answer's JSON, of its small and of its medium thumbnail."""
-REQUEST = b"d"
+LENGTH = struct.Struct("!I")
+"""The length of a text."""
+MAX_TEXT_JSON = 24 << 20
+"""How long the answer to a text may be."""
 
+
+class Request(StrEnum):
+    """What is asked for, as the byte that says so."""
+
+    IMAGE = "i"
+    XMP = "x"
+    TAKEOUT = "t"
+
+
+_TEXTS = (
+    (Request.XMP, b'<r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/>'),
+    (Request.TAKEOUT, b"{}"),
+)
 _SAMPLES = Path(__file__).parent / "samples"
 _SOCKET = 0
 _PR_SET_PDEATHSIG = 1
@@ -43,6 +60,8 @@ _M_ARENA_MAX = -8
 _NICE = 5
 _FILES = 64
 _JPEGS_AT_ONCE = 8
+# The tree of a text of this size need not be kept until the next one.
+_LARGE = 1 << 16
 _MAX_REASON = 1000
 _jpegs = itertools.count(1)
 # Decoders count processors, and each would have its threads; there are as many of these processes instead.
@@ -108,8 +127,12 @@ def main(text: str) -> None:
             _send({"fault": _brief(error)})
             return
         _send(asdict(confined))
-        while (fd := _received(requests)) is not None:
-            _answer(_run(work, fd, setup.limits))
+        while (asked := _received(requests)) is not None:
+            request, fd = asked
+            if fd is not None:
+                _answer(_run(work, fd, setup.limits))
+            else:
+                _answer_text(request, _content(), setup.limits)
 
 
 def _prepare(setup: Setup) -> Work:
@@ -156,6 +179,8 @@ def _warm(limits: Limits) -> None:
         # A decoder that can't be loaded costs the images of its format, and `doctor` says which; not the others.
         with suppress(DarkroomError), sample.open("rb") as file:
             decode(file, limits)
+    for request, text in _TEXTS:
+        _told(request, text)
 
 
 def _limit(kind: int, value: int) -> None:
@@ -172,16 +197,52 @@ def decode(file: BufferedReader, limits: Limits) -> Decoded:
     return decode_file(file, limits)
 
 
-def _received(requests: socket.socket) -> int | None:
-    """Return the open file of the next request; None when there will be no more."""
-    said, fds, _, _ = socket.recv_fds(requests, len(REQUEST), 1)
-    return fds[0] if said else None
+def _told(request: str, content: bytes) -> dict[str, Any]:
+    """Return what a text says, as it is sent; its readers are imported here, never in the main program."""
+    from daemon.decoding import takeout, xmp
+
+    if request == Request.TAKEOUT:
+        said = takeout.read(content)
+        return {**asdict(said), "taken_utc": said.taken_utc and said.taken_utc.isoformat()}
+    return {"properties": [asdict(element) for element in xmp.read(content)]}
+
+
+def _received(requests: socket.socket) -> tuple[str, int | None] | None:
+    """Return the next request, and its open file if it has one; None when there will be no more."""
+    said, fds, _, _ = socket.recv_fds(requests, 1, 1)
+    return (said.decode(), fds[0] if fds else None) if said else None
+
+
+def _content() -> bytes:
+    return _read(LENGTH.unpack(_read(LENGTH.size))[0])
+
+
+def _read(length: int) -> bytes:
+    content = bytearray()
+    while len(content) < length:
+        block = os.read(_SOCKET, length - len(content))
+        if not block:
+            os._exit(0)
+        content += block
+    return bytes(content)
+
+
+def _answer_text(request: str, content: bytes, limits: Limits) -> None:
+    told = _attempt(lambda: _told(request, content), limits)
+    # One name, however often it counts, stands once in a text and at each element here.
+    if isinstance(told, Failure) or len(text := _json(told)) > MAX_TEXT_JSON:
+        too_long = Failure(ErrorCode.REJECTED, "too much for one packet", FailureReason.TOO_LARGE)
+        text = _json(asdict(told if isinstance(told, Failure) else too_long))
+    del told
+    _write(text)
+    if len(content) > _LARGE:
+        gc.collect()
 
 
 def _run(work: Work, fd: int, limits: Limits) -> Decoded | Failure:
     """Do the work on one file and return its result, or its failure with a reason for people."""
     with os.fdopen(fd, "rb") as file:
-        outcome = _attempt(work, file, limits)
+        outcome = _attempt(lambda: work(file, limits), limits)
     # Pillow's images lie in cycles: a worker kept 800 MB of the last one while it was idle. A JPEG is decoded small,
     # so a few of those may wait for each other: collecting takes 2 ms.
     if not isinstance(outcome, Decoded) or outcome.format != "JPEG" or next(_jpegs) % _JPEGS_AT_ONCE == 0:
@@ -189,18 +250,22 @@ def _run(work: Work, fd: int, limits: Limits) -> Decoded | Failure:
     return outcome
 
 
-def _attempt(work: Work, file: BufferedReader, limits: Limits) -> Decoded | Failure:
+def _attempt(work: Callable[[], _T], limits: Limits) -> _T | Failure:
     try:
-        return work(file, limits)
-    except DarkroomError as error:
+        return work()
+    except Exception as error:
+        return _failure(error, limits)
+
+
+def _failure(error: Exception, limits: Limits) -> Failure:
+    if isinstance(error, DarkroomError):
         code = next((code for kind, code in _CODES if isinstance(error, kind)), ErrorCode.TRANSIENT)
         failure = error.failure if isinstance(error, Rejected | Transient) else FailureReason.OTHER
         return Failure(code, str(error)[:_MAX_REASON], failure)
-    except MemoryError:
+    if isinstance(error, MemoryError):
         text = f"needs more than the limit of {limits.memory_mb} MB to decode"
         return Failure(ErrorCode.TRANSIENT, text, FailureReason.MEMORY)
-    except Exception as error:
-        return Failure(ErrorCode.TRANSIENT, f"the decoder failed: {_brief(error)}", FailureReason.CRASHED)
+    return Failure(ErrorCode.TRANSIENT, f"the decoder failed: {_brief(error)}", FailureReason.CRASHED)
 
 
 def _brief(error: Exception) -> str:
@@ -217,7 +282,15 @@ def _answer(outcome: Decoded | Failure) -> None:
 
 
 def _send(told: dict[str, Any], small: bytes = b"", medium: bytes = b"") -> None:
-    text = json.dumps(told).encode()
+    _write(_json(told), small, medium)
+
+
+def _json(told: dict[str, Any]) -> bytes:
+    # Halves of surrogate pairs become JSON's escapes for them, which the main program refuses.
+    return json.dumps(told, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _write(text: bytes, small: bytes = b"", medium: bytes = b"") -> None:
     content = memoryview(HEADER.pack(len(text), len(small), len(medium)) + text + small + medium)
     while content:
         content = content[os.write(_SOCKET, content) :]

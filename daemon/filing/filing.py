@@ -28,7 +28,7 @@ from pathlib import PurePosixPath
 from daemon.catalogue import Place, Queue
 from daemon.catalogue.companions import CompanionRows
 from daemon.catalogue.schema import CaptionStatus, Facts, Job
-from daemon.decoding import Decoded, XmpDates
+from daemon.decoding import Decoded, Takeout, XmpDates
 from daemon.errors import (
     DarkroomError,
     EnvironmentFault,
@@ -59,7 +59,6 @@ from daemon.filing.inbox_file import InboxFile
 from daemon.filing.thumbnail_store import ThumbnailStore
 from daemon.filing.zones import ZoneFinder
 from daemon.sidecar.sidecars import Sidecars
-from daemon.sidecar.takeout import Takeout
 
 _log = logging.getLogger(__name__)
 

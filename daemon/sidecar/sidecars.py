@@ -21,6 +21,7 @@ from daemon.catalogue import ImageEvent, ImageRow
 from daemon.catalogue.captions import Words, cut_keywords, cut_text, together
 from daemon.catalogue.companions import SidecarRows, SidecarSource
 from daemon.catalogue.schema import FINAL, CaptionStatus, Cause, EventKind
+from daemon.decoding import MAX_TEXT_BYTES, Takeout, TextReader
 from daemon.errors import NameRefused, Postponed, Rejected, Transient, WaitingReason, Withdrawn
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
@@ -70,8 +71,8 @@ class SidecarFacts:
 class Sidecars:
     """The sidecars of one library; any thread may call it. Switched off, it does nothing."""
 
-    def __init__(self, rows: SidecarRows, library: Root, *, enabled: bool = True) -> None:
-        self._rows = rows
+    def __init__(self, rows: SidecarRows, library: Root, reader: TextReader, *, enabled: bool = True) -> None:
+        self._rows, self._reader = rows, reader
         self._library = library
         self._enabled = enabled
         # Two threads may have news of one image: the filing of its companion and an edit.
@@ -120,9 +121,9 @@ class Sidecars:
         What came with the photo is learned anyway.
         """
         try:
-            old = path.read_bytes(xmp.MAX_BYTES + 1) if path.lstat() is not None else None
-            existing = None if old is None else xmp.Packet.parse(old)
-        except (OSError, Rejected, Transient, Postponed, Withdrawn, xmp.Malformed) as error:
+            old = path.read_bytes(MAX_TEXT_BYTES + 1) if path.lstat() is not None else None
+            existing = None if old is None else xmp.Packet.of(self._reader.read_xmp(old))
+        except (OSError, Rejected, Transient, Postponed, Withdrawn) as error:
             self._learn(source, None, came, now)
             return f"{path.name} is there already and can't be read: {error}"
         if existing is not None and existing.text(NAMESPACE, "SHA256") != source.row.sha256:
@@ -153,11 +154,12 @@ class Sidecars:
         packets, takeouts = [], {}
         for name in (*source.packets, *source.takeouts):
             try:
+                content = (self._library / name).read_bytes(MAX_TEXT_BYTES + 1)
                 if name in source.takeouts:
-                    takeouts[name] = takeout.read((self._library / name).read_bytes(takeout.MAX_BYTES + 1))
+                    takeouts[name] = self._reader.read_takeout(content)
                 else:
-                    packets.append(xmp.Packet.parse((self._library / name).read_bytes(xmp.MAX_BYTES + 1)))
-            except (OSError, Rejected, Transient, Postponed, Withdrawn, xmp.Malformed) as error:
+                    packets.append(xmp.Packet.of(self._reader.read_xmp(content)))
+            except (OSError, Rejected, Transient, Postponed, Withdrawn) as error:
                 text = "image %d: %s is kept, but its fields can't be taken over: %s"
                 _log.warning(text, source.row.id, name, error)
         return _Came(packets, takeouts)
@@ -175,7 +177,7 @@ class Sidecars:
             source = self._rows.of(image_id, "library") or source
         # After the XMP: what its owner has written on his own machine is newer than what Google had.
         for name, said in came.takeouts.items():
-            words, edited = _words(source.row, None, ImageRow(), [said.words()])
+            words, edited = _words(source.row, None, ImageRow(), [takeout.words(said)])
             has_place = source.row.lat is not None or source.row.lon is not None
             place = None if has_place or said.lat is None or said.lon is None else (said.lat, said.lon)
             if words != Words() or place is not None or edited != (source.row.edited or ""):
@@ -189,7 +191,7 @@ class _Came:
     """What came with a photo: XMP, and Takeout's JSON by its name in the library."""
 
     packets: Sequence[xmp.Packet]
-    takeouts: Mapping[str, takeout.Takeout]
+    takeouts: Mapping[str, Takeout]
 
 
 def _mode_of(photo: os.stat_result) -> int:

@@ -27,7 +27,7 @@ from daemon.errors import Rejected
 from tests.captions.darkroom import FullRoom
 from tests.captions.gemini_server import Gemini
 from tests.program import Program, darkroom
-from tests.support import Room, jpeg, tree, wait_until
+from tests.support import Room, Texts, jpeg, tree, wait_until
 
 slow = pytest.mark.slow
 
@@ -277,7 +277,9 @@ def full(tmp_path: Path) -> Iterator[FullRoom]:
 def rebuilt(room: Room) -> tuple[Catalogue, RebuildReport]:
     """Make a room's catalogue anew, beside the one that it has."""
     catalogue = Catalogue(room.state / "rebuilt.db")
-    work = Rebuild(catalogue, roots(room.config), room.thumbnails, room.decoder.decode, room.config.inbox.ignore)
+    work = Rebuild(
+        catalogue, roots(room.config), room.thumbnails, room.decoder.decode, Texts(), room.config.inbox.ignore
+    )
     return catalogue, work.run(lambda: None)
 
 
@@ -332,7 +334,7 @@ def test_the_place_that_takeout_knows_comes_back(full: FullRoom) -> None:
     put(full, "a.jpg.json", content=json.dumps(said).encode())
     catalogue, _ = rebuilt(full)
     assert Captions(catalogue).sidecars_due() == [1]
-    sidecars(full.config, catalogue).write(1)
+    sidecars(full.config, catalogue, Texts()).write(1)
     row = Search(catalogue).image(1)
     assert row is not None
     assert (row.caption, row.lat, row.lon, row.sidecar_due) == ("at the lake", 47.5, 8.25, 0)

@@ -9,11 +9,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from daemon.decoding import DateTexts, XmpDates
+from daemon.decoding import DateTexts, Takeout, XmpDates
 from daemon.filing.dates import SOURCES, Evidence, Origin, Taken, dates_in, parsed, taken, words
 from daemon.filing.destination import order
 from daemon.filing.zones import ZoneFinder
-from daemon.sidecar.takeout import Takeout
 
 NOW = calendar.timegm((2026, 11, 23, 12, 0, 0))
 AT = "2024-05-01 12:34:56"

@@ -19,7 +19,7 @@ from tests.captions.darkroom import FullRoom
 from tests.commands.test_explain import told
 from tests.decoding.images import decode, image_bytes
 from tests.decoding.test_exif import needs_exiftool
-from tests.support import jpeg, rest_slow
+from tests.support import Texts, jpeg, packet_of, rest_slow
 
 CASES = {
     "createdate_only.jpg": (["EXIF:CreateDate=2009:07:04 15:16:17"], "2009-07-04T15:16:17", "exif created"),
@@ -81,7 +81,7 @@ def test_row_folder_sidecar_and_explain_agree(full: FullRoom, tmp_path: Path, na
     assert row.taken_at is not None
     assert row.destination is not None
     assert row.destination.startswith(f"{row.taken_at[:4]}/{row.taken_at[5:7]}/")
-    packet = xmp.Packet.parse((full.library / f"{row.destination}.xmp").read_bytes())
+    packet = packet_of((full.library / f"{row.destination}.xmp").read_bytes())
     assert packet.text(NAMESPACE, "TakenAt") == row.taken_at
     assert packet.text(NAMESPACE, "TakenFrom") == origin
     assert packet.has(NAMESPACE, "TakenUTC") == (row.taken_utc is not None)
@@ -154,7 +154,7 @@ def test_what_is_known_of_the_date_is_there_again_after_a_rebuild(full: FullRoom
     assert [before[name].zone for name in ("a.jpg", "b.jpg")] == ["Asia/Tokyo", "+01:00"]
     fresh = Catalogue(tmp_path / "fresh.db")
     with fresh.session():
-        Rebuild(fresh, roots(full.config), full.thumbnails, lambda path: decode(path), ()).run(lambda: None)
+        Rebuild(fresh, roots(full.config), full.thumbnails, lambda path: decode(path), Texts(), ()).run(lambda: None)
     full.catalogue, lost = fresh, full.catalogue
     lost.close()
     assert {row.original_name for row in full.images()} == set(before)

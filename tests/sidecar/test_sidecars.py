@@ -17,11 +17,12 @@ from daemon.catalogue.captions import MAX_CAPTION, MAX_KEYWORD, MAX_KEYWORDS, Ca
 from daemon.catalogue.history import sentence
 from daemon.catalogue.schema import EventKind, Image
 from daemon.decoding import DateTexts, Decoded, Exif
+from daemon.errors import Rejected
 from daemon.files.atomic import temporary
 from daemon.sidecar import xmp
 from daemon.sidecar.sidecars import NAMESPACE, gps, read_facts, tag_of
 from tests.captions.darkroom import FullRoom
-from tests.support import Script, rest_slow, tree
+from tests.support import Script, packet_of, rest_slow, tree
 
 WORDS = Words("Ein Schloß <am> See & ☀.", ("Schloß", "See", "a, b"), None, 'EXIT "here"')
 ORIGIN = CaptionOrigin("gemini-flash-lite-latest", "12345678", 1290, 50)
@@ -74,7 +75,7 @@ def captioned(room: FullRoom, image_id: int = 1) -> None:
 
 
 def packet(path: Path) -> xmp.Packet:
-    return xmp.Packet.parse(path.read_bytes())
+    return packet_of(path.read_bytes())
 
 
 def test_written_at_filing_and_anew_with_the_caption(full: FullRoom) -> None:
@@ -307,8 +308,8 @@ def test_an_xmp_that_makes_no_sense_is_kept_and_harms_nothing(full: FullRoom, co
     ids=["entities", "external", "deep", "very deep", "elements", "attributes", "bytes", "unclosed", "no XMP"],
 )
 def test_why_an_xmp_is_refused(content: bytes, said: str) -> None:
-    with pytest.raises(xmp.Malformed, match=said):
-        xmp.Packet.parse(content)
+    with pytest.raises(Rejected, match=said):
+        packet_of(content)
 
 
 def test_an_enormous_xmp_and_json_are_not_read(full: FullRoom) -> None:
@@ -407,7 +408,7 @@ def test_two_meanings_of_one_prefix() -> None:
     two.declare("urn:two", "p")
     two.set("urn:two", "b", "2")
     one.absorb(two)
-    again = xmp.Packet.parse(one.serialize())
+    again = packet_of(one.serialize())
     assert (again.text("urn:one", "a"), again.text("urn:two", "b")) == ("1", "2")
 
 
@@ -443,7 +444,7 @@ def test_ten_thousand_properties_take_no_time() -> None:
     head, tail = FOREIGN.format(words="@").encode().split(b"@")
     many = b"".join(b"<darktable:p%d>1</darktable:p%d>" % (n, n) for n in range(10_000))
     began = time.thread_time()
-    packet = xmp.Packet.parse(head + many + tail)
+    packet = packet_of(head + many + tail)
     assert packet.text("http://darktable.sf.net/", "p9999") == "1"
     assert time.thread_time() - began < 5
 

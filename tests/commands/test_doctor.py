@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 
 import pytest
@@ -111,18 +112,21 @@ def test_a_folder_that_is_gone(tmp_path: Path, name: str) -> None:
     assert not finding.ok
 
 
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder that other users may enter; those of pytest it shuts to them again when another run of it begins."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
 @as_root
-def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
-    made = config(tmp_path / "room")
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.owner() == "root" and parent.stat().st_mode & 0o077 == 0:
-            parent.chmod(0o711)
-        if parent == Path("/tmp"):
-            break
+def test_a_folder_without_the_right_to_write(reachable: Path) -> None:
+    made = config(reachable / "room")
     finding = _as_another_user(made, "probes.folder('library', config.folders.library)")
     assert "can't be written: Permission denied" in finding
     assert "give daemon the right" in finding
-    assert tree(tmp_path / "room/library") == {}
+    assert tree(reachable / "room/library") == {}
 
 
 def test_filing_between_folders_of_which_one_is_gone(tmp_path: Path) -> None:
@@ -168,12 +172,8 @@ def test_events_that_cant_be_had(tmp_path: Path) -> None:
 
 @as_root
 @pytest.mark.slow
-def test_leases_that_are_refused_on_files_of_others(tmp_path: Path) -> None:
-    made = config(tmp_path / "room")
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent == Path("/tmp"):
-            break
-        parent.chmod(0o711)
+def test_leases_that_are_refused_on_files_of_others(reachable: Path) -> None:
+    made = config(reachable / "room")
     made.folders.inbox.chmod(0o777)
     assert probes.leases(made).ok
     (made.folders.inbox / "secret.jpg").touch(0o600)
@@ -183,7 +183,7 @@ def test_leases_that_are_refused_on_files_of_others(tmp_path: Path) -> None:
     finding = _as_another_user(made, "probes.leases(config)")
     assert "none on files of other owners (roots.jpg)" in finding
     assert "service --install" in finding
-    patient = config(tmp_path / "room", "[inbox]\nsettle_seconds = 20.0\n")
+    patient = config(reachable / "room", "[inbox]\nsettle_seconds = 20.0\n")
     assert "; a file counts as complete" in _as_another_user(patient, "probes.leases(config)")
 
 

@@ -150,7 +150,7 @@ def _troubles(_: argparse.Namespace) -> Report:
 
 
 def _poison(args: argparse.Namespace) -> Report:
-    figures = poison.play(20_000, folder=args.corpus)
+    figures = poison.play(20_000, folder=args.corpus, patience=3.0)
     _told("poison", figures.tally)
     before, after = figures.memory_mb
     what = (

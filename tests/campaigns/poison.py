@@ -1,21 +1,18 @@
 """Feeds the real program with what is meant to harm it, with good photos in between, and watches it all the while."""
 
-import ctypes
 import os
 import random
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from io import BufferedReader
 from pathlib import Path
 from statistics import median
 
 import psutil
 
-from daemon.decoding import Decoded, Limits, worker
+from daemon.decoding import Limits
 from daemon.decoding.sandbox import Sandbox
 from daemon.filing.consumer import Turn
 from tests.campaigns import check, program
@@ -23,6 +20,7 @@ from tests.campaigns.acts import photo
 from tests.campaigns.corpus import endless, poisons
 from tests.campaigns.kill import Tally
 from tests.campaigns.stage import Stage, digest, temporary_stage
+from tests.decoding.misbehave import deed, work
 from tests.support import Room
 
 _OUTSTANDING = 40
@@ -121,35 +119,17 @@ def _few(stage: Stage, waiting: dict[Path, float], figures: Figures, most: int =
     return left <= most
 
 
-def misbehave(file: BufferedReader, limits: Limits) -> Decoded:
-    """Stand in for a decoder that some bytes crash, hang or make devour memory; runs in the real child process."""
-    word = file.read(20)
-    file.seek(0)
-    if word.startswith(b"segfault"):
-        ctypes.string_at(0)
-    while word.startswith(b"hang"):
-        with suppress(BaseException):  # deaf to everything but SIGKILL
-            time.sleep(60)
-    if word.startswith(b"memory"):
-        devoured = []
-        while True:
-            devoured.append(bytearray(50_000_000))
-    if word.startswith(b"exit"):
-        os._exit(3)
-    return worker.decode(file, limits)
-
-
 def decoders() -> Tally:
     """Have real child processes crash, hang, devour memory and end; each costs its image alone."""
-    words = ("segfault", "hang", "memory", "exit")
-    tally = Tally("decoders that misbehave", points=len(words))
+    deeds = ("segfault", "freeze", "hang", "burn", "eat", "abort", "exit")
+    tally = Tally("decoders that misbehave", points=len(deeds))
     with tempfile.TemporaryDirectory(prefix="campaign-") as base:
         room = Room(Path(base) / "room", "[inbox]\nsettle_seconds = 0.1\n[limits]\nattempts = 2\nmin_free_mb = 1\n")
-        sandbox = Sandbox(Limits(seconds=6.0, memory_mb=512, stall_seconds=6.0), misbehave)
+        sandbox = Sandbox(Limits(seconds=6.0, memory_mb=512, stall_seconds=6.0), work, count=2)
         try:
             room.decode_with(sandbox.decode)
-            for number, word in enumerate(words):
-                room.put(f"{word}.jpg", word.encode())
+            for number, name in enumerate(deeds):
+                room.put(f"{name}.jpg", deed(name))
                 room.put(f"good {number}.jpg", photo(number))
             while room.drain()[-1] is Turn.IDLE and (due := room.queue.next_due()) is not None:
                 time.sleep(max(0.0, due - time.time()))

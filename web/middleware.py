@@ -4,6 +4,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Callable
+from email.utils import formatdate
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -55,6 +56,7 @@ class HostMiddleware:
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                headers.setdefault("Date", formatdate(usegmt=True))
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 if not self._access.cors_origins:

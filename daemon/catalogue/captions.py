@@ -93,6 +93,7 @@ class Captions:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self.changed = threading.Event()
+        self.version = catalogue.version
 
     def edit(
         self,

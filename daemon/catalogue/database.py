@@ -213,6 +213,14 @@ class Catalogue:
     def _user_version(self) -> int:
         return int(self._db.execute_sql("PRAGMA user_version").fetchone()[0])
 
+    def version(self) -> int:
+        """Return a number that is another one after each write by another thread or process.
+
+        It is the session's own, and costs next to nothing. Raises EnvironmentFault.
+        """
+        with self.session():
+            return int(self._db.execute_sql("PRAGMA data_version").fetchone()[0])
+
     @contextmanager
     def session(self) -> Iterator[None]:
         """Hold this thread's connection open; nests."""

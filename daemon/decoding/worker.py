@@ -159,7 +159,7 @@ def _prepare(setup: Setup) -> Work:
     module, name = setup.work
     work: Work = getattr(import_module(module), name)
     # What is here now stays: looking through it again behind each image would take longer than its EXIF.
-    gc.collect()
+    _collect()
     gc.freeze()
     _limit(resource.RLIMIT_NOFILE, _FILES)
     _limit(resource.RLIMIT_FSIZE, 0)
@@ -181,6 +181,14 @@ def _warm(limits: Limits) -> None:
             decode(file, limits)
     for request, text in _TEXTS:
         _told(request, text)
+
+
+def _collect() -> None:
+    """Give back what is not needed any more, to the system, too: this process may rest for days."""
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(ctypes.c_size_t(0))
 
 
 def _limit(kind: int, value: int) -> None:
@@ -236,7 +244,7 @@ def _answer_text(request: str, content: bytes, limits: Limits) -> None:
     del told
     _write(text)
     if len(content) > _LARGE:
-        gc.collect()
+        _collect()
 
 
 def _run(work: Work, fd: int, limits: Limits) -> Decoded | Failure:
@@ -246,7 +254,7 @@ def _run(work: Work, fd: int, limits: Limits) -> Decoded | Failure:
     # Pillow's images lie in cycles: a worker kept 800 MB of the last one while it was idle. A JPEG is decoded small,
     # so a few of those may wait for each other: collecting takes 2 ms.
     if not isinstance(outcome, Decoded) or outcome.format != "JPEG" or next(_jpegs) % _JPEGS_AT_ONCE == 0:
-        gc.collect()
+        _collect()
     return outcome
 
 

@@ -48,7 +48,8 @@ from daemon.loop import Loop, LoopFault, Strikes
 
 _log = logging.getLogger(__name__)
 
-_IDLE_SECONDS = 2.0
+# What begins without any news: a clock that was set, a helper that is to be let go.
+_IDLE_SECONDS = 30.0
 # The least wait of an idle loop: what is due but held up elsewhere must not make it spin.
 _SPIN_SECONDS = 0.05
 # How long a file waits that a disk or folder has refused: the longer, the longer it has been here.
@@ -129,7 +130,9 @@ class Consumer:
         # The images that have reached a time limit once, and are tried once more.
         self._timed_out: set[int] = set()
         self.turn = Turn.IDLE
-        self.loop = Loop("consumer", self._step, wake=queue.changed, within=self._session, report=report)
+        self.loop = Loop(
+            "consumer", self._step, wake=queue.changed, news=catalogue.version, within=self._session, report=report
+        )
 
     @contextmanager
     def _session(self) -> Iterator[None]:

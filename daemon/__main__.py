@@ -14,7 +14,7 @@ from daemon.commands import LARGEST, whole_number
 from daemon.errors import ConfigError, DarkroomError
 
 # Those of the catalogue's schema, which --help must not load.
-STATUSES = ("queued", "processing", "done", "duplicate", "failed")
+STATUSES = ("queued", "processing", "done", "duplicate", "failed", "deleted", "rejected")
 _MAX_QUERY = 500
 _QUERY_HELP = "words of names, folders, cameras, lenses, captions, titles, keywords and text in the picture"
 # No path is longer on Linux, in bytes.

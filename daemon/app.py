@@ -101,6 +101,7 @@ def roots(config: Config) -> dict[Place, Root]:
         "library": Root(folders.library, own_links=True),
         "duplicates": Root(folders.duplicates, own_links=True),
         "failed": Root(folders.failed),
+        "trash": Root(folders.trash),
     }
 
 
@@ -236,7 +237,8 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         catalogue,
         queue,
         settings,
-        FolderCheck(dict(folders.items()), settings, limits.min_free_mb),
+        # Filing needs no trash.
+        FolderCheck({name: path for name, path in folders.items() if name != "trash"}, settings, limits.min_free_mb),
         Prefetcher(arrivals, queue, sandbox, settle),
         filing,
         companions,

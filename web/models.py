@@ -113,7 +113,7 @@ class ImageSummary(_Answer):
     status: Status
     error: str | None = Field(description="why it failed, or why the last attempt did")
     waiting: str | None = Field(description="why a queued image is not worked on yet")
-    source: Literal["inbox", "upload"]
+    source: Literal["inbox", "upload", "library"] = Field(description="library: adopted where it lay")
     created_at: _Moment
     processed_at: _Moment | None
     taken_at: str | None = Field(description="local time, as the photographer's clock showed it; without offset")
@@ -255,6 +255,8 @@ class StatsAnswer(_Answer):
     done: _Count
     duplicate: _Count
     failed: _Count
+    deleted: _Count = Field(description="gone from the library; not in total")
+    rejected: _Count = Field(description="thrown away; not in total")
     avg_processing_time_ms: float | None
     rate: float = Field(description="images a second, over the last minutes")
     seconds_left: float | None = Field(description="for the queue, at that rate")

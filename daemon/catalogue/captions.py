@@ -49,6 +49,9 @@ class Words:
     keywords: tuple[str, ...] | None = None
     title: str | None = None
     visible_text: str | None = None
+    hierarchical_keywords: tuple[str, ...] | None = None
+    rating: int | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,20 +95,26 @@ class Captions:
         caption: str | _Kept | None = KEPT,
         keywords: Sequence[str] | _Kept | None = KEPT,
         title: str | _Kept | None = KEPT,
+        rating: int | _Kept | None = KEPT,
+        label: str | _Kept | None = KEPT,
     ) -> None:
         """Write a person's words, which no model changes from then on; what is not mentioned stays.
 
         The sidecar follows within moments. Raises Rejected where there is no such image.
         """
-        given: dict[str, Any] = {"caption": caption, "keywords": keywords, "title": title}
+        given: dict[str, Any] = {"caption": caption, "keywords": keywords, "title": title, "rating": rating}
+        given["label"] = label
         words = {key: value for key, value in given.items() if value is not KEPT}
         with self._catalogue.writing():
             row = Image.get_or_none((Image.id == image_id) & Image.companion_of.is_null())
             if row is None:
                 raise Rejected(f"there is no image {image_id}")
             changes = {**words, "sidecar_due": Image.sidecar_due + 1}
-            if words.keys() & {"caption", "keywords"}:
-                changes |= {"edited": together(row.edited, words), "edited_at": now}
+            # Stars and labels are always a person's; that there are none has to be noted, or the XMP that came with the
+            # photo would bring its own back.
+            none = [name for name in ("rating", "label") if name in words and words[name] is None]
+            if noted := [*(words.keys() & {"caption", "keywords"}), *none]:
+                changes |= {"edited": together(row.edited, noted), "edited_at": now}
             if "caption" in words:
                 changes |= {"caption_status": "done", "caption_error": None, "caption_wanted": None}
             Image.update(changes).where(Image.id == image_id).execute()

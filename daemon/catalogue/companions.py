@@ -1,6 +1,6 @@
 """What lies beside an image: its companions in the catalogue, and the rows behind its sidecar."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from daemon.catalogue.schema import (
     ImageRow,
     Job,
     Place,
+    SidecarLook,
     Status,
 )
 from daemon.errors import WaitingReason
@@ -33,7 +34,7 @@ _PHOTO_COLUMNS: tuple[Any, ...] = tuple(getattr(Image, name) for name in _PHOTO)
 
 _CAPTION_COLUMNS = (
     *("caption", "keywords", "title", "visible_text", "caption_status", "caption_model", "caption_prompt"),
-    *("tokens_in", "tokens_out", "captioned_at", "edited", "edited_at"),
+    *("tokens_in", "tokens_out", "captioned_at", "edited", "edited_at", "hierarchical_keywords", "rating", "label"),
 )
 
 
@@ -138,7 +139,8 @@ class CompanionRows:
             mine = (Companion.place == job.place) & (Companion.destination == job.destination)
             if not Companion.select().where(mine).exists():
                 row = Image.get_by_id(job.id)
-                values = {name: getattr(row, name) for name in ("place", "destination", "sha256", "size_bytes")}
+                kept = ("place", "destination", "sha256", "size_bytes", "mtime_ns")
+                values = {name: getattr(row, name) for name in kept}
                 names = {"original_name": row.original_name, "folder": row.folder}
                 Companion.insert(image_id=job.companion_of, filed_at=now, **values, **names).execute()
                 event = {"at": now, "kind": EventKind.COMPANION, "place": job.place, "path": job.destination}
@@ -222,16 +224,17 @@ class SidecarRows:
         edited: str,
         now: float,
         *,
+        emptied: Collection[str] = (),
         place: tuple[float, float] | None = None,
         takeout: str | None = None,
     ) -> None:
         """Take over a person's words from an XMP file; `edited` are the columns that no model changes any more.
 
-        `place` is latitude and longitude, for an image that has none; `takeout` the JSON of Google's that this is
-        from instead, relative to the library.
+        `emptied` are the columns whose words were taken out there. `place` is latitude and longitude, for an image that
+        has none or another one; `takeout` the JSON of Google's that this is from instead, relative to the library.
         """
-        given = {"caption": words.caption, "keywords": words.keywords, "title": words.title}
-        changes: dict[str, Any] = {key: value for key, value in given.items() if value}
+        changes: dict[str, Any] = {key: value for key, value in vars(words).items() if value or value == 0}
+        changes |= dict.fromkeys(emptied)
         learned = [*changes, *(["place"] if place else [])]
         if place is not None:
             changes |= {"lat": place[0], "lon": place[1]}
@@ -253,16 +256,29 @@ class SidecarRows:
             Image.update(changes).where(Image.id == image_id).execute()
             Event.insert(image_id=image_id, at=now, kind=EventKind.CAPTIONED, cause=Cause.SIDECAR).execute()
 
-    def written(self, image_id: int, changes: int) -> None:
-        """Note that a sidecar shows a row as it was after so many changes; with more of them it stays due."""
+    def written(self, image_id: int, changes: int, look: SidecarLook | None) -> None:
+        """Note that a sidecar shows a row as it was after so many changes, and its look; with more it stays due."""
         with self._catalogue.writing():
             Image.update(sidecar_due=0).where((Image.id == image_id) & (Image.sidecar_due == changes)).execute()
+            Image.update(_looks(look)).where(Image.id == image_id).execute()
 
-    def skipped(self, image_id: int, reason: str, now: float) -> None:
-        """Note why an image has no sidecar."""
+    def lies_at(self, image_id: int, destination: str) -> bool:
+        """Return whether an image of the library lies under a path."""
+        with self._catalogue.reading():
+            here = (Image.place == "library") & (Image.destination == destination)
+            return bool(Image.select().where(here & (Image.id == image_id)).exists())
+
+    def skipped(self, image_id: int, reason: str, now: float, look: SidecarLook | None = None) -> None:
+        """Note why an image has no sidecar, and the look of what lies in its place."""
         with self._catalogue.writing():
-            Image.update(sidecar_due=0).where(Image.id == image_id).execute()
+            Image.update(sidecar_due=0, **_looks(look)).where(Image.id == image_id).execute()
             Event.insert(image_id=image_id, at=now, kind=EventKind.SIDECAR, text=reason).execute()
+
+
+def _looks(look: SidecarLook | None) -> dict[str, Any]:
+    """Return the columns that keep a sidecar's look."""
+    size, mtime_ns = (None, None) if look is None else (look.size, look.mtime_ns)
+    return {"sidecar_size": size, "sidecar_mtime_ns": mtime_ns}
 
 
 def _is_of_duplicate(name: str) -> bool:

@@ -80,6 +80,8 @@ def sentence(event: ImageEvent) -> str:
             return f"{path} is no longer in the inbox"
         case EventKind.DUPLICATE if event.cause == Cause.DELETED:
             return f"the same bytes as image {event.other_id}; deleted"
+        case EventKind.DUPLICATE if event.cause in {Cause.REMOVED, Cause.REPLACED}:
+            return f"{filed}: {text}"
         case EventKind.DONE | EventKind.DUPLICATE:
             return filed
         case EventKind.FAILED:
@@ -100,6 +102,20 @@ def sentence(event: ImageEvent) -> str:
             return f"of {text}" if text else ""
         case EventKind.CAPTIONED:
             return "as its sidecar has it" if event.cause == Cause.SIDECAR else f"by {text}"
+        case EventKind.CHANGED:
+            return "edited in the library"
+        case EventKind.MOVED:
+            return f"moved by its owner: {filed}"
+        case EventKind.DELETED:
+            return f"no longer in the library: it lay at {filed}"
+        case EventKind.REJECTED:
+            return f"thrown away: {filed}"
+        case EventKind.RESTORED | EventKind.ADOPTED:
+            return filed if event.place else f"back in the inbox as {path}"
+        case EventKind.PURGED:
+            return "deleted from the trash for good"
+        case EventKind.GIVEN_BACK:
+            return f"its sidecar gave back what was known of it as image {event.other_id}"
         case EventKind.UNDONE:
             return f"moved out to {path}"
         case EventKind.ORIGINAL_GONE:

@@ -23,6 +23,7 @@ from daemon.catalogue.schema import (
     Job,
     Place,
     RawExif,
+    SidecarLook,
     Upload,
 )
 from daemon.errors import EnvironmentFault, NameRefused, Postponed, WaitingReason, Withdrawn
@@ -233,14 +234,17 @@ class Queue:
         with self._catalogue.reading():
             return bool(image.exists() or companion.exists())
 
-    def finish(self, job: Job, now: float, stays: str | None = None) -> None:
+    def finish(self, job: Job, now: float, stays: str | None = None, sidecar: SidecarLook | None = None) -> None:
         """Make a row final whose file is at its destination; `path` stays until `left` says that the name is gone.
 
-        `stays` is why it can't go.
+        `stays` is why it can't go, `sidecar` the look of the sidecar that was just written.
         """
         place = cast("Place", job.place)
         event = {"place": place, "path": job.destination, "text": job.error if place == "failed" else None}
-        self._finish(job, FINAL[place], now, _stays(stays), event)
+        changes = _stays(stays)
+        if sidecar is not None:
+            changes |= {"sidecar_size": sidecar.size, "sidecar_mtime_ns": sidecar.mtime_ns}
+        self._finish(job, FINAL[place], now, changes, event)
 
     def finish_deleted(self, job: Job, original: int, facts: Facts, now: float, stays: str | None = None) -> None:
         """Make a row final whose file is about to be deleted, since an original has the same bytes."""
@@ -339,7 +343,8 @@ class Queue:
         with self._catalogue.reading():
             rows = Image.select().where(
                 Image.path.is_null(False)
-                & Image.status.not_in(["queued", "processing"])
+                # What is rejected leaves for the trash, by whoever has begun that.
+                & Image.status.not_in(["queued", "processing", "rejected"])
                 & ~((Image.status == "failed") & Image.destination.is_null())
             )
             return [_job(row) for row in rows]

@@ -10,15 +10,22 @@ from peewee import AutoField, FloatField, IntegerField, Model, TextField
 from daemon.catalogue.database import CURRENT, CodeField, FilenameField, JsonField, WordsField
 from daemon.errors import WaitingReason
 
-Status = Literal["queued", "processing", "done", "duplicate", "failed"]
-Final = Literal["done", "duplicate", "failed"]
-Place = Literal["library", "duplicates", "failed"]
+Status = Literal["queued", "processing", "done", "duplicate", "failed", "deleted", "rejected"]
+Final = Literal["done", "duplicate", "failed", "rejected"]
+Place = Literal["library", "duplicates", "failed", "trash"]
 CaptionStatus = Literal["off", "pending", "done", "blocked", "failed", "private"]
 Tags = Mapping[str, object]
 """Every EXIF tag of an image, as JSON values."""
 
-STATUSES: tuple[Status, ...] = ("queued", "processing", "done", "duplicate", "failed")
-FINAL: dict[Place, Final] = {"library": "done", "duplicates": "duplicate", "failed": "failed"}
+STATUSES: tuple[Status, ...] = ("queued", "processing", "done", "duplicate", "failed", "deleted", "rejected")
+REMOVED: tuple[Status, ...] = ("deleted", "rejected")
+"""What its owner took away: only who asks for it is shown it."""
+FINAL: dict[Place, Final] = {
+    "library": "done",
+    "duplicates": "duplicate",
+    "failed": "failed",
+    "trash": "rejected",
+}
 
 
 class EventKind(StrEnum):
@@ -44,6 +51,14 @@ class EventKind(StrEnum):
     SIDECAR = "sidecar"
     UNDONE = "undone"
     ORIGINAL_GONE = "original gone"
+    CHANGED = "changed"
+    MOVED = "moved"
+    DELETED = "deleted"
+    REJECTED = "rejected"
+    RESTORED = "restored"
+    ADOPTED = "adopted"
+    PURGED = "purged"
+    GIVEN_BACK = "given back"
 
 
 class Cause(StrEnum):
@@ -58,6 +73,8 @@ class Cause(StrEnum):
     CAME_WITH = "came with"
     SIDECAR = "sidecar"
     TAKEOUT = "takeout"
+    REMOVED = "removed"
+    REPLACED = "replaced"
 
 
 @dataclass(frozen=True)
@@ -107,7 +124,10 @@ class ImageRow:
     place: Place | None = None
     destination: str | None = None
     duplicate_of: int | None = None
+    removed_at: float | None = None
+    removed_from: str | None = None
     sha256: str | None = None
+    filed_sha256: str | None = None
     format: str | None = None
     width: int | None = None
     height: int | None = None
@@ -131,6 +151,9 @@ class ImageRow:
     caption_status: CaptionStatus = "off"
     title: str | None = None
     keywords: tuple[str, ...] | None = None
+    hierarchical_keywords: tuple[str, ...] | None = None
+    rating: int | None = None
+    label: str | None = None
     visible_text: str | None = None
     caption_model: str | None = None
     caption_prompt: str | None = None
@@ -145,6 +168,8 @@ class ImageRow:
     edited_at: float | None = None
     thumb_sha: str | None = None
     sidecar_due: int = 0
+    sidecar_size: int | None = None
+    sidecar_mtime_ns: int | None = None
     companion_of: int | None = None
 
     @property
@@ -223,6 +248,14 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class SidecarLook:
+    """How a sidecar looks to stat; `mtime_ns` in nanoseconds since 1970. Another look is somebody else's change."""
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
 class Upload:
     """A file that has arrived whole; `size` is in bytes, `mtime_ns` nanoseconds since 1970."""
 
@@ -265,8 +298,11 @@ class Image(_Base):
     place = TextField(null=True)
     destination = FilenameField(null=True)
     duplicate_of = IntegerField(null=True)
+    removed_at = FloatField(null=True)
+    removed_from = FilenameField(null=True)
 
     sha256 = TextField(null=True)
+    filed_sha256 = TextField(null=True)
     format = TextField(null=True)
     width = IntegerField(null=True)
     height = IntegerField(null=True)
@@ -291,6 +327,9 @@ class Image(_Base):
     caption_status = TextField(default="off")
     title = TextField(null=True)
     keywords = WordsField(null=True)
+    hierarchical_keywords = WordsField(null=True)
+    rating = IntegerField(null=True)
+    label = TextField(null=True)
     visible_text = TextField(null=True)
     caption_model = TextField(null=True)
     caption_prompt = TextField(null=True)
@@ -305,6 +344,8 @@ class Image(_Base):
     edited_at = FloatField(null=True)
     thumb_sha = TextField(null=True)
     sidecar_due = IntegerField(default=0)
+    sidecar_size = IntegerField(null=True)
+    sidecar_mtime_ns = IntegerField(null=True)
     companion_of = IntegerField(null=True)
 
     class Meta:
@@ -383,6 +424,7 @@ class Companion(_Base):
     folder = TextField()
     sha256 = TextField()
     size_bytes = IntegerField()
+    mtime_ns = IntegerField(null=True)
     filed_at = FloatField()
 
     class Meta:

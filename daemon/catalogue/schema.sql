@@ -4,12 +4,13 @@
 CREATE TABLE image (
     -- AUTOINCREMENT: an id is never given twice, so a link to an image can't come to show another
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    status TEXT NOT NULL CHECK (status IN ('queued', 'processing', 'done', 'duplicate', 'failed')),
+    status TEXT NOT NULL CHECK (status IN
+        ('queued', 'processing', 'done', 'duplicate', 'failed', 'deleted', 'rejected')),
     -- in the inbox, relative to it; NULL once the file has left
     path,
     original_name TEXT NOT NULL,
     folder TEXT NOT NULL,
-    source TEXT NOT NULL CHECK (source IN ('inbox', 'upload')),
+    source TEXT NOT NULL CHECK (source IN ('inbox', 'upload', 'library')),
     created_at REAL NOT NULL,
     not_before REAL NOT NULL,
     attempts INTEGER NOT NULL,
@@ -29,10 +30,15 @@ CREATE TABLE image (
     error TEXT,
     warning TEXT,
     -- where the file goes or went: written before the move, so that start-up can finish or undo it
-    place TEXT CHECK (place IN ('library', 'duplicates', 'failed')),
+    place TEXT CHECK (place IN ('library', 'duplicates', 'failed', 'trash')),
     destination,
     duplicate_of INTEGER,
+    -- when its owner threw it away, or it was found to be gone, and where it lay: a folder's name and the path in it
+    removed_at REAL,
+    removed_from,
+    -- the bytes as they are now; and as they were filed, where its owner has edited them since
     sha256 TEXT,
+    filed_sha256 TEXT,
     format TEXT,
     width INTEGER,
     height INTEGER,
@@ -59,6 +65,11 @@ CREATE TABLE image (
     caption_status TEXT NOT NULL DEFAULT 'off',
     title TEXT,
     keywords TEXT,
+    -- those that lie in others, each with those above it: "Places|Italy|Rome"
+    hierarchical_keywords TEXT,
+    -- 0 to 5 stars, -1 rejected, as xmp:Rating has it; and a colour or any other word, as xmp:Label
+    rating INTEGER,
+    label TEXT,
     visible_text TEXT,
     caption_model TEXT,
     caption_prompt TEXT,
@@ -77,6 +88,9 @@ CREATE TABLE image (
     thumb_sha TEXT,
     -- how many changes of the row the sidecar on disk does not show yet
     sidecar_due INTEGER NOT NULL DEFAULT 0,
+    -- how the sidecar looked when Darkroom wrote or read it last: another look is somebody else's change
+    sidecar_size INTEGER,
+    sidecar_mtime_ns INTEGER,
     -- this row is a file on its way beside that image; it goes when the file has arrived
     companion_of INTEGER
 );
@@ -84,6 +98,9 @@ CREATE TABLE image (
 CREATE UNIQUE INDEX image_open_path ON image (path) WHERE path IS NOT NULL;
 CREATE UNIQUE INDEX image_destination ON image (place, destination) WHERE destination IS NOT NULL;
 CREATE UNIQUE INDEX image_filed_bytes ON image (sha256) WHERE status = 'done';
+CREATE INDEX image_removed_bytes ON image (sha256) WHERE status IN ('deleted', 'rejected');
+CREATE INDEX image_edited_bytes ON image (filed_sha256) WHERE filed_sha256 IS NOT NULL;
+CREATE INDEX image_rating ON image (rating, id) WHERE rating IS NOT NULL;
 CREATE INDEX image_queue ON image (rank, id, not_before) WHERE status = 'queued';
 CREATE INDEX image_hidden ON image (id) WHERE status = 'queued' AND token IS NOT NULL;
 CREATE INDEX image_due ON image (not_before) WHERE status = 'queued';
@@ -137,7 +154,8 @@ CREATE TABLE session (
 -- How many images have each status, and the time they took; triggers keep it, so counting scans nothing.
 CREATE TABLE tally (status TEXT PRIMARY KEY, n INTEGER NOT NULL, processing_ms INTEGER NOT NULL);
 INSERT INTO tally VALUES
-    ('queued', 0, 0), ('processing', 0, 0), ('done', 0, 0), ('duplicate', 0, 0), ('failed', 0, 0);
+    ('queued', 0, 0), ('processing', 0, 0), ('done', 0, 0), ('duplicate', 0, 0), ('failed', 0, 0), ('deleted', 0, 0),
+    ('rejected', 0, 0);
 CREATE TRIGGER tally_insert AFTER INSERT ON image BEGIN
     UPDATE tally SET n = n + 1, processing_ms = processing_ms + coalesce(new.processing_ms, 0)
      WHERE status = new.status;
@@ -192,12 +210,13 @@ END;
 CREATE TABLE companion (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     image_id INTEGER NOT NULL,
-    place TEXT NOT NULL CHECK (place IN ('library', 'duplicates')),
+    place TEXT NOT NULL CHECK (place IN ('library', 'duplicates', 'trash')),
     destination NOT NULL,
     original_name TEXT NOT NULL,
     folder TEXT NOT NULL,
     sha256 TEXT NOT NULL,
     size_bytes INTEGER NOT NULL,
+    mtime_ns INTEGER,
     filed_at REAL NOT NULL
 );
 CREATE UNIQUE INDEX companion_destination ON companion (place, destination);

@@ -167,14 +167,15 @@ class Filing:
             self._companions.arrived(job, now)
             self._sidecars.write(job.companion_of)
             return f"{detail}, beside image {job.companion_of}"
+        sidecar = None
         if place == "library":
-            self._sidecars.write(job.id)
+            sidecar = self._sidecars.write(job.id)
         elif place == "duplicates":
             self._sidecars.record(job.id, destination)
         else:
             write_reason(job, destination)
             detail = f"{job.error} (now {detail})"
-        self._queue.finish(job, now, stays)
+        self._queue.finish(job, now, stays, sidecar)
         companions.hasten(self._companions, job, now)
         return detail
 

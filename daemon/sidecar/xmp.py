@@ -18,14 +18,18 @@ DC = "http://purl.org/dc/elements/1.1/"
 XMP = "http://ns.adobe.com/xap/1.0/"
 EXIF = "http://ns.adobe.com/exif/1.0/"
 PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
+LIGHTROOM = "http://ns.adobe.com/lightroom/1.0/"
+# A name of our own that claims nobody's address (RFC 9562).
+DARKROOM = "urn:uuid:d3ed3d13-7c08-4015-9a3d-8cfa5a0057b2#"
+DIGIKAM = "http://www.digikam.org/ns/1.0/"
 
 _META = "adobe:ns:meta/"
 _XML = "http://www.w3.org/XML/1998/namespace"
 _XMLNS = "http://www.w3.org/2000/xmlns/"
-_PREFIXES = {RDF: "rdf", DC: "dc", XMP: "xmp", EXIF: "exif", PHOTOSHOP: "photoshop"}
+_PREFIXES = {RDF: "rdf", DC: "dc", XMP: "xmp", EXIF: "exif", PHOTOSHOP: "photoshop", LIGHTROOM: "lr"}
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-_MAX_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 # What opens, closes or gives a value in a document: no tree has more elements and attributes, and counting costs no
 # tree. One of so many takes about 100 MB.
 _MAX_MARKS = 100_000
@@ -217,8 +221,8 @@ class Packet:
 
 def _parsed(content: bytes) -> Any:
     """Return the document in a file that may come from anybody. Raises Malformed."""
-    if len(content) > _MAX_BYTES:
-        raise Malformed(f"larger than {_MAX_BYTES >> 20} MB")
+    if len(content) > MAX_BYTES:
+        raise Malformed(f"larger than {MAX_BYTES >> 20} MB")
     if content.count(b"<") + content.count(b"=") > _MAX_MARKS:
         raise Malformed("too many elements and attributes")
     try:

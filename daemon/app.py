@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,11 @@ from daemon.captions.settings import LiveSettings
 from daemon.catalogue import Catalogue, Place, Queue
 from daemon.catalogue.captions import Captions
 from daemon.catalogue.companions import CompanionRows, SidecarRows
+from daemon.catalogue.library import LibraryRows
 from daemon.catalogue.settings import Settings
 from daemon.catalogue.stats import Statistics
 from daemon.config import Config
-from daemon.decoding import Limits
+from daemon.decoding import Decoded, Limits
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import ConfigError, EnvironmentFault
 from daemon.files import atomic, state_folder
@@ -28,8 +29,10 @@ from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
 from daemon.filing.consumer import Consumer, RetryPolicy
 from daemon.filing.filing import Filing
+from daemon.filing.follower import Follower, FollowLoop
 from daemon.filing.prefetch import Prefetcher
 from daemon.filing.recovery import Recovery, Requeue
+from daemon.filing.removals import Removals
 from daemon.filing.thumbnail_store import ThumbnailStore
 from daemon.health import Faults, PartHealth, Pulse, parts
 from daemon.hooks import Hooks
@@ -125,6 +128,25 @@ def sidecars(config: Config, catalogue: Catalogue) -> Sidecars:
     return Sidecars(SidecarRows(catalogue), roots(config)["library"], enabled=config.filing.sidecars)
 
 
+def follower(config: Config, catalogue: Catalogue, decode: Callable[[Path], Decoded]) -> Follower:
+    """Return what follows the owner's doings in the library."""
+    settings, library = Settings(catalogue), roots(config)["library"]
+    private = LiveSettings(config)
+    return Follower(
+        LibraryRows(catalogue),
+        library,
+        FolderCheck({"library": library.path}, settings, 0),
+        settings,
+        thumbnail_store(config),
+        sidecars(config, catalogue),
+        decode,
+        Removals(library),
+        config.folders.state,
+        ignore=config.inbox.ignore,
+        is_private=lambda folder: private().is_private(folder),
+    )
+
+
 @dataclass(frozen=True)
 class Darkroom:
     """The parts of one darkroom, joined; nothing runs before `start`."""
@@ -144,9 +166,11 @@ class Darkroom:
     filing: Filing
     cleanup: Cleanup
     requeue: Requeue
+    follower: Follower
     consumer: Consumer
     watcher: Watcher
     hooks: Hooks
+    following: FollowLoop
     faults: Faults
     pulse: Pulse
     # Those that not every configuration has: whoever starts one adds it.
@@ -162,6 +186,7 @@ class Darkroom:
         self.watcher.start()
         self.captioner.start()
         self.hooks.start()
+        self.following.start()
 
     def stop(self) -> None:
         """Finish the image that is being filed, or put it back if that takes too long, and stop all parts."""
@@ -169,6 +194,7 @@ class Darkroom:
         self.watcher.stop()
         self.captioner.stop()
         self.hooks.stop()
+        self.following.loop.stop()
         if not self.consumer.loop.stop(_GRACE_SECONDS):
             _log.info("the image that is being filed takes long; it goes back into the queue")
             self.sandbox.abort()
@@ -229,6 +255,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         hash_bytes=limits.file_mb << 20,
         delete_duplicates=config.filing.duplicates == "delete",
     )
+    library = follower(config, catalogue, lambda path: sandbox.decode(path))
     companions = CompanionMatcher(beside, places, delete_duplicates=config.filing.duplicates == "delete")
     requeue = Requeue(queue, arrivals, places, folders.state)
     cleanup = Cleanup(arrivals, settle if once else max(_CLEANUP_SECONDS, settle))
@@ -247,6 +274,9 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         RetryPolicy(settle, limits.attempts),
         arrivals,
         report=faults.reporter("consumer"),
+    )
+    following = FollowLoop(
+        library, config.library.follow_hours, session=catalogue.session, report=faults.reporter("follower")
     )
     watcher = Watcher(
         folders.inbox,
@@ -275,10 +305,12 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         filing=filing,
         cleanup=cleanup,
         requeue=requeue,
+        follower=library,
         consumer=consumer,
         watcher=watcher,
         hooks=hooks,
         faults=faults,
         pulse=Pulse(watcher, consumer, queue, limits.decode_seconds),
-        other_loops=[hooks.loop],
+        following=following,
+        other_loops=[hooks.loop, following.loop],
     )

@@ -74,7 +74,7 @@ class Sidecars:
     def __init__(self, rows: SidecarRows, library: Root, *, enabled: bool = True) -> None:
         self._rows = rows
         self._library = library
-        self._enabled = enabled
+        self.enabled = enabled
         # Two threads may have news of one image: the filing of its companion and an edit.
         self._lock = threading.Lock()
 
@@ -94,7 +94,7 @@ class Sidecars:
             look = None
             if here is not None and stat.S_ISREG(here.st_mode):
                 came, now = replace(self._came_with(source), also=also), time.time()
-                if not self._enabled:
+                if not self.enabled:
                     self._learn(source, None, came, now)
                 else:
                     try:
@@ -120,7 +120,7 @@ class Sidecars:
         Nothing where it is not that image's, or nothing lies beside the image that holds it all. Return whether it is
         gone. Raises EnvironmentFault.
         """
-        if not self._enabled:
+        if not self.enabled:
             return False
         try:
             with atomic.blaming(left):
@@ -144,7 +144,7 @@ class Sidecars:
 
     def record(self, image_id: int, photo: Location) -> None:
         """Write beside a duplicate what the catalogue would be made anew from; no name is taken from another file."""
-        source = self._rows.of(image_id, "duplicates") if self._enabled else None
+        source = self._rows.of(image_id, "duplicates") if self.enabled else None
         if source is None:
             return
         content = _compose(source, None, _Came((), {}), time.time()).serialize()

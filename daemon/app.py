@@ -15,6 +15,7 @@ from daemon.catalogue import Catalogue, Place, Queue
 from daemon.catalogue.captions import Captions
 from daemon.catalogue.companions import CompanionRows, SidecarRows
 from daemon.catalogue.library import LibraryRows
+from daemon.catalogue.rejections import Folder, TrashRows
 from daemon.catalogue.settings import Settings
 from daemon.catalogue.stats import Statistics
 from daemon.config import Config
@@ -34,6 +35,7 @@ from daemon.filing.prefetch import Prefetcher
 from daemon.filing.recovery import Recovery, Requeue
 from daemon.filing.removals import Removals
 from daemon.filing.thumbnail_store import ThumbnailStore
+from daemon.filing.trash import Trash
 from daemon.health import Faults, PartHealth, Pulse, parts
 from daemon.hooks import Hooks
 from daemon.inbox.watcher import Watcher
@@ -147,6 +149,14 @@ def follower(config: Config, catalogue: Catalogue, decode: Callable[[Path], Deco
     )
 
 
+def trash(config: Config, catalogue: Catalogue) -> Trash:
+    """Return the trash, and the way to it and back."""
+    places = roots(config)
+    folders: dict[Folder, Root] = {"inbox": inbox(config), **dict(places.items())}
+    removals = Removals(places["library"])
+    return Trash(TrashRows(catalogue), folders, removals, sidecars(config, catalogue), config.folders.state)
+
+
 @dataclass(frozen=True)
 class Darkroom:
     """The parts of one darkroom, joined; nothing runs before `start`."""
@@ -167,6 +177,7 @@ class Darkroom:
     cleanup: Cleanup
     requeue: Requeue
     follower: Follower
+    trash: Trash
     consumer: Consumer
     watcher: Watcher
     hooks: Hooks
@@ -243,6 +254,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         report=faults.reporter("captioner"),
     )
     arrivals = inbox(config)
+    library = follower(config, catalogue, lambda path: sandbox.decode(path))
     filing = Filing(
         queue,
         arrivals,
@@ -254,8 +266,9 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         caption_settings.status_for,
         hash_bytes=limits.file_mb << 20,
         delete_duplicates=config.filing.duplicates == "delete",
+        file_again=config.filing.deleted == "file again",
+        look=library.look,
     )
-    library = follower(config, catalogue, lambda path: sandbox.decode(path))
     companions = CompanionMatcher(beside, places, delete_duplicates=config.filing.duplicates == "delete")
     requeue = Requeue(queue, arrivals, places, folders.state)
     cleanup = Cleanup(arrivals, settle if once else max(_CLEANUP_SECONDS, settle))
@@ -306,6 +319,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         cleanup=cleanup,
         requeue=requeue,
         follower=library,
+        trash=trash(config, catalogue),
         consumer=consumer,
         watcher=watcher,
         hooks=hooks,

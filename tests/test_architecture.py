@@ -79,6 +79,7 @@ SAME_NOUN = {
     # What is seen of the inbox, and what a page is sent of the images.
     "events": {"daemon.inbox.events", "web.events"},
     "files": {"daemon.files", "web.files"},
+    "trash": {"daemon.filing.trash", "daemon.commands.trash"},
 }
 
 MODULES = sorted([*(ROOT / "daemon").rglob("*.py"), *(ROOT / "web").rglob("*.py")])

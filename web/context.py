@@ -40,7 +40,8 @@ class Context:
 
     `health` returns how each part is, by its name, `captions_on` whether a model can be asked, `is_private` whether
     photos of a subfolder of the inbox never leave the machine, `captions_line` how far the captions are. `retry` queues
-    a failed image again and raises Rejected where that can't be.
+    a failed image again and raises Rejected where that can't be, `look` looks after a filed one that isn't as it was.
+    `reject` throws one away and `restore` takes it back, and both raise Rejected where that can't be.
     """
 
     catalogue: Catalogue
@@ -57,6 +58,9 @@ class Context:
     is_private: Callable[[str], bool]
     captions_line: Callable[[], str]
     retry: Callable[[int], None]
+    look: Callable[[int], None]
+    reject: Callable[[int], str]
+    restore: Callable[[int], str]
 
     def folders(self) -> dict[str, Path]:
         """Return all folders that hold photos, by name."""

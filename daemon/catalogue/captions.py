@@ -23,7 +23,7 @@ _SIDECAR_DUE = SQL("(sidecar_due > 0 AND +status = 'done')")
 _REQUESTS_KEPT_SECONDS = 3 * 24 * 3600
 _BATCH = 500
 # What a person may write, in characters and in number.
-MAX_CAPTION, MAX_KEYWORDS, MAX_KEYWORD = 10_000, 200, 200
+MAX_CAPTION, MAX_TITLE, MAX_KEYWORDS, MAX_KEYWORD = 10_000, 1000, 200, 200
 # How the wait for a caption can end without one.
 Ended = Literal["blocked", "failed", "private", "off"]
 _ENDED: dict[Ended, EventKind] = {

@@ -80,8 +80,6 @@ def sentence(event: ImageEvent) -> str:
             return f"{path} is no longer in the inbox"
         case EventKind.DUPLICATE if event.cause == Cause.DELETED:
             return f"the same bytes as image {event.other_id}; deleted"
-        case EventKind.DUPLICATE if event.cause in {Cause.REMOVED, Cause.REPLACED}:
-            return f"{filed}: {text}"
         case EventKind.DONE | EventKind.DUPLICATE:
             return filed
         case EventKind.FAILED:
@@ -102,6 +100,8 @@ def sentence(event: ImageEvent) -> str:
             return f"of {text}" if text else ""
         case EventKind.CAPTIONED:
             return "as its sidecar has it" if event.cause == Cause.SIDECAR else f"by {text}"
+        case EventKind.CHANGED if event.cause == Cause.ROTTEN:
+            return f"it has rotted on the disk; image {event.other_id} has the bytes that it was filed with"
         case EventKind.CHANGED:
             return "edited in the library"
         case EventKind.MOVED:

@@ -24,6 +24,7 @@ from daemon.catalogue.schema import (
     Place,
     RawExif,
     SidecarLook,
+    Twin,
     Upload,
 )
 from daemon.errors import EnvironmentFault, NameRefused, Postponed, WaitingReason, Withdrawn
@@ -315,14 +316,26 @@ class Queue:
             row = filed.first()
         return None if row is None else (row.id, row.destination)
 
-    def lost(self, image_id: int, destination: str, now: float) -> None:
-        """Note that a filed original is no longer where it was filed, so that its bytes may be filed anew."""
-        error = f"no longer at library/{display(destination)}; its bytes came again and were filed anew"
-        changes = {"status": "failed", "error": error, "place": None, "destination": None}
+    def twin(self, sha256: str) -> Twin | None:
+        """Return the image that has these bytes, or else had them; None where none ever has."""
+        # Written out, each part with the condition of its index: every photo asks.
+        with self._catalogue.reading():
+            row = CURRENT.execute_sql(_TWIN, (sha256, sha256, sha256)).fetchone()
+        if row is None:
+            return None
+        _, image_id, kind, path, size, mtime_ns, removed_at = row
+        return Twin(image_id, kind, _filename.python_value(path), size, mtime_ns, removed_at)
+
+    def rotten(self, image_id: int, sha256: str, other_id: int, now: float) -> None:
+        """Note that a filed photo has other bytes now though nobody wrote to it; those it had are another image's."""
         with self._catalogue.writing():
-            Image.update(changes).where(Image.id == image_id).execute()
-            event = {"image_id": image_id, "at": now, "place": "library", "path": destination}
-            Event.insert(kind=EventKind.LOST, **event).execute()
+            row = Image.get_by_id(image_id)
+            warning = f"its file has rotted on the disk; image {other_id} has the bytes that it was filed with"
+            # The hash that it was filed with is the other's from now on, and not kept here: nobody has edited it.
+            changes = {"sha256": sha256, "warning": warning, "sidecar_due": Image.sidecar_due + 1}
+            Image.update(changes).where((Image.id == image_id) & (Image.status == "done")).execute()
+            event = {"image_id": image_id, "at": now, "place": "library", "path": row.destination}
+            Event.insert(kind=EventKind.CHANGED, cause=Cause.ROTTEN, other_id=other_id, **event).execute()
 
     # -- what a crash has left
 
@@ -427,6 +440,16 @@ _JOB_COLUMNS: tuple[Any, ...] = tuple(
     ).split()
 )
 _filename = FilenameField()
+_TWIN = """
+SELECT 0, id, 'filed', destination, size_bytes, mtime_ns, NULL FROM image WHERE sha256 = ? AND status = 'done'
+UNION ALL
+SELECT 1, id, 'edited', destination, size_bytes, mtime_ns, NULL FROM image
+ WHERE filed_sha256 = ? AND filed_sha256 IS NOT NULL AND +status = 'done'
+UNION ALL
+SELECT 2, id, status, NULL, size_bytes, mtime_ns, removed_at FROM image
+ WHERE sha256 = ? AND status IN ('deleted', 'rejected')
+ORDER BY 1, 7 DESC LIMIT 1
+"""
 # path, id, size_bytes, mtime_ns, status, and whether the file has a place outside the inbox. Plain SQL, here and for
 # the new rows: a burst of 50,000 files is an ordinary day, and peewee's query builder takes most of its time.
 _KNOWN = "SELECT path, id, size_bytes, mtime_ns, status, destination IS NOT NULL FROM image WHERE path IN (%s)"
@@ -529,7 +552,7 @@ def _stays(reason: str | None) -> dict[str, Any]:
 def _is_filed(row: tuple[Any, ...]) -> bool:
     """Return whether a row's bytes are safe elsewhere, though its name is still in the inbox."""
     _, _, _, status, has_place = row
-    return status in {"done", "duplicate"} or (status == "failed" and bool(has_place))
+    return status in {"done", "duplicate", "rejected"} or (status == "failed" and bool(has_place))
 
 
 def _touch(row: tuple[Any, ...], file: Found, now: float) -> None:

@@ -73,8 +73,7 @@ class Cause(StrEnum):
     CAME_WITH = "came with"
     SIDECAR = "sidecar"
     TAKEOUT = "takeout"
-    REMOVED = "removed"
-    REPLACED = "replaced"
+    ROTTEN = "rotten"
 
 
 @dataclass(frozen=True)
@@ -245,6 +244,21 @@ class Facts:
         """Return a row with those facts that it does not have yet."""
         known = {name: value for name, value in vars(self).items() if name != "raw"}
         return replace(row, **{name: value for name, value in known.items() if getattr(row, name) is None})
+
+
+@dataclass(frozen=True)
+class Twin:
+    """An image that has, or had, certain bytes; `path` is where it lies in the library, where it still does.
+
+    `kind` is "filed" where it has them now, "edited" where its owner has edited them since, or how they were removed.
+    """
+
+    id: int
+    kind: Literal["filed", "edited", "deleted", "rejected"]
+    path: str | None
+    size: int | None
+    mtime_ns: int | None
+    removed_at: float | None
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,10 @@ class ImageQuery:
     """What to list: all conditions must hold.
 
     `text` is looked for in names, folders, cameras, lenses, captions, titles, keywords and text in the picture,
-    `camera` in cameras alone. `taken_from` (inclusive) and `taken_to` (exclusive) are local times in ISO 8601. `before`
-    is the id that the page ends at. `sort` is by what the newest are first: when they came, or when they were taken,
-    which is `taken_utc` where known, else local time in this machine's zone; those without a date come last.
+    `camera` in cameras alone. `rating` is a number of stars, or that and more. `taken_from` (inclusive) and `taken_to`
+    (exclusive) are local times in ISO 8601. `before` is the id that the page ends at. `sort` is by what the newest are
+    first: when they came, or when they were taken, which is `taken_utc` where known, else local time in this machine's
+    zone; those without a date come last. Without a `status` what its owner took away is left out.
     """
 
     status: Status | None = None
@@ -46,6 +47,8 @@ class ImageQuery:
     taken_from: str | None = None
     taken_to: str | None = None
     has_gps: bool | None = None
+    rating: int | None = None
+    rating_or_more: bool = False
     before: int | None = None
     sort: Literal["arrived", "taken"] = "arrived"
 
@@ -234,6 +237,8 @@ def _conditions(query: ImageQuery, key: str) -> Iterator[tuple[str, list[Any]]]:
         yield "image.taken_at >= ?", [query.taken_from]
     if query.taken_to is not None:
         yield "image.taken_at < ?", [query.taken_to]
+    if query.rating is not None:
+        yield f"image.rating {'>=' if query.rating_or_more else '='} ?", [query.rating]
     if query.has_gps is not None:
         yield f"image.lat IS {'NOT ' if query.has_gps else ''}NULL", []
 

@@ -408,7 +408,9 @@ class CompanionMatcher:
             raise atomic.meaning(error)(f"{file.where}: {error.strerror}") from error
         original = photo
         if photo.status == "duplicate" and photo.duplicate_of is not None:
-            original = self._rows.photo(photo.duplicate_of) or photo
+            filed = self._rows.photo(photo.duplicate_of)
+            # What its owner took away has no file that anything could lie beside.
+            original = filed if filed is not None and filed.status == "done" else photo
         if original.destination is None or original.place is None:
             return None
         with atomic.blaming(self._roots[original.place]):

@@ -23,11 +23,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import PurePosixPath
 
 from daemon.catalogue import Place, Queue
 from daemon.catalogue.companions import CompanionRows
-from daemon.catalogue.schema import CaptionStatus, Facts, Job
+from daemon.catalogue.schema import CaptionStatus, Facts, Job, Twin
 from daemon.decoding import Decoded, XmpDates
 from daemon.errors import DarkroomError, EnvironmentFault, Immovable, NameRefused, Postponed, WaitingReason, Withdrawn
 from daemon.files import atomic, names
@@ -60,7 +61,8 @@ _RENAMED_SECONDS = 1.0
 class Filing:
     """Moves files into the three folders; `caption_status` says with which one a photo of an inbox folder is filed.
 
-    A failed file of more than `hash_bytes` is moved without being hashed.
+    A failed file of more than `hash_bytes` is moved without being hashed. `file_again` says that what its owner has
+    taken away is filed like any other photo when it comes again. `look` looks after a filed image that isn't as it was.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class Filing:
         *,
         hash_bytes: int,
         delete_duplicates: bool = False,
+        file_again: bool = False,
+        look: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._queue, self._inbox = queue, inbox
         self.roots = roots
@@ -85,6 +89,7 @@ class Filing:
         self._companions = companion_rows
         self._caption_status = caption_status
         self._hash_bytes, self._delete_duplicates = hash_bytes, delete_duplicates
+        self._file_again, self._look = file_again, look
         self._names = NumberedNames()
         self._zones = ZoneFinder()
 
@@ -108,12 +113,21 @@ class Filing:
         return taken(evidence, time.time(), self._zones.name)
 
     def plan(self, job: Job, decoded: Decoded, when: Taken) -> Plan:
-        """Return where a decoded image goes: into the library, or, where its bytes are there already, elsewhere."""
-        twin = self._twin(decoded)
+        """Return where a decoded image goes: into the library, or, where its bytes are there already, elsewhere.
+
+        So do those that were there, and that its owner has taken away or edited since. Only a copy of what was just
+        read in the library is deleted.
+        """
+        twin, remark = self._twin(decoded)
         facts = facts_of(decoded, when)
         if twin is not None:
-            kept = twin[1] if self._delete_duplicates else None
-            return Plan("duplicates", mirrored(job), replace(facts, duplicate_of=twin[0]), kept=kept)
+            is_filed = remark is None and twin.path is not None
+            kept = self.roots["library"] / str(twin.path) if is_filed and self._delete_duplicates else None
+            warning = "; ".join(filter(None, (facts.warning, remark))) or None
+            if kept is None or not self._is_rotten(job, twin, kept, decoded.sha256):
+                return Plan(
+                    "duplicates", mirrored(job), replace(facts, duplicate_of=twin.id, warning=warning), kept=kept
+                )
         wanted = library_name(self._template, job, decoded, when.at)
         facts = replace(facts, caption_status=self._caption_status(job.folder))
         return Plan("library", wanted, facts, thumbnails=(decoded.small, decoded.medium))
@@ -354,17 +368,47 @@ class Filing:
         except FileExistsError:
             return None
 
-    def _twin(self, decoded: Decoded) -> tuple[int, Location] | None:
-        """Return the filed original with the same bytes, if it is really there."""
-        found = self._queue.filed(decoded.sha256)
-        if found is None:
-            return None
-        original, path = found[0], self.roots["library"] / found[1]
+    def _twin(self, decoded: Decoded) -> tuple[Twin | None, str | None]:
+        """Return the image that has, or had, these bytes, with a remark for people where it does not lie there.
+
+        One that looks other than it was filed, or is gone, is looked for before anything is said of it.
+        """
+        twin = self._queue.twin(decoded.sha256)
+        if twin is not None and twin.kind == "filed" and not self._lies(twin, decoded):
+            self._look(twin.id)
+            twin = self._queue.twin(decoded.sha256)
+        if twin is None or (twin.kind != "filed" and self._file_again):
+            return None, None
+        day = datetime.fromtimestamp(twin.removed_at or 0.0).astimezone().date().isoformat()
+        match twin.kind:
+            case "filed" if self._lies(twin, decoded):
+                return twin, None
+            case "filed":
+                return twin, f"the same bytes as image {twin.id}, which is not at library/{twin.path}: darkroom sync"
+            case "edited":
+                return twin, f"the bytes of image {twin.id} as it was filed, before you edited it"
+            case "deleted":
+                return twin, f"you deleted this from the library on {day}; darkroom restore {twin.id} files it again"
+        return twin, f"you threw this away on {day}; darkroom restore {twin.id} files it again"
+
+    def _lies(self, twin: Twin, decoded: Decoded) -> bool:
+        """Return whether a filed original lies where it was filed, and looks as it did."""
+        path = self.roots["library"] / str(twin.path)
         with atomic.blaming(path):
-            if atomic.size_of(path) == decoded.identity.size:
-                return original, path
-        self._queue.lost(original, found[1], time.time())
-        return None
+            here = path.lstat()
+        if here is None or not stat.S_ISREG(here.st_mode) or here.st_size != decoded.identity.size:
+            return False
+        return here.st_mtime_ns == twin.mtime_ns
+
+    def _is_rotten(self, job: Job, twin: Twin, kept: Location, sha256: str) -> bool:
+        """Return whether a filed original has other bytes now though it looks as ever, and note it: once."""
+        with atomic.blaming(kept):
+            found = atomic.sha256(kept)
+        if found == sha256:
+            return False
+        _log.warning("image %d: %s has rotted; the same photo came again as image %d", twin.id, kept, job.id)
+        self._queue.rotten(twin.id, found, job.id, time.time())
+        return True
 
 
 def _first_names(shape: PurePosixPath, stems: Stems | None) -> Iterator[PurePosixPath]:

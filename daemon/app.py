@@ -269,7 +269,9 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         file_again=config.filing.deleted == "file again",
         look=library.look,
     )
-    companions = CompanionMatcher(beside, places, delete_duplicates=config.filing.duplicates == "delete")
+    companions = CompanionMatcher(
+        beside, places, delete_duplicates=config.filing.duplicates == "delete", sidecars=config.filing.sidecars
+    )
     requeue = Requeue(queue, arrivals, places, folders.state)
     cleanup = Cleanup(arrivals, settle if once else max(_CLEANUP_SECONDS, settle))
     recovered = Recovery(queue, filing, requeue, cleanup, arrivals, thumbnails, settle)

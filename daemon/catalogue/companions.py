@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from peewee import SQL
+from peewee import SQL, Case, fn
 
 from daemon.catalogue.captions import Words
 from daemon.catalogue.database import Catalogue
@@ -18,6 +18,7 @@ from daemon.catalogue.schema import (
     ImageRow,
     Job,
     Place,
+    RawExif,
     SidecarLook,
     Status,
 )
@@ -127,6 +128,42 @@ class CompanionRows:
             row = Image.get_or_none(Image.id == image_id)
         return None if row is None else _photo(row)
 
+    def own(self, sha256s: Collection[str]) -> int | None:
+        """Return the image of the library that has, or was filed with, one of some hashes."""
+        bytes_of = Image.sha256.in_(list(sha256s)) | Image.filed_sha256.in_(list(sha256s))
+        with self._catalogue.reading():
+            row = Image.select(Image.id).where(bytes_of & (Image.status == "done")).first()
+        return None if row is None else int(row.id)
+
+    def give_back(
+        self, image_id: int, companion_id: int, known: ImageRow, history: Sequence[ImageEvent], now: float
+    ) -> int:
+        """Give an image what its own sidecar says of it, and the id that it had; return its id.
+
+        `companion_id` is the row of that sidecar: an id that this has is free only once it goes. A person's words that
+        the image has by now stay. The id of an image that is older than this one's arrival, or was given back itself,
+        is not taken from it: then this one keeps its own.
+        """
+        with self._catalogue.writing():
+            row = Image.get_by_id(image_id)
+            before = (Event.image_id == image_id) & (Event.kind == EventKind.GIVEN_BACK)
+            if Event.select().where(before & (Event.at >= row.created_at)).exists():
+                return image_id  # by a process that was killed behind this
+            Image.update(_said(row, known)).where(Image.id == image_id).execute()
+            wanted = image_id
+            is_free = known.id == companion_id or not Image.select().where(Image.id == known.id).exists()
+            if known.id not in {0, image_id, companion_id} and (is_free or _may_leave(known.id, row)):
+                wanted = known.id
+            # What this catalogue still knows it to have been through need not be told it.
+            is_known = is_free and Event.select().where(Event.image_id == known.id).exists()
+            if wanted != image_id:
+                _exchange(image_id, wanted, histories=not is_free)
+            if known.id == companion_id or not is_known:
+                _insert_before(history, wanted)
+            event = {"at": now, "kind": EventKind.GIVEN_BACK, "other_id": known.id or None}
+            Event.insert(image_id=wanted, **event).execute()
+        return wanted
+
     def beside(self, image_id: int) -> list[CompanionRow]:
         """Return what was filed beside an image."""
         with self._catalogue.reading():
@@ -150,10 +187,17 @@ class CompanionRows:
             changed = Image.update(sidecar_due=Image.sidecar_due + 1)
             changed.where((Image.id == job.companion_of) & (Image.place == job.place)).execute()
 
-    def forget(self, image_id: int) -> None:
-        """Remove a companion's row from the queue, once its inbox name is gone; its history stays."""
+    def forget(self, companion_id: int, image_id: int) -> None:
+        """Remove a companion's row from the queue, once its inbox name is gone; its history stays.
+
+        Where that row has had the id that its image is to have back, the image gets it now.
+        """
+        given_back = (Event.image_id == image_id) & (Event.kind == EventKind.GIVEN_BACK)
         with self._catalogue.writing():
-            Image.delete().where(Image.id == image_id).execute()
+            Image.delete().where(Image.id == companion_id).execute()
+            if Event.select().where(given_back & (Event.other_id == companion_id)).exists():
+                _exchange(image_id, companion_id)
+                Image.update(sidecar_due=Image.sidecar_due + 1).where(Image.id == companion_id).execute()
 
     def waiting(self, folder: str, begins: Sequence[str]) -> list[tuple[int, str]]:
         """Return the companions that wait for a photo, of names that begin in one of some ways: id and name."""
@@ -273,6 +317,65 @@ class SidecarRows:
         with self._catalogue.writing():
             Image.update(sidecar_due=0, **_looks(look)).where(Image.id == image_id).execute()
             Event.insert(image_id=image_id, at=now, kind=EventKind.SIDECAR, text=reason).execute()
+
+
+# How long before a photo another one may have come that is of the same move, with ids that nobody knows yet.
+_MOVE_SECONDS = 3600.0
+
+
+def _said(row: Image, known: ImageRow) -> dict[str, Any]:
+    """Return what an image's row learns of its own sidecar."""
+    changes: dict[str, Any] = {"sidecar_due": Image.sidecar_due + 1}
+    if not row.edited:
+        changes |= {name: value for name in _CAPTION_COLUMNS if (value := getattr(known, name)) is not None}
+        if known.caption_status in {"off", "pending"}:
+            del changes["caption_status"]
+    return changes
+
+
+def _may_leave(wanted: int, row: Image) -> bool:
+    """Return whether the image that has an id may get another: a file of the inbox that came with this one."""
+    other = Image.get_by_id(wanted)
+    came_together = abs(other.created_at - row.created_at) <= _MOVE_SECONDS
+    if other.source != "inbox" or not came_together or other.status not in {"queued", "done"}:
+        return False
+    given_back = (Event.image_id == wanted) & (Event.kind == EventKind.GIVEN_BACK)
+    return not Event.select().where(given_back & (Event.at >= other.created_at)).exists()
+
+
+def _insert_before(history: Sequence[ImageEvent], image_id: int) -> None:
+    """Write events before all of this catalogue: they are older, and no news to those who follow the feed."""
+    first = min(0, int(Event.select(fn.MIN(Event.id)).scalar() or 0))
+    for number, event in enumerate(history):
+        columns = {key: value for key, value in vars(event).items() if key not in {"id", "image_id"}}
+        Event.insert(id=first - len(history) + number, image_id=image_id, **columns).execute()
+
+
+def _exchange(one: int, other: int, *, histories: bool = True) -> None:
+    """Let two ids change their images, one of which may be free; within a transaction.
+
+    Without `histories` the second keeps its own, which is of the same image, and gets that of the first as well.
+    """
+    ids = [one, other]
+
+    def swapped(column: Any) -> Any:
+        both = histories or column is not Event.image_id
+        return Case(column, [(one, other), (other, one)] if both else [(one, other)], column)
+
+    rows = [row.__data__ for row in Image.select().where(Image.id.in_(ids))]
+    # Not an update: the index of words and the counts listen to what comes and goes.
+    Image.delete().where(Image.id.in_(ids)).execute()
+    for row in rows:
+        Image.insert({**row, "id": other if row["id"] == one else one}).execute()
+    tags = [row.__data__ for row in RawExif.select().where(RawExif.image_id.in_(ids))]
+    RawExif.delete().where(RawExif.image_id.in_(ids)).execute()
+    for row in tags:
+        RawExif.insert({**row, "image_id": other if row["image_id"] == one else one}).execute()
+    for model, column in (
+        *((Event, Event.image_id), (Event, Event.other_id), (Companion, Companion.image_id)),
+        *((Image, Image.duplicate_of), (Image, Image.companion_of)),
+    ):
+        model.update({column: swapped(column)}).where(column.in_(ids)).execute()
 
 
 def _looks(look: SidecarLook | None) -> dict[str, Any]:

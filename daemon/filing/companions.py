@@ -199,7 +199,10 @@ _LOOK_PART = 0.05
 
 
 class CompanionMatcher:
-    """Finds the photo of each companion in the queue; used by the consumer's thread, `give_up` by any."""
+    """Finds the photo of each companion in the queue; used by the consumer's thread, `give_up` by any.
+
+    `sidecars` says whether Darkroom writes its own: one that comes back is then known for that.
+    """
 
     def __init__(
         self,
@@ -207,8 +210,9 @@ class CompanionMatcher:
         roots: Mapping[Place, Root],
         *,
         delete_duplicates: bool = False,
+        sidecars: bool = True,
     ) -> None:
-        self._rows = rows
+        self._rows, self._sidecars = rows, sidecars
         self._roots = roots
         self._delete_duplicates = delete_duplicates
         self._over = threading.Event()
@@ -223,7 +227,13 @@ class CompanionMatcher:
         companion = parse(job.original_name)
         if companion is None or file.fd is None or _is_photo(file.fd, job.original_name):
             return None
-        age, title = max(0.0, now - job.created_at), _title(companion, file.fd)
+        age = max(0.0, now - job.created_at)
+        if (own := self._own_sidecar(job, file.fd)) is not None:
+            if (image_id := self._rows.own(own.hashes)) is not None:
+                return Plan("library", mirrored(job), Facts(companion_of=image_id), sidecar=own.packet)
+            if not self._over.is_set() and age < _PHOTO_WAIT_SECONDS:
+                raise Postponed(WaitingReason.PHOTO, max(_FIRST_WAIT_SECONDS, age))
+        title = _title(companion, file.fd)
         if title is not None:
             self._jsons.note(file)
         found = self._fitting(companion, title, _Came.of(job), age)
@@ -241,6 +251,19 @@ class CompanionMatcher:
         if photo.status == "failed":
             raise Rejected(f"its photo, {display(photo.name)}, could not be filed (image {photo.id})")
         return self._beside(job, file, file.fd, companion, photo)
+
+    def _own_sidecar(self, job: Job, fd: int) -> "_OwnSidecar | None":
+        """Return Darkroom's own sidecar of a photo, by its namespace and hash; None for any other file."""
+        if not self._sidecars or not job.original_name.lower().endswith(".xmp"):
+            return None
+        with atomic.blaming(display(job.original_name)):
+            content = _content(fd, xmp.MAX_BYTES + 1)
+        try:
+            packet = xmp.Packet.parse(content)
+        except xmp.Malformed:
+            return None
+        hashes = {packet.text(xmp.DARKROOM, name) for name in ("SHA256", "FiledSHA256")} - {None}
+        return _OwnSidecar(packet, frozenset(map(str, hashes))) if hashes else None
 
     def alone(self, job: Job, file: InboxFile) -> str:
         """Return what is to be said, behind the reason why it is no photo, of a file that is no companion either."""
@@ -436,6 +459,14 @@ class CompanionMatcher:
         return Plan("duplicates", wanted, facts, numbered, kept=kept if self._delete_duplicates else None)
 
 
+@dataclass(frozen=True)
+class _OwnSidecar:
+    """A sidecar that Darkroom has written, and the hashes of its photo."""
+
+    packet: xmp.Packet
+    hashes: frozenset[str]
+
+
 def hasten(rows: CompanionRows, job: Job, now: float) -> None:
     """Have the companions that wait for a photo looked at, now that it is filed or has failed."""
     stem = takeout.EDIT.sub("", fold(split(job.original_name)[0]))
@@ -534,8 +565,8 @@ def _read_beside(file: InboxFile, row: QueuedFile, limit: int) -> bytes | None:
     return None
 
 
-def _content(fd: int) -> bytes:
-    content, size = b"", takeout.MAX_BYTES + 1
+def _content(fd: int, size: int = takeout.MAX_BYTES + 1) -> bytes:
+    content = b""
     while len(content) < size and (more := os.pread(fd, size - len(content), len(content))):
         content += more
     return content

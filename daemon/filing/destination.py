@@ -16,6 +16,7 @@ from daemon.errors import DarkroomError, EnvironmentFault, NameRefused
 from daemon.files import atomic, names
 from daemon.files.atomic import Location
 from daemon.filing.dates import Taken
+from daemon.sidecar.xmp import Packet
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ class Plan:
 
     `wanted` is its name where that is free, and `numbered` gives those that are tried otherwise. Without a hash in
     `facts` the file is moved without being read. `thumbnails` are the small and the medium one, where it has some.
-    `kept` is where the same bytes were filed before: then this copy is deleted.
+    `kept` is where the same bytes were filed before: then this copy is deleted. `sidecar` is Darkroom's own sidecar of
+    the image that `facts` name: it goes into the one beside that, and has no place of its own.
     """
 
     place: Place
@@ -47,6 +49,7 @@ class Plan:
     numbered: Callable[[PurePosixPath, int], PurePosixPath] = names.numbered
     thumbnails: tuple[bytes, bytes] | None = None
     kept: Location | None = None
+    sidecar: Packet | None = None
 
 
 def mirrored(job: Job) -> PurePosixPath:

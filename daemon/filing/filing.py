@@ -30,7 +30,16 @@ from daemon.catalogue import Place, Queue
 from daemon.catalogue.companions import CompanionRows
 from daemon.catalogue.schema import CaptionStatus, Facts, Job, Twin
 from daemon.decoding import Decoded, XmpDates
-from daemon.errors import DarkroomError, EnvironmentFault, Immovable, NameRefused, Postponed, WaitingReason, Withdrawn
+from daemon.errors import (
+    DarkroomError,
+    EnvironmentFault,
+    Immovable,
+    NameRefused,
+    Postponed,
+    Rejected,
+    WaitingReason,
+    Withdrawn,
+)
 from daemon.files import atomic, names
 from daemon.files.atomic import Location, Root
 from daemon.files.walk import Found
@@ -49,8 +58,9 @@ from daemon.filing.destination import (
 from daemon.filing.inbox_file import InboxFile
 from daemon.filing.thumbnail_store import ThumbnailStore
 from daemon.filing.zones import ZoneFinder
-from daemon.sidecar.sidecars import Sidecars
+from daemon.sidecar.sidecars import Sidecars, read_facts
 from daemon.sidecar.takeout import Takeout
+from daemon.sidecar.xmp import Packet
 
 _log = logging.getLogger(__name__)
 
@@ -156,8 +166,9 @@ class Filing:
         Withdrawn, Immovable, EnvironmentFault; the file is then where it was.
         """
         facts = plan.facts
-        if plan.kept is not None:
-            check_kept(plan.kept, facts.sha256 or "")
+        if plan.kept is not None or plan.sidecar is not None:
+            if plan.kept is not None:
+                check_kept(plan.kept, facts.sha256 or "")
             self._hide(job, file, plan, None, None)
             return replace(job, place=None, destination=None, companion_of=facts.companion_of)
         if plan.thumbnails is not None and facts.sha256 is not None:
@@ -218,7 +229,7 @@ class Filing:
                 return False
         paths = {job.path: None}
         if job.companion_of is not None:
-            self._companions.forget(job.id)
+            self._companions.forget(job.id, job.companion_of)
         elif (path := self._queue.left(job.id)) is not None:
             paths[path] = None
         newer = []
@@ -284,6 +295,8 @@ class Filing:
             atomic.take_back(destination, placed)
 
     def _record_deleted(self, job: Job, plan: Plan, now: float, stays: str | None) -> str:
+        if plan.sidecar is not None and plan.facts.companion_of is not None:
+            return self._give_back(job, plan.facts.companion_of, plan.sidecar, now)
         if plan.facts.companion_of is not None:
             kept = plan.kept.name if plan.kept else ""
             return f"the same bytes as {kept} beside image {plan.facts.companion_of}; deleted"
@@ -291,6 +304,18 @@ class Filing:
         self._queue.finish_deleted(job, original, plan.facts, now, stays)
         companions.hasten(self._companions, job, now)
         return f"the same bytes as image {original}; deleted"
+
+    def _give_back(self, job: Job, image_id: int, sidecar: Packet, now: float) -> str:
+        """Give an image what its own sidecar, which came back with it, says; return what happened, for people.
+
+        Done again after a crash it changes nothing more. Raises Rejected where the sidecar beside it can't be written.
+        """
+        known = read_facts(sidecar)
+        if known is not None:
+            image_id = self._companions.give_back(image_id, job.id, known.row, known.history, now)
+        if self._sidecars.write(image_id, sidecar) is None:
+            raise Rejected(f"what this sidecar says can't be written beside image {image_id}")
+        return f"into the sidecar of image {image_id}, which it is of"
 
     def _place_under_free_name(
         self, job: Job, file: InboxFile, plan: Plan

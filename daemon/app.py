@@ -127,7 +127,9 @@ def _thumbnails(config: Config) -> Path:
 
 def sidecars(config: Config, catalogue: Catalogue) -> Sidecars:
     """Return the sidecars of the library."""
-    return Sidecars(SidecarRows(catalogue), roots(config)["library"], enabled=config.filing.sidecars)
+    places = roots(config)
+    others: dict[Place, Root] = {"duplicates": places["duplicates"], "failed": places["failed"]}
+    return Sidecars(SidecarRows(catalogue), places["library"], others, enabled=config.filing.sidecars)
 
 
 def follower(config: Config, catalogue: Catalogue, decode: Callable[[Path], Decoded]) -> Follower:

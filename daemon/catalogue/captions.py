@@ -19,7 +19,7 @@ from daemon.errors import Rejected
 # As a literal: SQLite uses a partial index only where the query repeats its condition, and a parameter does not.
 # The plus keeps it from taking the index of `status` instead, under which all filed images lie.
 _PENDING: Any = SQL("(caption_status = 'pending' AND +status = 'done')")
-_SIDECAR_DUE = SQL("(sidecar_due > 0 AND +status = 'done')")
+_SIDECAR_DUE = SQL("(sidecar_due > 0 AND +status IN ('done', 'duplicate', 'failed'))")
 _REQUESTS_KEPT_SECONDS = 3 * 24 * 3600
 _BATCH = 500
 # What a person may write, in characters and in number.

@@ -261,6 +261,12 @@ class SidecarRows:
         lines = tuple(ImageEvent(**event.__data__) for event in history)
         return SidecarSource(ImageRow(**row.__data__), lines, tuple(packets), tuple(takeouts))
 
+    def history(self, image_id: int) -> list[ImageEvent]:
+        """Return what happened to an image, oldest first."""
+        events = Event.select().where(Event.image_id == image_id).order_by(Event.id)
+        with self._catalogue.reading():
+            return [ImageEvent(**event.__data__) for event in events]
+
     def adopt(
         self,
         image_id: int,

@@ -152,6 +152,7 @@ class FiledFile:
     folder: str
     original_name: str
     sha256: str | None
+    size: int | None
     mtime_ns: int | None
 
 
@@ -279,6 +280,7 @@ def _image(row: Image) -> FiledFile:
         folder=row.folder,
         original_name=row.original_name,
         sha256=row.sha256,
+        size=row.size_bytes,
         mtime_ns=row.mtime_ns,
     )
 
@@ -294,5 +296,6 @@ def _companion(row: Companion) -> FiledFile:
         folder=row.folder,
         original_name=row.original_name,
         sha256=row.sha256,
-        mtime_ns=None,
+        size=row.size_bytes,
+        mtime_ns=row.mtime_ns,
     )

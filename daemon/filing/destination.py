@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -137,6 +137,7 @@ class FailureNote:
     path: str
     source: str
     created_at: float
+    history: tuple[str, ...] = ()
 
 
 def reason_beside(failed: Location) -> Location:
@@ -144,9 +145,9 @@ def reason_beside(failed: Location) -> Location:
     return failed.with_name(failed.name + ".reason.txt")
 
 
-def write_reason(job: Job, destination: Location) -> None:
+def write_reason(job: Job, destination: Location, history: Sequence[str] = ()) -> None:
     """Write beside a failed file why it is there: for people, and in its last line for `darkroom rebuild`."""
-    note = FailureNote(job.id, job.error or "", job.path, job.source, job.created_at)
+    note = FailureNote(job.id, job.error or "", job.path, job.source, job.created_at, tuple(history))
     text = (
         f"{names.display(destination.name)} could not be filed.\n\nReason: {job.error}\n\n"
         f"It came as {names.display(job.path)} and is image {job.id}.\n"
@@ -169,7 +170,7 @@ def read_reason(failed: Location) -> FailureNote | None:
     try:
         lines = reason_beside(failed).read_bytes(_MAX_NOTE_BYTES).decode("utf-8").split("\n")
         found = json.loads(next((line for line in reversed(lines) if line.strip()), ""))
-        note = FailureNote(**found)
+        note = FailureNote(**{**found, "history": tuple(map(str, found.get("history", ())))})
         return note if _is_sound(note) else None
     except (OSError, DarkroomError, ValueError, TypeError, RecursionError):
         return None

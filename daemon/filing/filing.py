@@ -198,7 +198,7 @@ class Filing:
         elif place == "duplicates":
             self._sidecars.record(job.id, destination)
         else:
-            write_reason(job, destination)
+            write_reason(job, destination, self._sidecars.history(job.id))
             detail = f"{job.error} (now {detail})"
         self._queue.finish(job, now, stays, sidecar)
         companions.hasten(self._companions, job, now)

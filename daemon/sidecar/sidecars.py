@@ -11,13 +11,13 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 
-from daemon.catalogue import ImageEvent, ImageRow
+from daemon.catalogue import ImageEvent, ImageRow, Place
 from daemon.catalogue.companions import SidecarRows, SidecarSource
 from daemon.catalogue.schema import FINAL, CaptionStatus, Cause, EventKind, SidecarLook
 from daemon.errors import FolderFault, NameRefused, Postponed, Rejected, Transient, WaitingReason, Withdrawn
@@ -71,9 +71,11 @@ class SidecarFacts:
 class Sidecars:
     """The sidecars of one library; any thread may call it. Switched off, it does nothing."""
 
-    def __init__(self, rows: SidecarRows, library: Root, *, enabled: bool = True) -> None:
+    def __init__(
+        self, rows: SidecarRows, library: Root, others: Mapping[Place, Root] | None = None, *, enabled: bool = True
+    ) -> None:
         self._rows = rows
-        self._library = library
+        self._library, self._others = library, others or {}
         self.enabled = enabled
         # Two threads may have news of one image: the filing of its companion and an edit.
         self._lock = threading.Lock()
@@ -86,6 +88,7 @@ class Sidecars:
         with self._lock:
             source = self._rows.of(image_id, "library")
             if source is None:
+                self._rewrite_record(image_id)
                 return None
             photo, path = self._library / str(source.row.destination), self._library / f"{source.row.destination}.xmp"
             # A photo that its owner has moved away gets no sidecar where it was.
@@ -142,6 +145,10 @@ class Sidecars:
             entry.fsync_folder()
         return True
 
+    def history(self, image_id: int) -> list[str]:
+        """Return what happened to an image, as lines from which `read_history` makes the events anew."""
+        return [_line(event) for event in self._rows.history(image_id)]
+
     def record(self, image_id: int, photo: Location) -> None:
         """Write beside a duplicate what the catalogue would be made anew from; no name is taken from another file."""
         source = self._rows.of(image_id, "duplicates") if self.enabled else None
@@ -153,6 +160,23 @@ class Sidecars:
             here = photo.lstat()
             mode = None if here is None else _mode_of(here)
             atomic.atomic_write(photo.parent, {path_beside(photo).name: content}, tag_of(image_id), mode=mode)
+
+    def _rewrite_record(self, image_id: int) -> None:
+        """Write beside a duplicate, or what failed, what its owner has said of it since; for `darkroom rebuild`."""
+        for place, root in self._others.items():
+            source = self._rows.of(image_id, place) if self.enabled else None
+            if source is None or not source.row.sidecar_due:
+                continue
+            photo = root / str(source.row.destination)
+            path = path_beside(photo)
+            with suppress(FileExistsError, NameRefused, xmp.Malformed), atomic.blaming(photo):
+                old, here = _read(path)[0], photo.lstat()
+                existing = None if old is None else xmp.Packet.parse(old)
+                if here is not None and source.row.sha256 and (existing is None or is_own(existing, source.row)):
+                    content = _compose(source, existing, _Came((), {}), time.time()).serialize()
+                    tag, mode = tag_of(image_id), _mode_of(here)
+                    atomic.atomic_write(photo.parent, {path.name: content}, tag, replace=old is not None, mode=mode)
+            self._rows.written(image_id, source.row.sidecar_due, None)
 
     def _write(self, source: SidecarSource, came: "_Came", path: Location, mode: int, now: float) -> SidecarLook:
         """Write a row's sidecar with a mode; return its look. Raises _Refused where it can't be.
@@ -221,8 +245,10 @@ class Sidecars:
         if known.caption_status == "done" and source.row.captioned_at is None and not source.row.edited:
             self._rows.restore(image_id, known, now)
             source = self._rows.of(image_id, "library") or source
-        said = words_in(source.row, existing, known, came.packets)
-        if said != Said(edited=source.row.edited or ""):
+        said = nothing = Said(edited=source.row.edited or "")
+        if existing is not None or came.packets:
+            said = words_in(source.row, existing, known, came.packets)
+        if said != nothing:
             self._rows.adopt(image_id, said.words, said.edited, now, emptied=said.emptied, place=said.place)
             source = self._rows.of(image_id, "library") or source
         # After the XMP: what its owner has written on his own machine is newer than what Google had.
@@ -288,8 +314,12 @@ def read_facts(packet: xmp.Packet) -> SidecarFacts | None:
     row = _row(packet)
     if not (row.id and row.sha256 and row.original_name and row.created_at):
         return None
-    events = [event for line in packet.texts(NAMESPACE, "History") if (event := _event(line))]
-    return SidecarFacts(row, tuple(events))
+    return SidecarFacts(row, read_history(packet.texts(NAMESPACE, "History")))
+
+
+def read_history(lines: Iterable[str]) -> tuple[ImageEvent, ...]:
+    """Return the events of some lines; what is none is passed over."""
+    return tuple(event for line in lines if (event := _event(line)))
 
 
 def _row(packet: xmp.Packet) -> ImageRow:
@@ -313,21 +343,26 @@ def _compose(source: SidecarSource, existing: xmp.Packet | None, came: "_Came", 
     texts = {name: values[column] for column, name in (_TEXTS | _NUMBERS).items()}
     texts |= {name: None if seconds is None else _iso(seconds) for name, seconds in times.items()}
     texts["Rating"] = row.rating
+    offers, history = _offers(row), [_line(event) for event in source.history]
     packet = xmp.Packet()
     packet.declare(NAMESPACE, _PREFIX)
-    for other in (existing, came.also, *came.packets):
-        if other is not None:
-            packet.absorb(other)
-    _set_words(packet, row, is_new=existing is None and came.also is None)
-    _set_place(packet, row)
-    for properties in _offers(row):
+    others = [other for other in (existing, came.also, *came.packets) if other is not None]
+    for other in others:
+        packet.absorb(other)
+    if others or any((row.caption, row.title, row.keywords, row.hierarchical_keywords, row.label, row.rating)):
+        _set_words(packet, row, is_new=existing is None and came.also is None)
+    if others and row.rating is None and words.rating(packet.text(xmp.XMP, "Rating")) is not None:
+        packet.set(xmp.XMP, "Rating", None)
+    if others or row.lat is not None:
+        _set_place(packet, row)
+    for properties in offers:
         # What other programs may know better is set only where they have said nothing.
         packet.offer(properties)
     for name, text in texts.items():
         packet.set(NAMESPACE, name, None if text is None else str(text))
     packet.set_list(NAMESPACE, "Keywords", row.keywords or ())
     packet.set_list(NAMESPACE, "HierarchicalKeywords", row.hierarchical_keywords or ())
-    packet.set_list(NAMESPACE, "History", [_line(event) for event in source.history])
+    packet.set_list(NAMESPACE, "History", history)
     return packet
 
 
@@ -341,8 +376,8 @@ def _set_words(packet: xmp.Packet, row: ImageRow, *, is_new: bool) -> None:
         packet.set_list(xmp.DC, "subject", row.keywords or ())
     if row.hierarchical_keywords or not is_new:
         packet.set_list(xmp.LIGHTROOM, "hierarchicalSubject", row.hierarchical_keywords or ())
-    if row.rating is not None or words.rating(packet.text(xmp.XMP, "Rating")) is not None:
-        packet.set(xmp.XMP, "Rating", None if row.rating is None else str(row.rating))
+    if row.rating is not None:
+        packet.set(xmp.XMP, "Rating", str(row.rating))
     if row.label or not is_new:
         packet.set(xmp.XMP, "Label", row.label)
 

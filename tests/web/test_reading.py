@@ -260,7 +260,7 @@ def test_what_a_query_does_not_know_is_said(served: Served) -> None:
     answer = served.http.get("/api/images?statsu=done")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_key")
     assert answer.json()["error"]["message"] == (
-        "unknown query key statsu: known are status, q, camera, from, to, has_gps, sort, limit, cursor"
+        "unknown query key statsu: known are status, q, camera, from, to, has_gps, rating, sort, limit, cursor"
     )
     for method, path in (
         ("GET", "/api/images/1?x=1"),

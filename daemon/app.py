@@ -269,6 +269,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         hash_bytes=limits.file_mb << 20,
         delete_duplicates=config.filing.duplicates == "delete",
         file_again=config.filing.deleted == "file again",
+        folder_keywords=config.filing.folder_keywords,
         look=library.look,
     )
     companions = CompanionMatcher(

@@ -116,7 +116,8 @@ class Api:
         number = image_id(request)
 
         def ask() -> ImageRow:
-            if self._context.is_private(self._row(number).folder):
+            row = self._row(number)
+            if any(map(self._context.is_private, (row.folder, (row.destination or "").rpartition("/")[0]))):
                 raise ApiError(409, "its folder is private, so no model is asked about it", "private")
             if not self._context.captions_on():
                 raise ApiError(409, "captions are off: no Gemini key is set (GEMINI_API_KEY)", "captions_off")

@@ -141,15 +141,15 @@ class Captions:
             Event.insert(image_id=image_id, at=now, kind=EventKind.CAPTION_ASKED, text=model).execute()
         self.changed.set()
 
-    def check(self, image_id: int) -> str:
-        """Return an image's subfolder of the inbox. Raises Rejected, saying why, where no model can be asked."""
+    def check(self, image_id: int) -> tuple[str, str]:
+        """Return an image's folders in inbox and library. Raises Rejected, saying why, where no model can be asked."""
         with self._catalogue.reading():
             row = Image.get_or_none((Image.id == image_id) & (Image.status == "done"))
         if row is None:
             raise Rejected(f"image {image_id} is not one that was filed")
         if "caption" in (row.edited or ""):
             raise Rejected(f"image {image_id}: its caption is a person's words, which no model replaces")
-        return str(row.folder)
+        return str(row.folder), str(row.destination).rpartition("/")[0]
 
     def fill_in(self, image_ids: Sequence[int]) -> None:
         """Have the configured model asked for captions of images that have none."""
@@ -194,7 +194,7 @@ class Captions:
             edited = row.edited or ""
             changes = {
                 "caption": row.caption if "caption" in edited else words.caption,
-                "keywords": row.keywords if "keywords" in edited else words.keywords,
+                "keywords": row.keywords if "keywords" in edited else _with_folders(row, words.keywords),
                 "visible_text": words.visible_text,
                 "caption_status": "done",
                 "caption_model": origin.model,
@@ -297,6 +297,13 @@ class Captions:
     def _count(self, image_ids: Sequence[int], condition: Any) -> int:
         with self._catalogue.reading():
             return int(Image.select(fn.COUNT(Image.id)).where(Image.id.in_(image_ids) & condition).scalar())
+
+
+def _with_folders(row: Image, keywords: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return a model's keywords, behind those that are the names of the folders that a photo came in."""
+    folders = set(row.folder.split("/"))
+    kept = [word for word in row.keywords or () if word in folders]
+    return tuple(dict.fromkeys([*kept, *(keywords or ())])) or keywords
 
 
 def together(edited: str | None, more: Iterable[str]) -> str:

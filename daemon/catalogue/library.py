@@ -302,7 +302,9 @@ class LibraryRows:
 
         `known` and `history` are what its own sidecar says, under the id that it had where that is free.
         """
-        columns = {name: value for name, value in vars(facts).items() if name not in {"raw", "caption_status"}}
+        columns = {
+            name: value for name, value in vars(facts).items() if name not in {"raw", "caption_status", "keywords"}
+        }
         values: dict[str, Any] = {
             "status": "done",
             "original_name": original_name,
@@ -338,7 +340,7 @@ class LibraryRows:
         return image_id
 
 
-_NOT_OF_AN_EDIT = {"raw", "caption_status", "error", "duplicate_of", "companion_of"}
+_NOT_OF_AN_EDIT = {"raw", "caption_status", "keywords", "error", "duplicate_of", "companion_of"}
 _DATE = {"taken_at", "taken_from", "taken_utc", "zone", "taken_order"}
 # What a sidecar of Darkroom's knows of a photo that is adopted with it.
 _OF_SIDECAR = frozenset(

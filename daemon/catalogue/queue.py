@@ -218,6 +218,9 @@ class Queue:
         if facts.caption_status is not None:
             kept = (_CAPTION_IS_WRITTEN, Image.caption_status)
             changes["caption_status"] = Case(None, [kept], facts.caption_status)
+        if facts.keywords:
+            # A person may have written others, while it waited.
+            changes["keywords"] = fn.COALESCE(Image.keywords, Image.keywords.db_value(facts.keywords))
         update = Image.update(changes).where((Image.id == job.id) & (Image.status == "processing"))
         image, companion = _owners(job, place, destination, facts.companion_of)
         with self._catalogue.writing():
@@ -461,7 +464,7 @@ def _columns(facts: Facts) -> dict[str, Any]:
     A second plan may be for other bytes: of what was decoded all is written, also what these bytes don't have.
     """
     is_decoded = facts.format is not None
-    columns = {name: value for name, value in vars(facts).items() if name not in {"raw", "caption_status"}}
+    columns = {name: value for name, value in vars(facts).items() if name not in {"raw", "caption_status", "keywords"}}
     return {
         name: value for name, value in columns.items() if is_decoded or value is not None or name in _ALWAYS_WRITTEN
     }

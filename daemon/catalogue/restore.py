@@ -137,7 +137,7 @@ class UndoRows:
 
     def since(self, moment: float) -> list[int]:
         """Return the ids of all that was filed into library or duplicates since then (seconds since 1970)."""
-        filed = Image.status.in_(["done", "duplicate"]) & Image.destination.is_null(False)
+        filed = Image.status.in_(["done", "duplicate"]) & Image.destination.is_null(False) & (Image.source != "library")
         with self._catalogue.reading():
             rows = Image.select(Image.id).where(filed & (Image.processed_at >= moment)).order_by(Image.id)
             return [row.id for row in rows]

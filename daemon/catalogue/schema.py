@@ -238,6 +238,7 @@ class Facts:
     duplicate_of: int | None = None
     companion_of: int | None = None
     caption_status: CaptionStatus | None = None
+    keywords: tuple[str, ...] | None = None
     raw: Tags | None = None
 
     def fill(self, row: ImageRow) -> ImageRow:

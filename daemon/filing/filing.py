@@ -89,6 +89,7 @@ class Filing:
         hash_bytes: int,
         delete_duplicates: bool = False,
         file_again: bool = False,
+        folder_keywords: bool = False,
         look: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._queue, self._inbox = queue, inbox
@@ -99,7 +100,7 @@ class Filing:
         self._companions = companion_rows
         self._caption_status = caption_status
         self._hash_bytes, self._delete_duplicates = hash_bytes, delete_duplicates
-        self._file_again, self._look = file_again, look
+        self._file_again, self._folder_keywords, self._look = file_again, folder_keywords, look
         self._names = NumberedNames()
         self._zones = ZoneFinder()
 
@@ -140,6 +141,8 @@ class Filing:
                 )
         wanted = library_name(self._template, job, decoded, when.at)
         facts = replace(facts, caption_status=self._caption_status(job.folder))
+        if self._folder_keywords and job.folder:
+            facts = replace(facts, keywords=tuple(dict.fromkeys(names.display(job.folder).split("/"))))
         return Plan("library", wanted, facts, thumbnails=(decoded.small, decoded.medium))
 
     def rest(self, now: float) -> None:

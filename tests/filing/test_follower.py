@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
-from daemon.errors import Busy, EnvironmentFault
+from daemon.captions.settings import CaptionSettings
+from daemon.catalogue.captions import CaptionOrigin, Words
+from daemon.commands.undo import Undo
+from daemon.errors import Busy, EnvironmentFault, Rejected
 from daemon.files import lock
 from daemon.files.atomic import Root
-from daemon.filing.follower import Follower, FollowReport
+from daemon.filing.follower import FollowReport
 from daemon.filing.removals import FILE, Removals
 from tests.captions.darkroom import FullRoom
 from tests.support import jpeg, tree
@@ -233,7 +236,7 @@ def test_a_disk_behind_a_link_that_is_away_is_no_empty_folder(full: FullRoom, tm
 
 
 def test_adopted_where_it_lies_and_never_moved(full: FullRoom) -> None:
-    full.settings = full.settings.__class__(key="a key", private=("Secret",))
+    full.settings = CaptionSettings(key="a key", private=("Secret",))
     file(full, "a.jpg")
     old = {
         "old/Grandma.JPG": jpeg(seed=5),
@@ -307,5 +310,32 @@ def test_the_owner_is_right_as_exiftool_and_exiv2_write(full: FullRoom) -> None:
     assert full.columns(1)["rating"] is None
 
 
-def test_the_follower_is_the_apps(full: FullRoom) -> None:
-    assert isinstance(full.app.follower, Follower)
+def test_undo_leaves_what_was_adopted_alone(full: FullRoom, tmp_path: Path) -> None:
+    (full.library / "old.jpg").write_bytes(jpeg())
+    sync(full, adopt=True)
+    undo = Undo(full.catalogue, dict(full.config.folders.items()), full.thumbnails)
+    assert undo.since(0) == []
+    with pytest.raises(Rejected, match="adopted where it lies"):
+        undo.out(1, tmp_path)
+
+
+def test_a_photo_that_was_moved_into_a_private_folder_is_sent_nowhere(full: FullRoom) -> None:
+    full.settings = CaptionSettings(key="a key", private=("Secret",))
+    file(full, "a.jpg")
+    assert full.columns()["caption_status"] == "pending"
+    (full.library / "Secret").mkdir()
+    (full.library / FILED).rename(full.library / "Secret/a.jpg")
+    sync(full)
+    full.caption()
+    assert full.columns()["caption_status"] == "private"
+
+
+def test_the_names_of_folders_are_keywords_where_that_is_wanted(tmp_path: Path) -> None:
+    room = FullRoom(tmp_path / "room", "[filing]\nfolder_keywords = true\n")
+    file(room, "2024/Rome/a.jpg", "b.jpg")
+    assert [room.columns(number)["keywords"] for number in (1, 2)] == [["2024", "Rome"], None]
+    room.captions.fill_in([1])
+    origin = CaptionOrigin("model", "12345678")
+    assert room.captions.store(1, Words("A caption", ("forum",)), origin, "0" * 64, time.time())
+    assert room.columns(1)["keywords"] == ["2024", "Rome", "forum"]
+    room.catalogue.close()

@@ -276,15 +276,16 @@ class _Walk:
             while row is not None or file is not None:
                 if self._follower.is_stopping():
                     raise Busy("darkroom is stopping")
-                if file is None or (row is not None and _key(row.path) < _key(file.path)):
-                    yield row, None
-                    row = next(expected, None)
-                elif row is None or _key(file.path) < _key(row.path):
-                    yield None, file
-                    file = next(seen, None)
-                else:
+                # Mostly they are the same: the rest is for what is not.
+                if row is not None and file is not None and row.path == file.path:
                     yield row, file
                     row, file = next(expected, None), next(seen, None)
+                elif file is None or (row is not None and _key(row.path) < _key(file.path)):
+                    yield row, None
+                    row = next(expected, None)
+                else:
+                    yield None, file
+                    file = next(seen, None)
         self._unseen |= set(walk.unseen)
         self._mounts = walk.mounts
 

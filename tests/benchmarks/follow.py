@@ -41,6 +41,7 @@ def sidecar(image_id: int, sha256: str) -> bytes:
 
 def make(room: Room, count: int) -> None:
     """Write the library and its rows."""
+    marks = ", ".join("?" * (_COLUMNS.count(",") + 1))
     rows = []
     for number in range(count):
         name = f"{2000 + number // 5000:04}/{number // 400 % 12 + 1:02}/IMG_{number:06}.jpg"
@@ -53,18 +54,19 @@ def make(room: Room, count: int) -> None:
         here, look = path.stat(), beside.stat()
         filed = ("done", path.name, "", "inbox", 0.0, 0.0, 1, here.st_size, here.st_mtime_ns, 0.0, "library", name)
         rows.append((*filed, sha256, "JPEG", 4, 3, look.st_size, look.st_mtime_ns))
-    marks = ", ".join("?" * (_COLUMNS.count(",") + 1))
-    with closing(sqlite3.connect(room.state / "darkroom.db")) as database, database:
-        database.executemany(f"INSERT INTO image ({_COLUMNS}) VALUES ({marks})", rows)
+        if len(rows) == 1000 or number == count - 1:
+            with closing(sqlite3.connect(room.state / "darkroom.db")) as database, database:
+                database.executemany(f"INSERT INTO image ({_COLUMNS}) VALUES ({marks})", rows)
+            rows = []
 
 
 def measure(room: Room, what: str, *, adopt: bool = False) -> FollowReport:
     """Follow once, and print what it took and found."""
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     report = room.app.follower.follow(adopt=adopt)
-    took = time.perf_counter() - began
+    took, used = time.perf_counter() - began, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"{what:<40} {took:7.2f} s, {peak} MB at most")
+    print(f"{what:<40} {took:7.2f} s ({used:.2f} s of a core), {peak} MB at most", flush=True)
     return report
 
 

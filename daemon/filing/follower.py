@@ -164,8 +164,7 @@ class Follower:
     @property
     def shrunk(self) -> int:
         """How many files the last walk missed without believing that they are deleted."""
-        found = self._settings.get(_SHRUNK)
-        return found if isinstance(found, int) else 0
+        return missing_photos(self._settings)
 
     def seconds_left(self, hours: float, now: float) -> float:
         """Return after how many seconds the next walk is due."""
@@ -208,6 +207,12 @@ class FollowLoop:
             self._begun = True
             wait = self._hours * 3600
         return wait
+
+
+def missing_photos(settings: Settings) -> int:
+    """Return how many photos the last walk missed in the library that nobody has believed to be deleted."""
+    found = settings.get(_SHRUNK)
+    return found if isinstance(found, int) else 0
 
 
 def say(report: FollowReport) -> None:
@@ -258,8 +263,11 @@ class _Walk:
             for seen in self._unknown():
                 self._adopt(seen)
         report.unseen = tuple(sorted(self._unseen))
-        settings.set(_SHRUNK, report.missing or None)
-        settings.set(_MOUNTS, mounts if self._believes else {**self._known_mounts(), **mounts})
+        if missing_photos(settings) != report.missing:
+            settings.set(_SHRUNK, report.missing or None)
+        mounts = mounts if self._believes else {**self._known_mounts(), **mounts}
+        if settings.get(_MOUNTS) != mounts:
+            settings.set(_MOUNTS, mounts)
         settings.set(_FOLLOWED, time.time())
         return report
 

@@ -146,6 +146,7 @@ def follower(config: Config, catalogue: Catalogue, decode: Callable[[Path], Deco
         decode,
         Removals(library),
         config.folders.state,
+        trash=roots(config)["trash"],
         ignore=config.inbox.ignore,
         is_private=lambda folder: private().is_private(folder),
     )

@@ -555,7 +555,7 @@ def _stays(reason: str | None) -> dict[str, Any]:
 def _is_filed(row: tuple[Any, ...]) -> bool:
     """Return whether a row's bytes are safe elsewhere, though its name is still in the inbox."""
     _, _, _, status, has_place = row
-    return status in {"done", "duplicate", "rejected"} or (status == "failed" and bool(has_place))
+    return status in {"done", "duplicate"} or (status == "failed" and bool(has_place))
 
 
 def _touch(row: tuple[Any, ...], file: Found, now: float) -> None:

@@ -115,12 +115,14 @@ class Follower:
         removals: Removals,
         state: Path,
         *,
+        trash: Root | None = None,
         ignore: tuple[str, ...] = (),
         is_private: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._rows, self._library, self._folders, self._settings = rows, library, folders, settings
         self._thumbnails, self._sidecars, self._decode, self._removals = thumbnails, sidecars, decode, removals
         self._lock, self._ignore, self._is_private = state / "follow.lock", ignore, is_private
+        self._trash = trash
         self._ended = -_AGAIN_SECONDS
         # Asked between two files: whether the walk is to be given up.
         self.is_stopping: Callable[[], bool] = lambda: False
@@ -564,12 +566,9 @@ class _Walk:
     def _came_back(self, row: ImageRow, path: str) -> bool:
         with suppress(OSError):
             here = (self._library / path).lstat()
-            # What lies in the trash as well was copied from there: the row's file is that one.
-            if (
-                here is not None
-                and row.place is None
-                and self._rows.came_back(row.id, path, here.st_size, here.st_mtime_ns, time.time())
-            ):
+            if row.place == "trash" and self._is_in_trash(row):
+                return False  # it was copied from there: the row's file is that one
+            if here is not None and self._rows.came_back(row.id, path, here.st_size, here.st_mtime_ns, time.time()):
                 self._report.came_back += 1
                 self._report.new -= 1
                 self._follower._removals.note(
@@ -579,6 +578,10 @@ class _Walk:
                     self._sidecars.write(row.id)
                 return True
         return False
+
+    def _is_in_trash(self, row: ImageRow) -> bool:
+        trash = self._follower._trash
+        return trash is None or (trash / str(row.destination)).lstat() is not None
 
     # -- what never was filed
 

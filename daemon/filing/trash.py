@@ -92,6 +92,9 @@ class Trash:
     def purge(self, row: ImageRow) -> None:
         """Delete what lies in the trash of an image, for good; its bytes are remembered. Raises as `reject` does."""
         with self._alone():
+            row = self._row(row.id)
+            if row.status != "rejected" or row.place != "trash":
+                raise Rejected(f"image {row.id} has just changed: try again")
             place = self._roots["trash"] / str(row.destination)
             moves = tuple(replace(move, new_folder=None, new="") for move in self._all_of(row, "trash"))
             for move in moves:
@@ -235,13 +238,23 @@ class Trash:
             entry.fsync_folder()
 
     def _may_go(self, move: TrashMove, old: Location, here: os.stat_result) -> bool:
-        if move.new_folder is not None:
-            there = (self._roots[move.new_folder] / move.new).lstat()
-            if there is not None and os.path.samestat(there, here):
-                return True
+        """Return whether an old name may go: the file has the new one as well, or what was copied is there, unchanged.
+
+        Whoever finishes what was interrupted may come when the new one has been taken away since.
+        """
+        if move.new_folder is None:
+            return move.sha256 is None or (stat.S_ISREG(here.st_mode) and atomic.sha256(old) == move.sha256)
+        new = self._roots[move.new_folder] / move.new
+        there = new.lstat()
+        if there is None:
+            return False
+        if os.path.samestat(there, here):
+            return True
+        if not (stat.S_ISREG(here.st_mode) and stat.S_ISREG(there.st_mode)):
+            return stat.S_IFMT(here.st_mode) == stat.S_IFMT(there.st_mode)
         if move.sha256 is None:
-            return move.new_folder is None or not stat.S_ISREG(here.st_mode)
-        return stat.S_ISREG(here.st_mode) and atomic.sha256(old) == move.sha256
+            return (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
+        return atomic.sha256(old) == move.sha256 == atomic.sha256(new)
 
     # -- what moves where
 
@@ -261,8 +274,10 @@ class Trash:
             yield TrashMove("image", folder, path, folder, path, self._sha256(original))
         for one in self._rows.beside(row.id):
             companion = self._roots[one.place] / one.path
-            sha256 = self._sha256(companion) if self._exists(companion) else None
-            yield TrashMove("companion", one.place, one.path, one.place, one.path, sha256, one.id)
+            # One that its owner has moved or deleted is found by the next walk of the library.
+            if self._exists(companion):
+                sha256 = self._sha256(companion)
+                yield TrashMove("companion", one.place, one.path, one.place, one.path, sha256, one.id)
         for beside in () if folder == "inbox" else (path_beside(original), reason_beside(original)):
             if self._exists(beside) and not self._rows.is_owned(folder, beside.inside):
                 yield TrashMove("beside", folder, beside.inside, folder, beside.inside, self._sha256(beside))

@@ -230,6 +230,34 @@ def test_another_file_in_the_trash_is_not_deleted(room: Room) -> None:
     assert tree(folder(room)) == {f"library/{FILED}": b"mine"}
 
 
+def test_a_companion_that_is_gone_does_not_stand_in_the_way(full: FullRoom) -> None:
+    full.put("a.jpg", jpeg())
+    full.put("a.aae", b"edits")
+    for _ in range(3):
+        full.drain(time.time() + 60)
+    (full.library / "2024/05/a.aae").unlink()
+    trash(full).reject(full.row()["id"])
+    assert sorted(tree(folder(full))) == [f"library/{FILED}", f"library/{FILED}.xmp"]
+
+
+def test_the_old_name_stays_where_the_new_one_was_taken_away_meanwhile(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    photo = file(room, "a.jpg")
+    monkeypatch.setattr(Trash, "_remove", die)
+    with pytest.raises(KeyboardInterrupt):
+        trash(room).reject(1)
+    monkeypatch.undo()
+    (folder(room) / "library" / FILED).unlink()
+    trash(room).resume()
+    assert library(room) == {FILED: photo}
+    assert room.app.follower.follow().came_back == 1
+    assert (room.columns(1)["status"], room.columns(1)["place"]) == ("done", "library")
+
+
 _KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -62,6 +62,31 @@ def visit(
     context.close()
 
 
+@contextmanager
+def traced(page: Page) -> Iterator[list[float]]:
+    """Trace what a page does meanwhile; afterwards the list has what each task of its main thread took, in ms.
+
+    It is the processor's time: with few processors a task stands still while its page is painted by others.
+    """
+    session = page.context.browser.new_browser_cdp_session() if page.context.browser else None
+    assert session is not None
+    events: list[dict[str, Any]] = []
+    ended: list[object] = []
+    session.on("Tracing.dataCollected", lambda some: events.extend(some["value"]))
+    session.on("Tracing.tracingComplete", lambda event: ended.append(event))
+    traced = {"includedCategories": ["toplevel"]}
+    session.send("Tracing.start", {"traceConfig": traced, "transferMode": "ReportEvents"})
+    tasks: list[float] = []
+    yield tasks
+    session.send("Tracing.end")
+    # Events are heard while Playwright waits.
+    while not ended:
+        page.wait_for_timeout(50)
+    named = [one for one in events if one["name"] == "thread_name"]
+    main = {(one["pid"], one["tid"]) for one in named if one["args"]["name"] == "CrRendererMain"}
+    tasks += (one["tdur"] / 1000 for one in events if "tdur" in one and (one["pid"], one["tid"]) in main)
+
+
 def _check_host(asked: str, url: str, faults: list[str]) -> None:
     if urlsplit(asked).netloc != urlsplit(url).netloc and not asked.startswith(("data:", "blob:")):
         faults.append(f"another host is asked: {asked}")

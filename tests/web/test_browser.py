@@ -2,18 +2,21 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Browser, Page, expect
 
 from daemon.decoding import Limits
 from daemon.decoding.decode import decode
+from tests.benchmarks.scrolling import memory, scroll_to_the_oldest
 from tests.support import Room, slow, wait_until
-from tests.web import photographs
-from tests.web.browser import chromium, visit
+from tests.web import photographs, screenshots
+from tests.web.browser import chromium, traced, visit
 from tests.web.serving import Served
 from tests.web.test_pages import HOSTILE, fill
 
@@ -72,6 +75,8 @@ def test_why_a_photo_failed_is_read_and_tried_again_without_scripts(browser: Bro
     with visit(browser, f"{photos.url}/failed", java_script_enabled=False) as page:
         assert page.title().startswith("3 failed")
         expect(page.get_by_text("not an image: it looks like a PDF document").first).to_be_visible()
+        # What there is of the one whose end is missing.
+        assert page.locator(".group img").evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 300
         page.get_by_role("button", name="Try these 2 again").click()
         expect(page.get_by_text("2 queued again.")).to_be_visible()
 
@@ -106,7 +111,7 @@ def wait_for_listener(served: Served) -> None:
     wait_until(lambda: served.app.events.listeners > 0, what="a listener")
 
 
-def test_what_comes_waits_while_something_else_is_looked_at(browser: Browser, served: Served) -> None:
+def test_what_comes_waits_while_something_else_is_seen(browser: Browser, served: Served) -> None:
     fill(served.room, 450, pictures=True)
     served.room.decode_with(lambda path: decode(path, Limits()))
     with visit(browser, served.url, is_still=False) as page:
@@ -211,9 +216,11 @@ def test_back_returns_to_the_same_cell(browser: Browser, served: Served, sort: s
     with visit(browser, f"{served.url}/?sort={sort}") as page:
         wait_until(lambda: len(scroll(page)) > 650, 60, "so many cells")
         # What is far away is not in the document; this is in the middle of what is looked at.
-        name = page.evaluate(
-            "[300, 400, 500].map((y) => document.elementFromPoint(700, y).closest('.cells a')?.id).find(Boolean)"
+        seen = (
+            "[300, 400, 500].map((y) => document.elementFromPoint(400, y).closest('.cells a')?.id).find(Boolean)"
         )
+        come(page, f"Boolean({seen})")
+        name = page.evaluate(seen)
         cell = page.locator(f"#{name}")
         box = cell.bounding_box()
         assert box is not None
@@ -309,20 +316,20 @@ def test_everybody_can_use_every_page(
 
 
 @pytest.mark.slow
-def test_scrolling_far_moves_nothing_and_takes_little_memory(browser: Browser, served: Served) -> None:
-    fill(served.room, 1500, pictures=True)
+def test_scrolling_far_moves_nothing_and_takes_little(browser: Browser, served: Served) -> None:
+    fill(served.room, 5000, pictures=True)
     with visit(browser, served.url) as page:
-        wait_until(lambda: len(scroll(page)) >= 1400, 120, "so many cells")
+        # Whatever the page was made with is behind it.
+        come(page, "document.getElementById('i4990').querySelector('img').complete")
+        with traced(page) as tasks:
+            scroll_to_the_oldest(page)
+        assert max(tasks) < 50, "milliseconds of the processor at once"
         assert cells(page).count() < 700, "what is far away is not in the document"
-        session = page.context.new_cdp_session(page)
-        session.send("HeapProfiler.collectGarbage")
-        session.send("Performance.enable")
-        metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
-        assert metrics["JSHeapUsedSize"] < 20e6
+        assert memory(page) < 150e6
         # And it is there again on the way back.
         page.evaluate("scrollTo(0, 0)")
-        expect(page.locator("#i1500")).to_be_in_viewport()
-        assert page.locator("#i1500 img").evaluate("(image) => image.decode().then(() => true)")
+        expect(page.locator("#i5000")).to_be_in_viewport()
+        assert page.locator("#i5000 img").evaluate("(image) => image.decode().then(() => true)")
 
 
 def test_what_comes_is_counted_where_a_view_is_filtered(browser: Browser, served: Served) -> None:
@@ -335,3 +342,17 @@ def test_what_comes_is_counted_where_a_view_is_filtered(browser: Browser, served
         arrive(served, "other.jpg", 71)
         arrive(served, "Alps/one.jpg", 72)
         expect(page.get_by_role("link", name="1 new ↑")).to_be_visible()
+
+
+@pytest.mark.slow
+def test_the_readme_shows_the_pages_as_they_are(browser: Browser, tmp_path: Path) -> None:
+    made = screenshots.room(tmp_path / "room")
+    with closing(made.catalogue), Served(made) as served:
+        taken = list(screenshots.take(browser, served, tmp_path))
+    assert sorted(file.name for file in taken) == sorted(file.name for file in screenshots.FOLDER.iterdir())
+    for file in taken:
+        with Image.open(file) as now, Image.open(screenshots.FOLDER / file.name) as then:
+            # Fonts and the hour of the day differ.
+            small = [picture.convert("L").resize((48, 30)) for picture in (now, then)]
+            assert ImageStat.Stat(ImageChops.difference(*small)).mean[0] < 6, f"{file.name} is another page by now"
+        assert file.stat().st_size < 40_000

@@ -221,6 +221,8 @@ def test_failures_are_grouped_and_tried_again(served: Served) -> None:
     assert "<title>4 failed" in page
     assert re.findall(r'<h2 id="g\d">([^<]*) <span>(\d)</span>', page) == [("Not an image", "3"), ("Incomplete", "1")]
     assert "it looks like a PDF document" in page
+    cut = served.room.row_of("cut.jpg")["id"]
+    assert re.findall(r'<img src="([^"]+)"', page) == [f"/api/images/{cut}/original"], "what a browser shows a part of"
     first = re.search(r'name="id" value="(\d+)"><button aria-label="Try notes', page)
     assert first is not None
     assert served.http.post("/failed", data={"id": first[1]}).headers["location"] == "/failed?again=1"
@@ -228,6 +230,17 @@ def test_failures_are_grouped_and_tried_again(served: Served) -> None:
     assert served.http.post("/failed", data={"all": "1"}).headers["location"] == "/failed?again=1"
     assert "Nothing failed" in served.http.get("/failed").text
     assert served.http.post("/failed", data={"reason": "none"}).status_code == 400
+
+
+def test_a_failure_is_shown_by_the_thumbnail_that_was_made_before(served: Served) -> None:
+    served.room.put("one.jpg", jpeg())
+    served.room.drain()
+    row = served.room.row_of("one.jpg")
+    served.sql("UPDATE image SET status = 'failed', failure = 'lost', error = 'gone'")
+    page = served.http.get("/failed").text
+    shown = re.findall(r'<img src="([^"]+)"', page)
+    assert shown == [f"/api/images/{row['id']}/thumbnails/small"]
+    assert served.http.get(shown[0]).headers["content-type"] == "image/jpeg"
 
 
 def test_pages_are_compressed_and_small(served: Served) -> None:

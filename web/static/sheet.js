@@ -28,7 +28,7 @@ const total = () => cells().length + holders.size;
 const nearby = new IntersectionObserver(
   (seen) => {
     // All are measured before any is changed.
-    const heights = new Map(seen.map(({ target }) => [target, target.offsetHeight]));
+    const heights = new Map(seen.map(({ target }) => [target, target.getBoundingClientRect().height]));
     for (const { target, isIntersecting } of seen) isIntersecting ? unfold(target) : fold(target, heights.get(target));
   },
   { rootMargin: "2500px" },

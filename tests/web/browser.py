@@ -12,10 +12,16 @@ from playwright.sync_api import Browser, Page, sync_playwright
 _PLACES = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 _WATCH = """
-    window.seen = { shifts: 0, tasks: [], violations: [] };
+    window.seen = { shifts: 0, moved: [], tasks: [], violations: [] };
     addEventListener("securitypolicyviolation", (e) => seen.violations.push(`${e.violatedDirective} ${e.blockedURI}`));
     new PerformanceObserver((list) => {
-        for (const one of list.getEntries()) if (!one.hadRecentInput) seen.shifts += one.value;
+        for (const one of list.getEntries()) {
+            if (one.hadRecentInput) continue;
+            seen.shifts += one.value;
+            for (const { node, previousRect, currentRect } of one.sources) {
+                seen.moved.push(`${node?.id || node?.nodeName} ${previousRect.y} -> ${currentRect.y}`);
+            }
+        }
     }).observe({ type: "layout-shift", buffered: true });
     new PerformanceObserver((list) => seen.tasks.push(...list.getEntries().map((one) => one.duration)))
         .observe({ type: "longtask", buffered: true });
@@ -56,9 +62,9 @@ def visit(
     if options.get("java_script_enabled", True):
         seen = page.evaluate("window.seen")
         assert seen["violations"] == []
-        assert seen["shifts"] == 0 or not is_still, "nothing moves that nobody has moved"
+        assert seen["shifts"] == 0 or not is_still, f"nothing moves that nobody has moved: {seen['moved']}"
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the page"
-    assert faults == []
+    assert faults == [], faults
     context.close()
 
 

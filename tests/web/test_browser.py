@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from daemon.decoding import Limits
 from daemon.decoding.decode import decode
 from tests.benchmarks.scrolling import memory, scroll_to_the_oldest
-from tests.support import Room, slow, wait_until
+from tests.support import Room, wait_until
 from tests.web import photographs, screenshots
 from tests.web.browser import chromium, traced, visit
 from tests.web.serving import Served
@@ -111,6 +111,7 @@ def wait_for_listener(served: Served) -> None:
     wait_until(lambda: served.app.events.listeners > 0, what="a listener")
 
 
+@pytest.mark.slow
 def test_what_comes_waits_while_something_else_is_seen(browser: Browser, served: Served) -> None:
     fill(served.room, 450, pictures=True)
     served.room.decode_with(lambda path: decode(path, Limits()))
@@ -141,6 +142,7 @@ def test_all_tabs_share_one_stream(browser: Browser, photos: Served) -> None:
         assert photos.app.events.listeners == 1
 
 
+@pytest.mark.slow
 def test_search_by_keys_alone(browser: Browser, photos: Served) -> None:
     with visit(browser, photos.url) as page:
         page.keyboard.press("/")
@@ -169,6 +171,7 @@ def test_search_by_keys_alone(browser: Browser, photos: Served) -> None:
         assert photos.room.row_of("IMG_3.jpg")["caption"] == "Two lighthouses"
 
 
+@pytest.mark.slow
 def test_from_photo_to_photo_by_arrows(browser: Browser, served: Served) -> None:
     fill(served.room, 450, pictures=True)
     with visit(browser, served.url) as page:
@@ -210,15 +213,14 @@ def scroll(page: Page) -> set[str]:
     return set(seen)
 
 
-@pytest.mark.parametrize("sort", ["arrived", slow("taken")])
+@pytest.mark.slow
+@pytest.mark.parametrize("sort", ["arrived", "taken"])
 def test_back_returns_to_the_same_cell(browser: Browser, served: Served, sort: str) -> None:
     fill(served.room, 900, pictures=True)
     with visit(browser, f"{served.url}/?sort={sort}") as page:
         wait_until(lambda: len(scroll(page)) > 650, 60, "so many cells")
         # What is far away is not in the document; this is in the middle of what is looked at.
-        seen = (
-            "[300, 400, 500].map((y) => document.elementFromPoint(400, y).closest('.cells a')?.id).find(Boolean)"
-        )
+        seen = "[300, 400, 500].map((y) => document.elementFromPoint(250, y).closest('.cells a')?.id).find(Boolean)"
         come(page, f"Boolean({seen})")
         name = page.evaluate(seen)
         cell = page.locator(f"#{name}")
@@ -235,6 +237,7 @@ def test_back_returns_to_the_same_cell(browser: Browser, served: Served, sort: s
         assert abs(again["y"] - box["y"]) < 2
 
 
+@pytest.mark.slow
 def test_a_group_is_tried_again_by_keys(browser: Browser, photos: Served) -> None:
     with visit(browser, f"{photos.url}/failed", is_still=False) as page:
         page.get_by_role("button", name="Try these 2 again").focus()
@@ -247,6 +250,7 @@ def test_a_group_is_tried_again_by_keys(browser: Browser, photos: Served) -> Non
         assert page.title().startswith("3 failed")
 
 
+@pytest.mark.slow
 def test_filters_by_keys(browser: Browser, photos: Served) -> None:
     with visit(browser, photos.url) as page:
         page.get_by_text("Filter").focus()
@@ -259,6 +263,7 @@ def test_filters_by_keys(browser: Browser, photos: Served) -> None:
         expect(cells(page)).to_have_count(5)
 
 
+@pytest.mark.slow
 def test_signing_in_and_out_by_keys(browser: Browser, tmp_path: Path) -> None:
     room = Room(tmp_path / "room")
     with Served(room, token=TOKEN) as served, visit(browser, served.url, extra_http_headers={}) as page:
@@ -332,6 +337,7 @@ def test_scrolling_far_moves_nothing_and_takes_little(browser: Browser, served: 
         assert page.locator("#i5000 img").evaluate("(image) => image.decode().then(() => true)")
 
 
+@pytest.mark.slow
 def test_what_comes_is_counted_where_a_view_is_filtered(browser: Browser, served: Served) -> None:
     fill(served.room, 450, pictures=True, folder="Alps")
     served.room.decode_with(lambda path: decode(path, Limits()))

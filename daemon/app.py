@@ -28,7 +28,7 @@ from daemon.files.mounts import FolderCheck
 from daemon.filing import recovery
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
-from daemon.filing.consumer import Consumer, RetryPolicy
+from daemon.filing.consumer import Consumer, RetryPolicy, StabilityPolicy
 from daemon.filing.filing import Filing
 from daemon.filing.follower import Follower, FollowLoop
 from daemon.filing.prefetch import Prefetcher
@@ -241,6 +241,13 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         catalogue = open_catalogue(config)
         prepare(config, Settings(catalogue))
     folders, limits, settle = config.folders, config.limits, config.inbox.settle_seconds
+    stability = StabilityPolicy(
+        settle_seconds=settle,
+        quiet_seconds=config.inbox.quiet_seconds,
+        incomplete_seconds=60 * config.inbox.incomplete_minutes,
+        # A single pass watches nothing: what it left behind for so long, another one gives up.
+        began=0.0 if once else time.time(),
+    )
     settings = Settings(catalogue)
     queue, places, faults = Queue(catalogue), roots(config), Faults(settings)
     thumbnails, captions = thumbnail_store(config), Captions(catalogue)
@@ -285,12 +292,13 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         settings,
         # Filing needs no trash.
         FolderCheck({name: path for name, path in folders.items() if name != "trash"}, settings, limits.min_free_mb),
-        Prefetcher(arrivals, queue, sandbox, settle),
+        Prefetcher(arrivals, queue, sandbox, settle, stability.quiet_seconds),
         filing,
         companions,
         recovered,
         cleanup,
         RetryPolicy(settle, limits.attempts),
+        stability,
         arrivals,
         report=faults.reporter("consumer"),
     )

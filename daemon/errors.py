@@ -4,8 +4,8 @@
     ├── ConfigError            the configuration, or the catalogue's version, can't be used: exit 2
     ├── Busy                   another process has these folders: exit 1, and systemd tries again
     ├── Rejected               the image's own fault, for good: to failed/ at once
+    │   └── Truncated          the bytes end early: once no more of them have come for long
     ├── Transient              this attempt failed: again after a backoff, then to failed/
-    │   └── Truncated          the bytes end early: perhaps they are still arriving
     ├── Postponed              not ready yet: no attempt is spent
     ├── Withdrawn              the file has left the inbox: its row goes too
     ├── Immovable              the file can't be moved at all: it fails where it lies
@@ -40,6 +40,23 @@ def _escaped(c: str) -> str:
     return c.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+class FailureReason(StrEnum):
+    """Why an image could not be filed: the code that its row keeps beside the sentence."""
+
+    NOT_AN_IMAGE = "not an image"
+    DAMAGED = "damaged"
+    INCOMPLETE = "incomplete"
+    TOO_LARGE = "too large"
+    TOO_SLOW = "too slow"
+    MEMORY = "memory"
+    CRASHED = "crashed"
+    NOT_A_FILE = "not a file"
+    UNREADABLE = "unreadable"
+    NO_PHOTO = "no photo"
+    INTERNAL = "internal"
+    OTHER = "other"
+
+
 class ConfigError(DarkroomError):
     """Raised with all faults of the configuration in one message, a line each."""
 
@@ -53,13 +70,24 @@ class Busy(DarkroomError):
 class Rejected(DarkroomError):
     """Raised when an image can never be filed: no image, a bomb, not a regular file."""
 
+    def __init__(self, message: str = "", failure: FailureReason = FailureReason.OTHER) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+class Truncated(Rejected):
+    """Raised when a file is empty or its bytes end early: no attempt changes that, but the rest may still come."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message, FailureReason.INCOMPLETE)
+
 
 class Transient(DarkroomError):
     """Raised when an attempt failed and a later one may go well: a crash, a time limit."""
 
-
-class Truncated(Transient):
-    """Raised when the bytes of an image end early."""
+    def __init__(self, message: str = "", failure: FailureReason = FailureReason.OTHER) -> None:
+        super().__init__(message)
+        self.failure = failure
 
 
 class WaitingReason(StrEnum):
@@ -67,6 +95,7 @@ class WaitingReason(StrEnum):
 
     WRITER = "writer"
     QUIET = "quiet"
+    INCOMPLETE = "incomplete"
     LEASE = "lease"
     CHANGED = "changed"
     FOLDER = "folder"
@@ -89,6 +118,7 @@ class WaitingReason(StrEnum):
 _WAITING = {
     WaitingReason.WRITER: "open for writing",
     WaitingReason.QUIET: "unchanged for less than {} s",
+    WaitingReason.INCOMPLETE: "incomplete: {}",
     WaitingReason.LEASE: "in use: another program holds a lease on the file",
     WaitingReason.CHANGED: "changed while it was being {}",
     WaitingReason.FOLDER: "its folder {} can't be written, so it can't leave",

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,12 @@ from daemon.filing.consumer import Consumer, Turn
 def slow(*values: object) -> Any:
     """Return one set of a test's values that `.ci/run` alone tries."""
     return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def rest_slow(values: Iterable[Any], quick: int) -> list[Any]:
+    """Return a test's values, all but the first `quick` as those that `.ci/run` alone tries."""
+    values = list(values)
+    return [*values[:quick], *map(slow, values[quick:])]
 
 
 def jpeg(size: tuple[int, int] = (64, 48), seed: int = 0, taken: str | None = None) -> bytes:
@@ -180,11 +186,13 @@ class Room:
 
     def drain(self, now: float | None = None) -> list[Turn]:
         """Scan, and take turns until nothing is due."""
-        self.scan()
-        turns = []
-        while (turn := self.consumer.run_once(now or time.time())) not in {Turn.IDLE, Turn.PAUSED}:
-            turns.append(turn)
-        return [*turns, turn]
+        # As its loop does, it keeps its connection over all turns.
+        with self.catalogue.session():
+            self.scan()
+            turns = []
+            while (turn := self.consumer.run_once(now or time.time())) not in {Turn.IDLE, Turn.PAUSED}:
+                turns.append(turn)
+            return [*turns, turn]
 
     def recover(self) -> None:
         """Do what start-up does after a crash."""

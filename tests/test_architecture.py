@@ -64,6 +64,7 @@ VENDORS = {
     "starlette": {"web"},
     "uvicorn": {"web.app", "web.connections"},
     "prometheus_client": {"web.metrics"},
+    "jinja2": {"web.rendering"},
     "python_multipart": {"web.multipart"},
     "pydantic": {"daemon.config", "web"},
     "dotenv": {"daemon.config"},
@@ -158,7 +159,7 @@ def test_importing_the_command_line_costs_nothing() -> None:
 
 
 def test_a_module_is_one_noun() -> None:
-    assert len(MODULES) <= 110
+    assert len(MODULES) <= 119
     named = defaultdict(set)
     for file in MODULES:
         named[name(file).rpartition(".")[2]].add(name(file))

@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 import re
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -131,6 +132,22 @@ class OriginMiddleware:
         default = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
         ours = request.headers["host"].lower()
         return parts.netloc.lower().removesuffix(default) != ours.removesuffix(default) or not parts.netloc
+
+
+class FullMiddleware:
+    """Answers what would be one too many, before anything else is done for it.
+
+    A crowd that is sent away, and comes again, may not cost what it would if it were let in; so nobody is asked for a
+    token here, and all that is told is that the server is busy.
+    """
+
+    def __init__(self, app: ASGIApp, refusal: Callable[[Scope], Response | None]) -> None:
+        self._app = app
+        self._refusal = refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await (self._refusal(scope) or self._app)(scope, receive, send)
 
 
 def allow_origins(app: ASGIApp, access: AccessRules) -> ASGIApp:

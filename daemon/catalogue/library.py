@@ -340,7 +340,7 @@ class LibraryRows:
         return image_id
 
 
-_NOT_OF_AN_EDIT = {"raw", "caption_status", "keywords", "error", "duplicate_of", "companion_of"}
+_NOT_OF_AN_EDIT = {"raw", "caption_status", "keywords", "error", "failure", "duplicate_of", "companion_of"}
 _DATE = {"taken_at", "taken_from", "taken_utc", "zone", "taken_order"}
 # What a sidecar of Darkroom's knows of a photo that is adopted with it.
 _OF_SIDECAR = frozenset(

@@ -25,7 +25,7 @@ from daemon.catalogue.schema import FINAL, Cause, EventKind
 from daemon.config import Config
 from daemon.decoding import Decoded
 from daemon.decoding.sandbox import Sandbox
-from daemon.errors import DarkroomError, EnvironmentFault, Rejected, Transient
+from daemon.errors import DarkroomError, EnvironmentFault, FailureReason, Rejected, Transient
 from daemon.files import atomic, lock, state_folder
 from daemon.files.atomic import Location, Root, by_descriptor
 from daemon.files.names import component, display
@@ -222,7 +222,7 @@ class Rebuild:
         if file.place == "duplicates" and file.decoded is not None:
             row = replace(row, duplicate_of=self._rows.filed(file.decoded.sha256))
         if file.place == "failed":
-            row = replace(row, error="found in the failed folder without its reason")
+            row = replace(row, error="found in the failed folder without its reason", failure=FailureReason.OTHER)
         self._report.new_ids += self._write(file, row, ())
 
     def _write(self, file: _File, known: ImageRow, history: Sequence[ImageEvent]) -> bool:
@@ -297,6 +297,7 @@ def _failed_row(note: FailureNote, path: Location) -> ImageRow:
         created_at=note.created_at,
         processed_at=_stat_of(reason_beside(path)).st_mtime,
         error=note.error,
+        failure=FailureReason(note.failure),
     )
 
 

@@ -94,4 +94,6 @@ class Decoded:
     exif: Exif
     small: bytes
     medium: bytes
+    # The class of the mean colour, as `thumbnails.colour` has it.
+    colour: int | None = None
     warning: str | None = None

@@ -17,7 +17,7 @@ from daemon.decoding import Decoded, Exif, Limits, exif, metadata, pictures, thu
 from daemon.decoding.formats import CR3, HEAD_BYTES, PNG, RAF, TIFF, Format, describe, identify, is_beginning
 from daemon.decoding.pictures import check_pixels, open_picture, open_raw, orientation_of
 from daemon.decoding.truncation import checksums_match, ends_early
-from daemon.errors import DarkroomError, Rejected, Transient, Truncated, Unresponsive
+from daemon.errors import DarkroomError, FailureReason, Rejected, Transient, Truncated, Unresponsive
 from daemon.files.atomic import UNREACHABLE
 from daemon.files.opening import Identity, unchanged
 
@@ -37,7 +37,8 @@ def _decode(file: BufferedReader, identity: Identity, limits: Limits) -> Decoded
     if identity.size == 0:
         raise Truncated("the file is empty")
     if identity.size > limits.file_mb << 20:
-        raise Rejected(f"{identity.size >> 20} MB, more than the limit of {limits.file_mb} MB")
+        message = f"{identity.size >> 20} MB, more than the limit of {limits.file_mb} MB"
+        raise Rejected(message, FailureReason.TOO_LARGE)
     with _explained(file, None, limits):
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         kind = _identified(file)
@@ -45,7 +46,7 @@ def _decode(file: BufferedReader, identity: Identity, limits: Limits) -> Decoded
         picture, size = _opened_picture(file, kind, limits)
         swallowed = pictures.load(picture)
         orientation = orientation_of(picture, size if kind.raw else None)
-        small, medium = thumbnails.make(picture, orientation)
+        small, medium, colour = thumbnails.make(picture, orientation)
         found, warning = _exif(file, kind, picture)
         if orientation in (5, 6, 7, 8) and not kind.raw:
             size = size[1], size[0]
@@ -53,8 +54,8 @@ def _decode(file: BufferedReader, identity: Identity, limits: Limits) -> Decoded
     if ends_early(file, kind, decoded=True):
         raise Truncated(f"the {kind.name} ends early")
     if kind is PNG and not checksums_match(file):
-        raise Rejected("a damaged PNG: its checksums don't match")
-    return Decoded(identity, sha256, kind.name, kind.suffixes, *size, found, small, medium, warning)
+        raise Rejected("a damaged PNG: its checksums don't match", FailureReason.DAMAGED)
+    return Decoded(identity, sha256, kind.name, kind.suffixes, *size, found, small, medium, colour, warning)
 
 
 def _identified(file: BufferedReader) -> Format:
@@ -67,7 +68,7 @@ def _identified(file: BufferedReader) -> Format:
         raise Truncated("nothing but zeros where an image should begin")
     if is_beginning(head):
         raise Truncated("the file ends within its first bytes")
-    raise Rejected(f"not an image: it looks like {describe(head)}")
+    raise Rejected(f"not an image: it looks like {describe(head)}", FailureReason.NOT_AN_IMAGE)
 
 
 def _opened_picture(file: BufferedReader, kind: Format, limits: Limits) -> tuple[Image.Image, tuple[int, int]]:
@@ -110,15 +111,16 @@ def _explained(file: BufferedReader, kind: Format | None, limits: Limits) -> Ite
         if isinstance(error, OSError) and error.errno in UNREACHABLE:
             raise Unresponsive(f"can't be read: {error.strerror}") from error
         if isinstance(error, OSError) and error.errno:
-            raise Transient(f"can't be read: {error.strerror}") from error
+            raise Transient(f"can't be read: {error.strerror}", FailureReason.UNREADABLE) from error
         if kind and ends_early(file, kind, decoded=False):
             raise Truncated(f"the {kind.name} ends early") from error
         # Decoders report it in words of their own; libheif's "security limit" is about the file, not about us.
         # They have no code for it.
         if isinstance(error, MemoryError) or ("memory" in reason.lower() and "limit" not in reason.lower()):
-            raise Transient(f"needs more than the limit of {limits.memory_mb} MB to decode") from error
+            message = f"needs more than the limit of {limits.memory_mb} MB to decode"
+            raise Transient(message, FailureReason.MEMORY) from error
         if kind is None:
-            raise Transient(f"can't be read: {reason}") from error
+            raise Transient(f"can't be read: {reason}", FailureReason.UNREADABLE) from error
         if isinstance(error, UnidentifiedImageError) or not reason:
             reason = "its header makes no sense"
-        raise Rejected(f"a damaged {kind.name}: {reason}") from error
+        raise Rejected(f"a damaged {kind.name}: {reason}", FailureReason.DAMAGED) from error

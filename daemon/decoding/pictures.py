@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 from daemon.decoding import Limits, thumbnails
 from daemon.decoding.formats import AVIF, BMP, GIF, HEIC, HEIF, J2K, JP2, JPEG, PNG, TIFF, WEBP, Format
-from daemon.errors import Rejected
+from daemon.errors import FailureReason, Rejected
 
 # Pillow's name of each format and the one module that knows it: by itself Pillow would import all 47.
 _PLUGINS = {
@@ -54,7 +54,8 @@ def check_pixels(size: tuple[int, int], limits: Limits) -> None:
     if pixels > limits.megapixels * 1_000_000:
         raise Rejected(
             f"{size[0]} by {size[1]} pixels are {pixels / 1e6:.0f} megapixels, "
-            f"more than the limit of {limits.megapixels}"
+            f"more than the limit of {limits.megapixels}",
+            FailureReason.TOO_LARGE,
         )
 
 

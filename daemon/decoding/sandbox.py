@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from daemon.decoding import Decoded, Limits, worker
-from daemon.errors import EnvironmentFault, Postponed, Transient, WaitingReason
+from daemon.errors import EnvironmentFault, FailureReason, Postponed, Transient, WaitingReason
 from daemon.files.opening import open_regular
 
 _T = TypeVar("_T")
@@ -90,7 +90,7 @@ class Sandbox:
                 return self._decode(path)
             except RuntimeError:  # the pool is broken: its worker died idle, and never saw this image
                 self._drop()
-        raise Transient("the decoder died before it could begin")
+        raise Transient("the decoder died before it could begin", FailureReason.CRASHED)
 
     def abort(self) -> None:
         """Give up the image that is being decoded, which raises Postponed in `decode`, and take no other."""
@@ -112,11 +112,11 @@ class Sandbox:
             outcome = self._result(seconds, worker.run, self._work, path, self._limits, number)
         except TimeoutError:
             self._drop()
-            raise Transient(f"took longer than {seconds:g} s to decode") from None
+            raise Transient(f"took longer than {seconds:g} s to decode", FailureReason.TOO_SLOW) from None
         except ProcessExpired as error:
             # Whatever the worker held, a lock or half a message, goes with the pool.
             self._drop()
-            raise Transient(_death(error.exitcode)) from None
+            raise Transient(_death(error.exitcode), FailureReason.CRASHED) from None
         if isinstance(outcome, worker.Failure):
             raise outcome.error
         return outcome

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.decoding import Decoded, Limits
-from daemon.errors import DarkroomError, Transient
+from daemon.errors import DarkroomError, FailureReason, Transient
 
 Work = Callable[[Path, Limits], Decoded]
 _PR_SET_PDEATHSIG = 1
@@ -138,7 +138,8 @@ def _attempt(work: Work, path: Path, limits: Limits) -> Decoded | Failure:
     except DarkroomError as error:
         return Failure(error)
     except MemoryError:
-        return Failure(Transient(f"needs more than the limit of {limits.memory_mb} MB to decode"))
+        message = f"needs more than the limit of {limits.memory_mb} MB to decode"
+        return Failure(Transient(message, FailureReason.MEMORY))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return Failure(Transient(f"the decoder failed: {reason}"))
+        return Failure(Transient(f"the decoder failed: {reason}", FailureReason.CRASHED))

@@ -3,16 +3,19 @@
 The state folder is locked by a file in it, which also holds the process id for others. The lock is one of an open file
 description: whether there is one can be asked without taking one, so nobody who asks keeps another from starting
 (fcntl(2), "Open file description locks"). The folders that photos move through are locked by abstract sockets named
-after their device and inode: unlike an open file, that does not keep a disk from being unmounted.
+after their device and inode: unlike an open file, that does not keep a disk from being unmounted. Anybody can take such
+a name, so whoever has it is asked for his account, by a connection (unix(7), SO_PEERCRED), which he ends at once.
 """
 
 import errno
 import fcntl
 import logging
 import os
+import selectors
 import socket
 import stat
 import struct
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -50,8 +53,8 @@ def exclusive(state: Path, folders: Iterable[Path]) -> Iterator[None]:
         with suppress(OSError):  # a full disk: then nobody learns the process id
             opened.truncate(0)
             opened.write(str(os.getpid()).encode())
-        for folder in folders:
-            _hold(stack, folder)
+        held = [listener for folder in folders if (listener := _hold(stack, folder)) is not None]
+        stack.enter_context(_answering(held))
         yield
 
 
@@ -143,22 +146,77 @@ def _flock(fd: int, seconds: float) -> bool:
             return True
 
 
-def _hold(stack: ExitStack, folder: Path) -> None:
+def _hold(stack: ExitStack, folder: Path) -> socket.socket | None:
+    """Take the name of a folder and listen; None where there is no such lock. Raises Busy."""
     try:
         here = folder.stat()
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return None
     except OSError as error:
         # A share that stutters. What needs the folder waits for it.
         why = f"{error.strerror}; the lock of the state folder has to do"
         _log.warning("%s can't be examined, so another darkroom on it would go unnoticed: %s", folder, why)
-        return
-    if not hasattr(socket, "AF_UNIX") or not stat.S_ISDIR(here.st_mode):
-        return
-    held = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC))
+        return None
+    if not hasattr(socket, "SO_PEERCRED") or not stat.S_ISDIR(here.st_mode):
+        return None
+    name = f"\0darkroom-{here.st_dev}-{here.st_ino}"
+    held = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
+    held.setblocking(False)
     try:
-        held.bind(f"\0darkroom-{here.st_dev}-{here.st_ino}")
+        held.bind(name)
+        held.listen()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise Busy(f"another darkroom already works on {folder}") from None
-        # A system without abstract sockets: the state folder's lock must do.
+            holder = _holder(name)
+            # Whom the folder does not belong to, must not keep its owner from it.
+            if holder in {0, os.geteuid(), here.st_uid}:
+                raise Busy(f"another darkroom already works on {folder}") from None
+            who = "somebody" if holder is None else f"the account {holder}"
+            _log.warning("%s has the lock of %s, whose it is not: the state folder's has to do", who, folder)
+        return None
+    return held
+
+
+def _holder(name: str) -> int | None:
+    """Return the user id of who has an abstract socket; None where nobody listens there."""
+    deadline = time.monotonic() + _FLOCK_SECONDS
+    while True:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as asking:
+            asking.setblocking(False)
+            try:
+                asking.connect(name)
+                return int(struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
+            except OSError:
+                # A darkroom that starts in this moment does not listen yet.
+                if time.monotonic() >= deadline:
+                    return None
+                time.sleep(_ASK_AGAIN_SECONDS)
+
+
+@contextmanager
+def _answering(listeners: list[socket.socket]) -> Iterator[None]:
+    """End each connection to the listeners, for a block: left alone, they would soon take no more."""
+    ending, end = socket.socketpair()
+
+    def answer() -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(ending, selectors.EVENT_READ)
+            for listener in listeners:
+                selector.register(listener, selectors.EVENT_READ, listener)
+            while True:
+                for key, _ in selector.select():
+                    if key.data is None:
+                        return
+                    try:
+                        key.data.accept()[0].close()
+                    except OSError:  # who called has gone, or there is no descriptor for him
+                        time.sleep(_ASK_AGAIN_SECONDS)
+
+    thread = threading.Thread(target=answer, name="locks", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.close()
+        thread.join()
+        ending.close()

@@ -21,11 +21,12 @@ from daemon.catalogue.companions import CompanionRows, Photo, QueuedFile
 from daemon.catalogue.schema import Facts, Job
 from daemon.decoding import XmpDates
 from daemon.decoding.formats import HEAD_BYTES, sniff
-from daemon.errors import DarkroomError, Postponed, Rejected, WaitingReason
+from daemon.errors import DarkroomError, FailureReason, Postponed, Rejected, WaitingReason
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
 from daemon.files.names import IMAGE_SUFFIXES, OWN_PREFIX, RAW_SUFFIXES, beginning, beginnings, display, fold, split
 from daemon.files.opening import open_regular
+from daemon.filing import endings
 from daemon.filing.destination import Plan, mirrored
 from daemon.filing.inbox_file import InboxFile
 from daemon.sidecar import takeout, xmp
@@ -249,7 +250,8 @@ class CompanionMatcher:
             raise Postponed(WaitingReason.PHOTO, min(wait, left) if left > 0 else wait)
         [photo] = found
         if photo.status == "failed":
-            raise Rejected(f"its photo, {display(photo.name)}, could not be filed (image {photo.id})")
+            message = f"its photo, {display(photo.name)}, could not be filed (image {photo.id})"
+            raise Rejected(message, FailureReason.NO_PHOTO)
         return self._beside(job, file, file.fd, companion, photo)
 
     def _own_sidecar(self, job: Job, fd: int) -> "_OwnSidecar | None":
@@ -264,6 +266,12 @@ class CompanionMatcher:
             return None
         hashes = {packet.text(xmp.DARKROOM, name) for name in ("SHA256", "FiledSHA256")} - {None}
         return _OwnSidecar(packet, frozenset(map(str, hashes))) if hashes else None
+
+    def fault(self, job: Job, file: InboxFile) -> str | None:
+        """Return what tells that a companion ends early; None where nothing does, and for what has no such name."""
+        if parse(job.original_name) is None or file.fd is None:
+            return None
+        return endings.missing(file.fd, job.original_name, file.was.st_size)
 
     def alone(self, job: Job, file: InboxFile) -> str:
         """Return what is to be said, behind the reason why it is no photo, of a file that is no companion either."""

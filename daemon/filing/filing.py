@@ -33,6 +33,7 @@ from daemon.decoding import Decoded, XmpDates
 from daemon.errors import (
     DarkroomError,
     EnvironmentFault,
+    FailureReason,
     Immovable,
     NameRefused,
     Postponed,
@@ -153,14 +154,14 @@ class Filing:
         """Let go what runs beside this."""
         self._zones.close()
 
-    def plan_failure(self, job: Job, file: InboxFile, reason: str) -> Plan:
+    def plan_failure(self, job: Job, file: InboxFile, reason: str, failure: FailureReason) -> Plan:
         """Return where a file goes that can't be filed: to `failed/`, under the name that it came with."""
         sha256 = None
         # Of a file that is larger than any photo nobody needs the hash: a sparse one may be larger than the disk.
         if file.fd is not None and file.was.st_size <= self._hash_bytes:
             with atomic.blaming(file.where):
                 sha256 = atomic.sha256(file.fd)
-        return Plan("failed", mirrored(job), Facts(sha256, file.was.st_size, error=reason))
+        return Plan("failed", mirrored(job), Facts(sha256, file.was.st_size, error=reason, failure=failure))
 
     def place(self, job: Job, file: InboxFile, plan: Plan) -> Job:
         """Make the bytes appear durably where they are to go, and hide the inbox name; return the job with its place.
@@ -178,8 +179,8 @@ class Filing:
             self._thumbnails.save(facts.sha256, *plan.thumbnails)
         destination, placed = self._place_under_free_name(job, file, plan)
         self._hide(job, file, plan, self.roots[plan.place] / destination, placed)
-        name = str(destination)
-        return replace(job, place=plan.place, destination=name, error=facts.error, companion_of=facts.companion_of)
+        placed_job = replace(job, place=plan.place, destination=str(destination), companion_of=facts.companion_of)
+        return replace(placed_job, error=facts.error, failure=facts.failure)
 
     def record(self, job: Job, plan: Plan | None = None, stays: str | None = None) -> str:
         """Make a row final whose bytes are safe; return what happened, for people.
@@ -207,9 +208,9 @@ class Filing:
         companions.hasten(self._companions, job, now)
         return detail
 
-    def fail_in_place(self, job: Job, reason: str) -> str:
+    def fail_in_place(self, job: Job, reason: str, failure: FailureReason) -> str:
         """Fail a file where it lies, by its row alone; return what happened, for people."""
-        self._queue.fail_in_place(job, reason, time.time())
+        self._queue.fail_in_place(job, reason, failure, time.time())
         return reason
 
     def leave(self, job: Job, file: InboxFile | None) -> bool:

@@ -39,9 +39,11 @@ class _Ahead:
 class Prefetcher:
     """Opens and decodes the files of one inbox; for one thread."""
 
-    def __init__(self, inbox: Root, queue: Queue, decoder: Decoder, settle_seconds: float) -> None:
+    def __init__(
+        self, inbox: Root, queue: Queue, decoder: Decoder, settle_seconds: float, quiet_seconds: float = 0.0
+    ) -> None:
         self._inbox, self._queue, self._decoder = inbox, queue, decoder
-        self.settle_seconds = settle_seconds
+        self.settle_seconds, self._quiet_seconds = settle_seconds, quiet_seconds
         self._ahead: _Ahead | None = None
         self._taken: tuple[InboxFile, Future[Decoded]] | None = None
         # One thread: the sandbox decodes one image at a time, one that was decoded ahead in vain included.
@@ -78,12 +80,16 @@ class Prefetcher:
     def look_ahead(self, now: float) -> None:
         """Begin to decode the photo whose turn is next.
 
-        Not one that was tried before, which may be what killed the process then. Not without a lease: nothing else
-        shows what is done to a file before its turn.
+        Not one that was tried before, which may be what killed the process then, or is still arriving. Not one that has
+        to be unchanged for longer. Not without a lease: nothing else shows what is done to a file before its turn.
         """
         try:
             following = self._queue.following(now)
             if following is None or following.attempts or split(following.path)[1].lower() not in IMAGE_SUFFIXES:
+                return
+            if following.waiting is WaitingReason.INCOMPLETE:
+                return
+            if following.source != "upload" and now < (following.quiet_since or now) + self._quiet_seconds:
                 return
             file = InboxFile.open(self._inbox, following, self.settle_seconds)
         except DarkroomError:  # said when it is its turn

@@ -304,8 +304,9 @@ class Requeue:
             raise Rejected(f"image {job.id}: {old} is gone")
         self._check_readable(job, old)
         wanted = PurePosixPath(destination).with_name(names.component(job.original_name))
+        came = self._queue.undecodable_path(job)
         # The name that it came with may be one that only the folder `failed` holds, or the other way round.
-        for shape in dict.fromkeys([wanted, names.portable(wanted)]):
+        for shape in dict.fromkeys([PurePosixPath(came) if came else wanted, wanted, names.portable(wanted)]):
             for number in range(_TRIES):
                 path = names.numbered(shape, number)
                 if not atomic.exists(self._inbox / str(path)) and self._queue.again(

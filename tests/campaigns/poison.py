@@ -62,7 +62,8 @@ def play(count: int, seed: int = 1, folder: Path | None = None) -> Figures:
     figures = Figures(Tally("poison"))
     problems = figures.tally.problems
     with temporary_stage(quick=True) as stage:
-        stage.configure(limits={"decode_seconds": 5, "decode_memory_mb": 1024})
+        # What ends early here has no rest.
+        stage.configure(inbox={"incomplete_minutes": 0}, limits={"decode_seconds": 5, "decode_memory_mb": 1024})
         with program.serving(stage.base) as process:
             daemon = psutil.Process(process.pid)
             began = 0

@@ -23,7 +23,7 @@ from daemon.commands.doctor import SAMPLES, captions, decoders
 from daemon.config import Config, load
 from daemon.health import Finding
 from tests.program import Program, darkroom, environment
-from tests.support import Room, jpeg, tree, wait_until
+from tests.support import Room, jpeg, rest_slow, tree, wait_until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -166,6 +166,7 @@ def test_events_that_cant_be_had(tmp_path: Path) -> None:
 
 
 @as_root
+@pytest.mark.slow
 def test_leases_that_are_refused_on_files_of_others(tmp_path: Path) -> None:
     made = config(tmp_path / "room")
     for parent in (tmp_path, *tmp_path.parents):
@@ -250,7 +251,7 @@ def test_a_catalogue_of_another_version(tmp_path: Path) -> None:
     assert "darkroom rebuild" in str(finding.fix)
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLES))
+@pytest.mark.parametrize("name", rest_slow(sorted(SAMPLES), 3))
 def test_a_decoder_that_fails(tmp_path: Path, name: str) -> None:
     made = config(tmp_path / "room")
     content = SAMPLES[name].read_bytes()

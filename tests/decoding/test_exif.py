@@ -12,6 +12,7 @@ from daemon.decoding import Exif, Limits, exif
 from daemon.decoding.decode import decode
 from tests.corpus import compare, main
 from tests.decoding.images import exif_block, photo, tiff_bytes
+from tests.support import rest_slow
 
 needs_exiftool = pytest.mark.skipif(shutil.which("exiftool") is None, reason="needs exiftool")
 
@@ -78,7 +79,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", rest_slow(HOSTILE, 4))
 def test_hostile_exif_costs_little_and_never_the_image(tmp_path: Path, name: str) -> None:
     began = time.process_time()
     found, _ = exif.read_block(HOSTILE[name])

@@ -101,10 +101,10 @@ def test_hostile_xmp_costs_little() -> None:
     bomb = packet('e:DateTimeOriginal="&l9;"', before=f'<!DOCTYPE x [<!ENTITY l0 "lol">{lol}]>')
     many = packet("", '<e:DateTimeOriginal a="1"/>' * 100_000)
     long = packet("", f"<e:DateTimeOriginal>{'2' * 4_000_000}</e:DateTimeOriginal>")
-    began = time.perf_counter()
+    began = time.thread_time()
     assert metadata.xmp_dates(bomb) == metadata.xmp_dates(many) == XmpDates()
     assert metadata.xmp_dates(long).original in {None, "2" * 64}
-    assert time.perf_counter() - began < 3
+    assert time.thread_time() - began < 3
 
 
 def dataset(number: int, text: bytes, record: int = 2) -> bytes:

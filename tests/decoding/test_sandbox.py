@@ -15,6 +15,7 @@ from daemon.decoding.sandbox import Sandbox
 from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, Truncated
 from tests.decoding.images import photo
 from tests.decoding.misbehave import work
+from tests.support import slow
 
 ROOT = Path(__file__).parents[2]
 LIMITS = Limits(seconds=20, memory_mb=512)
@@ -73,7 +74,7 @@ def test_a_bad_image_costs_only_itself(sandbox: Sandbox, good: Path, tmp_path: P
     assert sandbox.decode(good).format == "JPEG"
 
 
-@pytest.mark.parametrize("deed", ["hang", "spin"])
+@pytest.mark.parametrize("deed", ["hang", slow("spin")])
 def test_a_stuck_image_is_given_up_at_the_time_limit(good: Path, tmp_path: Path, deed: str) -> None:
     sandbox = Sandbox(Limits(seconds=1), work)
     began = time.monotonic()

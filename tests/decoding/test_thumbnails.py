@@ -1,4 +1,5 @@
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,23 @@ def test_a_large_photo_is_not_decoded_in_full(tmp_path: Path) -> None:
     with Image.open(path) as image:
         thumbnails.load(image)
         assert image.size == (1500, 1000)
-        small, medium = thumbnails.make(image, 1)
+        small, medium, _ = thumbnails.make(image, 1)
     assert near(corners(Image.open(io.BytesIO(medium))), CORNERS)
     assert len(small) < len(medium)
+
+
+def test_the_mean_colour_is_one_of_the_stylesheet() -> None:
+    sheet = (Path(__file__).parent.parent.parent / "web/static/colours.css").read_text()
+    rules = re.findall(r"^\.c(\d+) \{ background: (#\w{6}); \}$", sheet, re.MULTILINE)
+    assert [int(number) for number, _ in rules] == list(range(64))
+    # At both ends there are not all hues.
+    for number, colour in rules[8:-8]:
+        assert thumbnails.colour(Image.new("RGB", (40, 30), colour)) == int(number), colour
+
+
+def test_the_mean_colour_is_that_of_the_whole_picture() -> None:
+    image = Image.new("RGB", (100, 100), "black")
+    image.paste((255, 255, 255), (0, 0, 100, 50))
+    assert thumbnails.colour(image) == thumbnails.colour(Image.new("RGB", (1, 1), (127, 127, 127)))
+    classes = {thumbnails.colour(Image.new("RGB", (2, 2), (n, n, n))) for n in range(256)}
+    assert classes == {8 * lightness for lightness in range(8)}

@@ -39,6 +39,7 @@ def asking(state: Path, threads: int = 3) -> Iterator[list[int | None]]:
             thread.join()
 
 
+@pytest.mark.slow
 def test_asking_never_keeps_anybody_from_starting(tmp_path: Path) -> None:
     with no_new_descriptors(), asking(tmp_path) as answers:
         for _ in range(200):
@@ -88,6 +89,43 @@ def test_two_never_hold_the_same(tmp_path: Path) -> None:
         assert lock.running(state) == os.getpid()
     with lock.exclusive(other, [inbox]):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to act as another account")
+@pytest.mark.parametrize("listens", ["listen(0)", "getsockname()"])
+def test_a_folder_s_lock_is_nothing_to_whom_it_does_not_belong(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, listens: str
+) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    here = inbox.stat()
+    taking = f"""if True:
+        import os, socket, sys
+        os.setuid(65534)
+        held, calling = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+        held.bind("\\0darkroom-{here.st_dev}-{here.st_ino}")
+        held.{listens}
+        print("held", flush=True)
+        sys.stdin.read()
+    """
+    other = subprocess.Popen([sys.executable, "-c", taking], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with other, caplog.at_level("WARNING"):
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with lock.exclusive(tmp_path, [inbox]):
+            assert "has the lock of" in caplog.text
+        assert other.stdin is not None
+        other.stdin.close()
+
+
+def test_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    (inbox := tmp_path / "inbox").mkdir()
+    other = tmp_path / "other"
+    other.mkdir()
+    with no_new_descriptors(), lock.exclusive(tmp_path, [inbox]):
+        for _ in range(200):  # more than may wait to be answered: listen() lets 128
+            with pytest.raises(Busy), lock.exclusive(other, [inbox]):
+                pass
 
 
 def test_who_holds_it_may_be_unknown(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemon.catalogue.schema import Job
-from daemon.errors import EnvironmentFault, InternalError, Rejected, Truncated
+from daemon.errors import EnvironmentFault, InternalError, Rejected, Transient
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
 from daemon.filing.consumer import Turn
@@ -125,7 +125,7 @@ def test_no_image_fails_with_the_reason_beside_it(room: Room) -> None:
 def test_transient_faults_are_tried_again_and_then_fail(room: Room) -> None:
     room.put("a.jpg", b"a")
     room.put("b.jpg", b"b")
-    room.decoder.errors["a.jpg"] = [Truncated("the bytes end early")] * 3
+    room.decoder.errors["a.jpg"] = [Transient("the decoder crashed")] * 3
     assert room.drain() == [Turn.FILED, Turn.FILED, Turn.IDLE]
     assert tree(room.library) == {"2024/05/b.jpg": b"b"}, "the next one does not wait for the backoff"
     first = room.queue.next_due()
@@ -142,7 +142,7 @@ def test_transient_faults_are_tried_again_and_then_fail(room: Room) -> None:
 
 def test_a_file_that_changes_gets_its_attempts_back(room: Room) -> None:
     path = room.put("a.jpg", b"half")
-    room.decoder.errors["a.jpg"] = [Truncated("the bytes end early")] * 2
+    room.decoder.errors["a.jpg"] = [Transient("the decoder crashed")] * 2
     room.drain()
     path.write_bytes(b"whole now")
     room.drain()

@@ -157,10 +157,10 @@ def test_ids_sizes_and_riddles_are_no_dates(name: str) -> None:
 
 
 def test_a_hostile_name_is_read_in_no_time() -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     for piece in ("2024-05-01 ", "1", "a ", "2024_", "_" * 9, "0a", "x1", "2024-05-01 aa. "):
         list(dates_in((piece * 300)[:255]))
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 # -- texts

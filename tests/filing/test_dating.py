@@ -21,7 +21,7 @@ from tests.captions.darkroom import FullRoom
 from tests.commands.test_explain import told
 from tests.decoding.images import image_bytes
 from tests.decoding.test_exif import needs_exiftool
-from tests.support import jpeg
+from tests.support import jpeg, rest_slow
 
 CASES = {
     "createdate_only.jpg": (["EXIF:CreateDate=2009:07:04 15:16:17"], "2009-07-04T15:16:17", "exif created"),
@@ -71,7 +71,7 @@ def tagged(path: Path, *tags: str) -> bytes:
 
 
 @needs_exiftool
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", rest_slow(CASES, 4))
 def test_row_folder_sidecar_and_explain_agree(full: FullRoom, tmp_path: Path, name: str) -> None:
     tags, at, origin = CASES[name]
     full.put(name, tagged(tmp_path / name, *tags))

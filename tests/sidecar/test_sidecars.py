@@ -20,7 +20,7 @@ from daemon.files.atomic import temporary
 from daemon.sidecar import xmp
 from daemon.sidecar.sidecars import NAMESPACE, gps, read_facts, tag_of
 from tests.captions.darkroom import FullRoom
-from tests.support import Script, tree
+from tests.support import Script, rest_slow, tree
 
 WORDS = Words("Ein Schloß <am> See & ☀.", ("Schloß", "See", "a, b"), None, 'EXIT "here"')
 ORIGIN = CaptionOrigin("gemini-flash-lite-latest", "12345678", 1290, 50)
@@ -264,23 +264,28 @@ def test_somebody_elses_sidecar_is_left_alone(full: FullRoom, caplog: pytest.Log
 
 @pytest.mark.parametrize(
     "content",
-    [
-        b"",
-        b"\x00\x01",
-        b"<not xml",
-        b"<a/>",
-        b'<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><a>&b;</a>',
-        b'<!DOCTYPE a SYSTEM "http://127.0.0.1:1/x"><a/>',
-        b"<a>" * 500,
-        b"<a>" + b"<b/>" * 60_000 + b"</a>",
-        b'<?xml version="1.0" encoding="no-such"?><a/>',
-        "<a/>".encode("utf-16"),
-    ],
+    rest_slow(
+        [
+            b"",
+            b"\x00\x01",
+            b"<not xml",
+            b"<a/>",
+            b'<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><a>&b;</a>',
+            b'<!DOCTYPE a SYSTEM "http://127.0.0.1:1/x"><a/>',
+            b"<a>" * 500,
+            b"<a>" + b"<b/>" * 60_000 + b"</a>",
+            b'<?xml version="1.0" encoding="no-such"?><a/>',
+            "<a/>".encode("utf-16"),
+        ],
+        4,
+    ),
 )
 def test_an_xmp_that_makes_no_sense_is_kept_and_harms_nothing(full: FullRoom, content: bytes) -> None:
     full.put("IMG_1.xmp", content)
     path = filed(full)
-    full.drain(time.time() + 5)
+    # Some end early, and their rest is waited for.
+    for later in (5, 605):
+        full.drain(time.time() + later)
     assert (full.library / "2024/05/IMG_1.xmp").read_bytes() == content
     assert packet(path).text(NAMESPACE, "ImageID") == "1"
 
@@ -404,10 +409,10 @@ def complete(*history: str, **more: str) -> xmp.Packet:
 def test_ten_thousand_properties_take_no_time() -> None:
     head, tail = FOREIGN.format(words="@").encode().split(b"@")
     many = b"".join(b"<darktable:p%d>1</darktable:p%d>" % (n, n) for n in range(10_000))
-    began = time.monotonic()
+    began = time.thread_time()
     packet = xmp.Packet.parse(head + many + tail)
     assert packet.text("http://darktable.sf.net/", "p9999") == "1"
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -112,13 +112,15 @@ CREATE INDEX image_hidden ON image (id) WHERE status = 'queued' AND token IS NOT
 CREATE INDEX image_due ON image (not_before) WHERE status = 'queued';
 CREATE INDEX image_leaving ON image (id) WHERE path IS NOT NULL AND status NOT IN ('queued', 'processing');
 -- Wide enough for the filters of a list: one that nothing passes is told from this index alone.
-CREATE INDEX image_status ON image (status, id, caption_status, lat, folder);
+CREATE INDEX image_status ON image (status, id, caption_status, lat, folder, rating);
 CREATE INDEX image_folder ON image (folder) WHERE folder <> '';
 CREATE INDEX image_processed ON image (processed_at);
 -- Ranges of local time; the id makes the index enough to sort by.
 CREATE INDEX image_taken ON image (taken_at, id);
 -- What has no date comes last, before all dates.
-CREATE INDEX image_taken_order ON image (coalesce(taken_order, -1e12), id, status, caption_status, lat, folder);
+CREATE INDEX image_taken_order ON image (
+    coalesce(taken_order, -1e12), id, status, caption_status, lat, folder, rating
+);
 -- The months of the contact sheet, in both of its orders.
 CREATE INDEX image_month_arrived ON image (substr(arrived_on, 1, 7), id) WHERE status = 'done';
 CREATE INDEX image_month_taken ON image (substr(taken_at, 1, 7), coalesce(taken_order, -1e12), id)

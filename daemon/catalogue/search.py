@@ -275,7 +275,8 @@ def _is_frequent(query: ImageQuery) -> bool:
 
 
 def _has_filters(query: ImageQuery) -> bool:
-    return (query.has_gps, query.captioned, query.caption_status, query.folder) != (None, None, None, None)
+    filters = (query.has_gps, query.captioned, query.caption_status, query.folder, query.rating)
+    return any(one is not None for one in filters)
 
 
 def _conditions(query: ImageQuery, key: str) -> Iterator[tuple[str, list[Any]]]:

@@ -213,6 +213,18 @@ def scroll(page: Page) -> set[str]:
     return set(seen)
 
 
+def test_stars_are_given_by_keys_and_what_is_thrown_away_leaves_the_sheet(browser: Browser, photos: Served) -> None:
+    number = photos.room.row_of("IMG_3.jpg")["id"]
+    with visit(browser, photos.url) as sheet, visit(browser, f"{photos.url}images/{number}") as page:
+        page.keyboard.press("4")
+        expect(page.get_by_label("Stars")).to_have_value("4")
+        come(page, "document.querySelector('.history').textContent.includes('rating')")
+        assert photos.room.row_of("IMG_3.jpg")["rating"] == 4
+        page.get_by_role("button", name="Throw away").click()
+        expect(page.get_by_role("button", name="Take it back")).to_be_visible()
+        expect(sheet.locator(f"#i{number}")).to_have_count(0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sort", ["arrived", "taken"])
 def test_back_returns_to_the_same_cell(browser: Browser, served: Served, sort: str) -> None:

@@ -398,6 +398,11 @@ async function arrive() {
 }
 
 listen(({ kind, data }) => {
+  // Thrown away or deleted, it is in no view but one of its status.
+  if (["rejected", "deleted"].includes(data.status) && !location.search.includes("status=")) {
+    cellOf(`i${data.image_id}`)?.remove();
+    settle();
+  }
   if (kind !== "image" || data.event !== "done" || data.status !== "done") return;
   // Whether it is of this view, only the server knows.
   if (isAtTop() || isFiltered()) arrive();

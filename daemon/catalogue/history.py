@@ -123,6 +123,8 @@ def sentence(event: ImageEvent) -> str:
             return f"no longer in the library: it lay at {filed}"
         case EventKind.REJECTED:
             return f"thrown away: {filed}"
+        case EventKind.RESTORED if event.other_id is not None:
+            return f"its file is that of image {event.other_id} now: {filed}"
         case EventKind.RESTORED | EventKind.ADOPTED:
             return filed if event.place else f"back in the inbox as {path}"
         case EventKind.PURGED:

@@ -321,6 +321,12 @@ class Queue:
         _, image_id, kind, path, size, mtime_ns, removed_at = row
         return Twin(image_id, kind, _filename.python_value(path), size, mtime_ns, removed_at)
 
+    def former_folders(self, sha256: str) -> set[str]:
+        """Return the folders, of the inbox and of the library, in which bytes have been that were taken out of them."""
+        with self._catalogue.reading():
+            paths = CURRENT.execute_sql(_FORMER_PATHS, (sha256, sha256, sha256, sha256)).fetchall()
+        return {(_filename.python_value(path) or "").rpartition("/")[0] for (path,) in paths}
+
     def rotten(self, image_id: int, sha256: str, other_id: int, now: float) -> None:
         """Note that a filed photo has other bytes now though nobody wrote to it; those it had are another image's."""
         with self._catalogue.writing():
@@ -459,6 +465,16 @@ UNION ALL
 SELECT 2, id, status, NULL, size_bytes, mtime_ns, removed_at FROM image
  WHERE sha256 = ? AND status IN ('deleted', 'rejected')
 ORDER BY 1, 7 DESC LIMIT 1
+"""
+# By undo, by its owner, or by an edit. What its owner took away has the name of a folder before its path.
+_FORMER_PATHS = """
+SELECT was.path FROM event AS gone JOIN event AS was ON was.image_id = gone.image_id
+ WHERE gone.kind = 'undone' AND gone.text = ? AND gone.text IS NOT NULL AND was.path IS NOT NULL
+ AND was.kind IN ('queued', 'renamed', 'done', 'moved')
+UNION SELECT folder || '/' FROM image WHERE sha256 = ? AND status IN ('deleted', 'rejected')
+UNION SELECT substr(removed_from, instr(removed_from, '/') + 1) FROM image
+ WHERE sha256 = ? AND status IN ('deleted', 'rejected') AND removed_from IS NOT NULL
+UNION SELECT folder || '/' FROM image WHERE filed_sha256 = ? AND filed_sha256 IS NOT NULL AND status = 'done'
 """
 # path, id, size_bytes, mtime_ns, status, and whether the file has a place outside the inbox. Plain SQL, here and for
 # the new rows: a burst of 50,000 files is an ordinary day, and peewee's query builder takes most of its time.

@@ -189,8 +189,10 @@ class TrashRows:
         with self._catalogue.writing():
             if journal.copy_of is not None:
                 # Before: the name of its file is the image's from now on.
-                gone = {"place": None, "destination": None, "duplicate_of": image_id}
+                gone = {"place": None, "destination": None, "duplicate_of": image_id, "warning": None}
                 Image.update(gone).where(Image.id == journal.copy_of).execute()
+                given = {"kind": EventKind.RESTORED, "other_id": image_id, **event}
+                Event.insert(image_id=journal.copy_of, at=now, **given).execute()
             Image.update(changes).where(Image.id == image_id).execute()
             for one in journal.moves:
                 if one.kind != "companion":

@@ -165,10 +165,11 @@ class UndoRows:
         """Remove an image and what came with it; its history stays, and `journal` says what is still to do."""
         image_id = journal.image_id
         with self._catalogue.writing():
+            sha256 = Image.select(Image.sha256).where(Image.id == image_id).scalar()
             Image.delete().where(Image.id == image_id).execute()
             RawExif.delete().where(RawExif.image_id == image_id).execute()
             Companion.delete().where(Companion.image_id == image_id).execute()
-            event = {"at": now, "kind": EventKind.UNDONE, "path": journal.moves[0].new}
+            event = {"at": now, "kind": EventKind.UNDONE, "path": journal.moves[0].new, "text": sha256}
             Event.insert(image_id=image_id, **event).execute()
             twins = [row.id for row in Image.select(Image.id).where(Image.duplicate_of == image_id)]
             for twin in twins:

@@ -153,6 +153,8 @@ CREATE TABLE event (
 );
 CREATE INDEX event_image ON event (image_id, id);
 CREATE INDEX event_arrived ON event (path) WHERE kind = 'queued';
+-- `text` is the hash of the bytes that were moved out.
+CREATE INDEX event_undone ON event (text) WHERE kind = 'undone' AND text IS NOT NULL;
 CREATE INDEX event_companion ON event (place, path) WHERE kind = 'companion';
 
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);

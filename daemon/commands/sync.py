@@ -47,11 +47,11 @@ def _print(report: FollowReport) -> int:
         (report.adopted, "adopted"),
     )
     changes = ", ".join(f"{n:,} {what}" for n, what in found if n)
-    print(f"{report.expected:,} filed photos: {changes or 'nothing has changed'}")
+    photos = "1 filed photo" if report.expected == 1 else f"{report.expected:,} filed photos"
+    print(f"{photos}: {changes or 'nothing has changed'}")
     if report.new:
-        print(
-            f"{report.new:,} photos there were never filed by darkroom; darkroom sync --adopt takes them in as they lie"
-        )
+        one = "1 photo there was" if report.new == 1 else f"{report.new:,} photos there were"
+        print(f"{one} never filed by darkroom; darkroom sync --adopt takes in what was not, as it lies")
     if report.missing:
         print(
             f"{report.missing:,} of {report.expected:,} photos are missing: is a disk not mounted? If they are deleted:"

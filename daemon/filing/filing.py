@@ -59,6 +59,7 @@ from daemon.filing.destination import (
 from daemon.filing.inbox_file import InboxFile
 from daemon.filing.thumbnail_store import ThumbnailStore
 from daemon.filing.zones import ZoneFinder
+from daemon.sidecar import xmp
 from daemon.sidecar.sidecars import Sidecars, read_facts
 from daemon.sidecar.takeout import Takeout
 from daemon.sidecar.xmp import Packet
@@ -141,10 +142,29 @@ class Filing:
                     "duplicates", mirrored(job), replace(facts, duplicate_of=twin.id, warning=warning), kept=kept
                 )
         wanted = library_name(self._template, job, decoded, when.at)
-        facts = replace(facts, caption_status=self._caption_status(job.folder))
+        facts = replace(facts, caption_status=self._first_caption_status(job, decoded.sha256))
         if self._folder_keywords and job.folder:
             facts = replace(facts, keywords=tuple(dict.fromkeys(names.display(job.folder).split("/"))))
         return Plan("library", wanted, facts, thumbnails=(decoded.small, decoded.medium))
+
+    def _first_caption_status(self, job: Job, sha256: str) -> CaptionStatus:
+        """Return the caption status of a photo that is filed: what was private once does not leave the machine now.
+
+        It may have been in a private folder before it was moved out, deleted or edited, or lie in the inbox beside its
+        own sidecar that says so.
+        """
+        status = self._caption_status(job.folder)
+        if status == "private" or "private" in map(self._caption_status, self._queue.former_folders(sha256)):
+            return "private"
+        try:
+            packet = Packet.parse((self._inbox / f"{job.path}.xmp").read_bytes(xmp.MAX_BYTES + 1))
+        except (OSError, xmp.Malformed):
+            return status
+        known = read_facts(packet)
+        if known is None or sha256 not in {known.row.sha256, known.row.filed_sha256}:
+            return status
+        is_private = known.row.caption_status == "private" or self._caption_status(known.row.folder) == "private"
+        return "private" if is_private else status
 
     def rest(self, now: float) -> None:
         """Let go what a long pause doesn't need; `now` is in seconds since 1970."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.app import thumbnail_store
+from daemon.captions.settings import CaptionSettings
 from daemon.catalogue.captions import CaptionOrigin, Words
 from daemon.catalogue.schema import Image
 from daemon.commands.undo import Undo
@@ -119,3 +120,48 @@ def test_an_id_that_is_an_older_images_is_not_taken(full: FullRoom, tmp_path: Pa
     assert rows["old.jpg"]["id"] == 1
     assert (rows["a.jpg"]["caption"], rows["a.jpg"]["edited"]) == ("Mine", "caption")
     other.catalogue.close()
+
+
+@pytest.mark.parametrize("how", ["moved out", "from another machine", "edited", "deleted"])
+def test_what_was_private_once_stays_here_wherever_it_comes_back(tmp_path: Path, how: str) -> None:
+    settings = CaptionSettings(key="a key", private=("Secret",))
+    again = '[filing]\ndeleted = "file again"\n'
+    room = FullRoom(tmp_path / "room", again, settings=settings)
+    room.put("Secret/a.jpg", photo := jpeg())
+    room.put("b.jpg", jpeg(seed=2))
+    drain(room)
+    by_name = {row["original_name"]: row for row in room.rows()}
+    assert [by_name[name]["caption_status"] for name in ("a.jpg", "b.jpg")] == ["private", "pending"]
+    secret, path = by_name["a.jpg"]["id"], room.library / by_name["a.jpg"]["destination"]
+    # A person's words make no secret of it less private.
+    room.captions.edit(secret, time.time(), caption="Mine")
+    room.sidecars.write(secret)
+    target = room
+    match how:
+        case "moved out":
+            (tmp_path / "out").mkdir()
+            out(room, tmp_path / "out")
+            for name in ("Secret/a.jpg", "b.jpg"):
+                shutil.move(tmp_path / "out" / name, room.inbox)
+        case "from another machine":
+            target = FullRoom(tmp_path / "other", settings=settings)
+            for name in (f"{path.name}.xmp", path.name):
+                shutil.copy(path.with_name(name), target.inbox)
+        case "edited":
+            path.write_bytes(jpeg((80, 60), seed=9))
+            room.app.follower.follow()
+            room.put("a.jpg", photo)
+        case "deleted":
+            path.unlink()
+            room.app.follower.follow()
+            room.put("a.jpg", photo)
+    target.drain()
+    newest = max((row for row in target.rows() if row["original_name"] == "a.jpg"), key=lambda row: row["created_at"])
+    # A person's words come back as such: what counts is that no model is asked.
+    assert newest["caption_status"] in {"private", "done"}
+    if how == "moved out":
+        [other] = [row for row in target.rows() if row["original_name"] == "b.jpg"]
+        assert other["caption_status"] == "pending"
+    target.catalogue.close()
+    if target is not room:
+        room.catalogue.close()

@@ -100,6 +100,19 @@ class LibraryRows:
         """Return an image that lies in the library, as its row has it now."""
         return self._one((Image.id == image_id) & (Image.place == "library") & (Image.status == "done"))
 
+    def beside(self, image_id: int) -> list[Expected]:
+        """Return what came with an image and lies in the library."""
+        mine = (Companion.image_id == image_id) & (Companion.place == "library")
+        with self._catalogue.reading():
+            rows = list(Companion.select().where(mine).order_by(Companion.id))
+        return [
+            Expected(
+                *("companion", row.id, image_id, "done", row.destination),
+                *(row.size_bytes, row.mtime_ns, row.sha256, None),
+            )
+            for row in rows
+        ]
+
     def _one(self, condition: Any) -> Expected | None:
         with self._catalogue.reading():
             row = Image.get_or_none(condition)

@@ -22,6 +22,7 @@ from daemon.catalogue.schema import (
     Final,
     Image,
     Job,
+    Past,
     Place,
     RawExif,
     SidecarLook,
@@ -311,21 +312,19 @@ class Queue:
             rows = read_rows(Image, Image, _FILED, sha256)
         return (rows[0].id, rows[0].destination) if rows else None
 
-    def twin(self, sha256: str) -> Twin | None:
-        """Return the image that has these bytes, or else had them; None where none ever has."""
+    def past(self, sha256: str) -> Past:
+        """Return what is known of some bytes: the image that has them, or had them, and where they have been."""
         # Written out, each part with the condition of its index: every photo asks.
         with self._catalogue.reading():
             row = CURRENT.execute_sql(_TWIN, (sha256, sha256, sha256)).fetchone()
-        if row is None:
-            return None
-        _, image_id, kind, path, size, mtime_ns, removed_at = row
-        return Twin(image_id, kind, _filename.python_value(path), size, mtime_ns, removed_at)
-
-    def former_folders(self, sha256: str) -> set[str]:
-        """Return the folders, of the inbox and of the library, in which bytes have been that were taken out of them."""
-        with self._catalogue.reading():
             paths = CURRENT.execute_sql(_FORMER_PATHS, (sha256, sha256, sha256, sha256)).fetchall()
-        return {(_filename.python_value(path) or "").rpartition("/")[0] for (path,) in paths}
+        twin, folders = None, set()
+        if row is not None:
+            _, image_id, kind, path, size, mtime_ns, removed_at = row
+            twin = Twin(image_id, kind, _filename.python_value(path), size, mtime_ns, removed_at)
+        for (path,) in paths:
+            folders.add((_filename.python_value(path) or "").rpartition("/")[0])
+        return Past(twin, frozenset(folders))
 
     def rotten(self, image_id: int, sha256: str, other_id: int, now: float) -> None:
         """Note that a filed photo has other bytes now though nobody wrote to it; those it had are another image's."""

@@ -271,6 +271,18 @@ class Twin:
 
 
 @dataclass(frozen=True)
+class Past:
+    """What is known of some bytes.
+
+    `folders` are those of the inbox and of the library in which they were before they were moved out, deleted, thrown
+    away or edited.
+    """
+
+    twin: Twin | None
+    folders: frozenset[str]
+
+
+@dataclass(frozen=True)
 class SidecarLook:
     """How a sidecar looks to stat; `mtime_ns` in nanoseconds since 1970. Another look is somebody else's change."""
 

@@ -28,7 +28,7 @@ from pathlib import PurePosixPath
 
 from daemon.catalogue import Place, Queue
 from daemon.catalogue.companions import CompanionRows
-from daemon.catalogue.schema import CaptionStatus, Facts, Job, Twin
+from daemon.catalogue.schema import CaptionStatus, Facts, Job, Past, Twin
 from daemon.decoding import Decoded, XmpDates
 from daemon.errors import (
     DarkroomError,
@@ -131,7 +131,8 @@ class Filing:
         So do those that were there, and that its owner has taken away or edited since. Only a copy of what was just
         read in the library is deleted.
         """
-        twin, remark = self._twin(decoded)
+        past = self._past(decoded)
+        twin, remark = self._twin(decoded, past.twin)
         facts = facts_of(decoded, when)
         if twin is not None:
             is_filed = remark is None and twin.path is not None
@@ -142,19 +143,19 @@ class Filing:
                     "duplicates", mirrored(job), replace(facts, duplicate_of=twin.id, warning=warning), kept=kept
                 )
         wanted = library_name(self._template, job, decoded, when.at)
-        facts = replace(facts, caption_status=self._first_caption_status(job, decoded.sha256))
+        facts = replace(facts, caption_status=self._first_caption_status(job, decoded.sha256, past))
         if self._folder_keywords and job.folder:
             facts = replace(facts, keywords=tuple(dict.fromkeys(names.display(job.folder).split("/"))))
         return Plan("library", wanted, facts, thumbnails=(decoded.small, decoded.medium))
 
-    def _first_caption_status(self, job: Job, sha256: str) -> CaptionStatus:
+    def _first_caption_status(self, job: Job, sha256: str, past: Past) -> CaptionStatus:
         """Return the caption status of a photo that is filed: what was private once does not leave the machine now.
 
         It may have been in a private folder before it was moved out, deleted or edited, or lie in the inbox beside its
         own sidecar that says so.
         """
         status = self._caption_status(job.folder)
-        if status == "private" or "private" in map(self._caption_status, self._queue.former_folders(sha256)):
+        if status == "private" or "private" in map(self._caption_status, past.folders):
             return "private"
         try:
             packet = Packet.parse((self._inbox / f"{job.path}.xmp").read_bytes(xmp.MAX_BYTES + 1))
@@ -211,7 +212,7 @@ class Filing:
         if job.place is None and plan is not None:
             return self._record_deleted(job, plan, now, stays)
         place = job.place or "failed"
-        destination, detail = self.roots[place] / str(job.destination), f"{place}/{names.display(str(job.destination))}"
+        detail = f"{place}/{names.display(str(job.destination))}"
         if job.companion_of is not None:
             self._companions.arrived(job, now)
             self._sidecars.write(job.companion_of)
@@ -220,9 +221,9 @@ class Filing:
         if place == "library":
             sidecar = self._sidecars.write(job.id)
         elif place == "duplicates":
-            self._sidecars.record(job.id, destination)
+            self._sidecars.record(job.id, self.roots[place] / str(job.destination))
         else:
-            write_reason(job, destination, self._sidecars.history(job.id))
+            write_reason(job, self.roots[place] / str(job.destination), self._sidecars.history(job.id))
             detail = f"{job.error} (now {detail})"
         self._queue.finish(job, now, stays, sidecar)
         companions.hasten(self._companions, job, now)
@@ -417,15 +418,17 @@ class Filing:
         except FileExistsError:
             return None
 
-    def _twin(self, decoded: Decoded) -> tuple[Twin | None, str | None]:
-        """Return the image that has, or had, these bytes, with a remark for people where it does not lie there.
+    def _past(self, decoded: Decoded) -> Past:
+        """Return what is known of the bytes of a photo; the image that has them is looked for first where need be."""
+        past = self._queue.past(decoded.sha256)
+        twin = past.twin
+        if twin is None or twin.kind != "filed" or self._lies(twin, decoded):
+            return past
+        self._look(twin.id)
+        return self._queue.past(decoded.sha256)
 
-        One that looks other than it was filed, or is gone, is looked for before anything is said of it.
-        """
-        twin = self._queue.twin(decoded.sha256)
-        if twin is not None and twin.kind == "filed" and not self._lies(twin, decoded):
-            self._look(twin.id)
-            twin = self._queue.twin(decoded.sha256)
+    def _twin(self, decoded: Decoded, twin: Twin | None) -> tuple[Twin | None, str | None]:
+        """Return the image that counts as having these bytes, with a remark for people where it does not lie there."""
         if twin is None or (twin.kind != "filed" and self._file_again):
             return None, None
         day = datetime.fromtimestamp(twin.removed_at or 0.0).astimezone().date().isoformat()

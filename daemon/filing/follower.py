@@ -1,7 +1,8 @@
 """Follows what the owner does in the library: edits, moves, deletes, brings back; adopts what never was filed.
 
-A walk by stat alone, side by side with what the rows expect. Nothing of the owner's is changed by it: each finding is
-one transaction, and a walk that is killed at any instant finds the rest the next time.
+A walk by stat alone, side by side with what the rows expect. Nothing of the owner's is changed by it, but that what
+came with a photo goes after it where he has moved the photo alone. Each finding is one transaction, and a walk that is
+killed at any instant finds the rest the next time.
 
     other size or time     read again: the same bytes, an edit, or the bytes of another photo (two changed places)
     gone here              looked for in a second walk among what no row knows, by size and then by hash: moved
@@ -257,7 +258,7 @@ class _Walk:
         moved = self._find_moved() if self._open.missing else []
         # Before the moves: of two photos one may have been moved over the other.
         self._apply_deleted({move.file for move in moved})
-        self._apply_moved(moved)
+        self._apply_moved([*moved, *self._bring_along(moved)])
         self._bring_back()
         for path in self._open.orphans:
             self._gather_orphan(path)
@@ -500,6 +501,41 @@ class _Walk:
         row = self._rows.row(image_id)
         return image_id if row is not None and is_own(packet, row) else None
 
+    def _bring_along(self, moved: list[MovedFile]) -> Iterator[MovedFile]:
+        """Move what came with a photo after it, where its owner has moved or renamed the photo alone.
+
+        Before the rows say so: who is killed between the two finds it the next time, like all that was moved.
+        """
+        gone = {(move.file.kind, move.file.id) for move in moved}
+        for move in moved:
+            old, new = PurePosixPath(move.file.path), PurePosixPath(move.path)
+            for one in self._rows.beside(move.file.id) if move.file.kind == "image" else ():
+                lies = PurePosixPath(one.path)
+                if (one.kind, one.id) in gone or lies.parent != old.parent:
+                    continue
+                path = str(new.with_name(_named_after(lies.name, old.name, new.name)))
+                if path != one.path and self._carry(one, path):
+                    yield MovedFile(one, path, one.size or 0, one.mtime_ns or 0)
+
+    def _carry(self, one: Expected, path: str) -> bool:
+        """Give a companion another name in the library, where nothing has that; return whether that is done."""
+        old, new = self._library / one.path, self._library / path
+        try:
+            with old.entry() as source, new.entry() as target:
+                here = source.lstat()
+                look = here.st_size, here.st_mtime_ns if one.mtime_ns is not None else None
+                if not stat.S_ISREG(here.st_mode) or look != (one.size, one.mtime_ns):
+                    return False
+                atomic.rename_exclusive(source, target)
+                target.fsync_folder()
+                source.fsync_folder()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._leave(one.path, f"it stays behind, and not at library/{display(path)}: {error.strerror}")
+            return False
+        return True
+
     def _apply_moved(self, moved: list[MovedFile]) -> None:
         for move in self._rows.moved(moved, time.time()) if moved else ():
             if move.file.kind == "companion":
@@ -681,6 +717,14 @@ def _fit(row: Expected, seen: Seen, folder: str | None) -> tuple[bool, bool, boo
     there, name = seen.path.rpartition("/")[::2]
     old = row.path.rpartition("/")[2]
     return folder is not None and there != folder, name != old, f"{name}.xmp" not in seen.beside, seen.path
+
+
+def _named_after(name: str, old: str, new: str) -> str:
+    """Return the name of what came with a photo whose own name has changed, as far as it begins with that."""
+    for was, now in ((old, new), (split(old)[0], split(new)[0])):
+        if name.startswith(was):
+            return now + name.removeprefix(was)
+    return name
 
 
 def _image_id(packet: xmp.Packet) -> int | None:

@@ -344,9 +344,9 @@ def _compose(source: SidecarSource, existing: xmp.Packet | None, came: "_Came", 
     texts |= {name: None if seconds is None else _iso(seconds) for name, seconds in times.items()}
     texts["Rating"] = row.rating
     offers, history = _offers(row), [_line(event) for event in source.history]
+    others = [other for other in (existing, came.also, *came.packets) if other is not None]
     packet = xmp.Packet()
     packet.declare(NAMESPACE, _PREFIX)
-    others = [other for other in (existing, came.also, *came.packets) if other is not None]
     for other in others:
         packet.absorb(other)
     if others or any((row.caption, row.title, row.keywords, row.hierarchical_keywords, row.label, row.rating)):

@@ -111,17 +111,18 @@ def _rejected(stage: Stage) -> None:
 
 
 def _owner(stage: Stage) -> None:
-    """Edit one filed photo, move another with its sidecar, one without, and delete one."""
+    """Edit one filed photo, move another with its sidecar, one without, one without its companion; delete one."""
+    stage.put("IMG_54.AAE", b"<plist>an edit of 54</plist>")
     for seed in range(50, 58):
         stage.put(f"IMG_{seed}.jpg", photo(seed))
     program.run(stage.base, "run", "--once")
     library = stage.folder("library")
-    edited, moved, alone, deleted = (next(library.rglob(f"IMG_{seed}.jpg")) for seed in range(50, 54))
+    edited, moved, alone, deleted, beside = (next(library.rglob(f"IMG_{seed}.jpg")) for seed in range(50, 55))
     edited.write_bytes(photo(500))
     del stage.must[digest(photo(50))]
     stage.expect(photo(500))
     (library / "album").mkdir()
-    for path in (moved, moved.with_name(moved.name + ".xmp"), alone):
+    for path in (moved, moved.with_name(moved.name + ".xmp"), alone, beside):
         path.rename(library / "album" / path.name)
     deleted.unlink()
     deleted.with_name(deleted.name + ".xmp").unlink()

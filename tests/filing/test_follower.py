@@ -153,6 +153,41 @@ def test_a_companion_that_was_moved_with_its_photo_is_followed(full: FullRoom) -
     assert list(full.beside()) == ["library/album/a.aae"]
 
 
+@pytest.mark.parametrize(
+    ("to", "beside"), [("album/a.jpg", "album/a.aae"), ("2024/05/x.jpg", "2024/05/x.aae"), ("b.jpg", "b.aae")]
+)
+def test_a_companion_that_stayed_behind_goes_after_its_photo(full: FullRoom, to: str, beside: str) -> None:
+    full.put("a.jpg", jpeg())
+    full.put("a.aae", b"edits")
+    for _ in range(3):
+        full.drain(time.time() + 60)
+    (full.library / to).parent.mkdir(exist_ok=True)
+    subprocess.run(["mv", full.library / FILED, full.library / to], check=True)
+    assert sync(full).left == []
+    assert list(full.beside()) == [f"library/{beside}"]
+    assert sorted(tree(full.library)) == sorted([to, f"{to}.xmp", beside])
+    assert sync(full).changes == 0
+    # The companion alone is where its owner wants it.
+    subprocess.run(["mv", full.library / beside, full.library / "elsewhere.aae"], check=True)
+    for _ in range(2):
+        sync(full)
+        assert list(full.beside()) == ["library/elsewhere.aae"]
+
+
+def test_a_companion_stays_behind_where_its_new_name_is_taken(full: FullRoom) -> None:
+    full.put("a.jpg", jpeg())
+    full.put("a.aae", b"edits")
+    for _ in range(3):
+        full.drain(time.time() + 60)
+    (full.library / "album").mkdir()
+    (full.library / "album/a.aae").write_bytes(b"others")
+    (full.library / FILED).rename(full.library / "album/a.jpg")
+    [(path, reason)] = sync(full).left
+    assert (path, reason.startswith("it stays behind")) == ("2024/05/a.aae", True)
+    assert list(full.beside()) == ["library/2024/05/a.aae"]
+    assert (full.library / "album/a.aae").read_bytes() == b"others"
+
+
 def test_deleted_is_out_of_lists_and_kept_in_history(full: FullRoom) -> None:
     file(full, "a.jpg", "b.jpg")
     sha256 = full.columns(1)["sha256"]

@@ -273,6 +273,7 @@ class SidecarRows:
         emptied: Collection[str] = (),
         place: tuple[float, float] | None = None,
         takeout: str | None = None,
+        cause: Cause = Cause.SIDECAR,
     ) -> None:
         """Take over a person's words from an XMP file; `edited` are the columns that no model changes any more.
 
@@ -290,7 +291,7 @@ class SidecarRows:
             changes |= {"caption_status": "done", "caption_wanted": None, "caption_error": None}
         with self._catalogue.writing():
             Image.update(changes).where(Image.id == image_id).execute()
-            event: dict[str, Any] = {"cause": Cause.SIDECAR}
+            event: dict[str, Any] = {"cause": cause}
             if takeout is not None:
                 event = {"cause": Cause.TAKEOUT, "place": "library", "path": takeout, "text": ", ".join(learned)}
             Event.insert(image_id=image_id, at=now, kind=EventKind.EDITED, **event).execute()

@@ -105,6 +105,8 @@ def sentence(event: ImageEvent) -> str:
             return f"filed beside image {event.other_id}: {filed}"
         case EventKind.EDITED if event.cause == Cause.SIDECAR:
             return "words of a person, out of an XMP file"
+        case EventKind.EDITED if event.cause == Cause.PHOTO:
+            return "words of a person, out of the photo itself"
         case EventKind.EDITED if event.cause == Cause.TAKEOUT:
             return f"{text} out of {filed}, as Google Photos had it"
         case EventKind.EDITED:

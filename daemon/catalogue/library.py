@@ -20,6 +20,7 @@ from daemon.catalogue.schema import (
     RawExif,
     SidecarLook,
     Status,
+    Tags,
 )
 
 LibraryKind = Literal["image", "companion"]
@@ -128,11 +129,11 @@ class LibraryRows:
             row = Image.get_or_none(Image.id == image_id)
         return None if row is None else ImageRow(**row.__data__)
 
-    def had_place(self, image_id: int) -> bool:
-        """Return whether a photo's own EXIF said, when it was last read, where it was taken."""
+    def tags(self, image_id: int) -> Tags:
+        """Return what a photo said itself when it was last read."""
         with self._catalogue.reading():
             row = RawExif.get_or_none(RawExif.image_id == image_id)
-        return row is not None and any(tag.startswith("GPS GPSL") for tag in row.tags)
+        return {} if row is None else cast("Tags", row.tags)
 
     def filed(self, sha256: str) -> int | None:
         """Return the id of the image of the library that has these bytes now."""
@@ -188,7 +189,7 @@ class LibraryRows:
                 "sidecar_due": Image.sidecar_due + 1,
             }
             Image.update(changes).where(Image.id == file.id).execute()
-            if facts.raw:
+            if facts.raw is not None:
                 RawExif.replace(image_id=file.id, tags=facts.raw).execute()
             where = {"place": "library", "path": file.path}
             Event.insert(image_id=file.id, at=now, kind=EventKind.CHANGED, **where).execute()

@@ -74,6 +74,7 @@ class Cause(StrEnum):
     CAME_WITH = "came with"
     SIDECAR = "sidecar"
     TAKEOUT = "takeout"
+    PHOTO = "photo"
     ROTTEN = "rotten"
 
 

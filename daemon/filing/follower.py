@@ -400,7 +400,11 @@ class _Walk:
             return
         if decoded is not None:
             self._follower._thumbnails.save(sha256, decoded.small, decoded.medium)
-        keep_place = facts.lat is None and not self._rows.had_place(row.id)
+        before = self._rows.tags(row.id)
+        keep_place = facts.lat is None and not any(tag.startswith("GPS GPSL") for tag in before)
+        if facts.raw is not None:
+            # Before the row says that this edit is known: who is killed between the two finds the words again.
+            self._sidecars.embedded(row.id, before, facts.raw)
         if self._rows.edited(row, facts, was.st_mtime_ns, time.time(), keep_place=keep_place):
             self._report.edited += 1
             _log.info("image %d: edited in the library: %s", row.id, display(row.path))

@@ -19,12 +19,12 @@ from typing import Any, get_args
 
 from daemon.catalogue import ImageEvent, ImageRow, Place
 from daemon.catalogue.companions import SidecarRows, SidecarSource
-from daemon.catalogue.schema import FINAL, CaptionStatus, Cause, EventKind, SidecarLook
+from daemon.catalogue.schema import FINAL, CaptionStatus, Cause, EventKind, SidecarLook, Tags
 from daemon.errors import FolderFault, NameRefused, Postponed, Rejected, Transient, WaitingReason, Withdrawn
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
 from daemon.sidecar import takeout, words, xmp
-from daemon.sidecar.words import Said, words_in
+from daemon.sidecar.words import Said, words_in, words_of_edit
 
 _log = logging.getLogger(__name__)
 
@@ -144,6 +144,20 @@ class Sidecars:
                 entry.unlink()
             entry.fsync_folder()
         return True
+
+    def embedded(self, image_id: int, before: Tags, after: Tags) -> None:
+        """Take over the words that a photo has in itself since its owner has edited it; `before` and `after` are tags.
+
+        Before the row shows the edit, which has the sidecar written.
+        """
+        with self._lock:
+            source = self._rows.of(image_id, "library")
+            if source is None:
+                return
+            said = words_of_edit(source.row, before, after)
+            if said != Said(edited=source.row.edited or ""):
+                cause = Cause.PHOTO
+                self._rows.adopt(image_id, said.words, said.edited, time.time(), emptied=said.emptied, cause=cause)
 
     def history(self, image_id: int) -> list[str]:
         """Return what happened to an image, as lines from which `read_history` makes the events anew."""

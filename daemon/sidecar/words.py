@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from daemon.catalogue import ImageRow
 from daemon.catalogue.captions import Words, together
+from daemon.catalogue.schema import Tags
 from daemon.sidecar import xmp
 
 _Value = TypeVar("_Value", str, int)
@@ -54,6 +55,45 @@ def words_in(row: ImageRow, existing: xmp.Packet | None, known: ImageRow, came: 
     for packet in came:
         found.offer(packet)
     return found.said()
+
+
+def words_of_edit(row: ImageRow, before: Tags, after: Tags) -> Said:
+    """Return a person's words that the row does not have, where a photo was edited with other ones in its own XMP.
+
+    `before` and `after` are all tags of the photo. What it had held before is nothing new, whatever the row has.
+    """
+    found = _Merge(row, row.edited or "")
+    for column, name in (("caption", "dc:description"), ("title", "dc:title"), ("label", "xmp:Label")):
+        base, theirs = _text(before, name), _text(after, name)
+        if theirs != getattr(row, column) and (theirs is not None or base == getattr(row, column)):
+            found.text(column, base, theirs, base)
+    stars, theirs_too = rating(_text(before, "xmp:Rating")), rating(_text(after, "xmp:Rating"))
+    if theirs_too != row.rating and (theirs_too is not None or stars == row.rating):
+        found.number("rating", stars, theirs_too, stars)
+    for column, names in (
+        ("keywords", ("dc:subject",)),
+        ("hierarchical_keywords", ("lr:hierarchicalSubject", "digiKam:TagsList")),
+    ):
+        known, now = _list(before, names), _list(after, names)
+        ours = set(getattr(row, column) or ())
+        if set(now) - set(known) - ours or (set(known) - set(now)) & ours:
+            found.list(column, known, now)
+    return found.said()
+
+
+def _text(tags: Tags, name: str) -> str | None:
+    value = tags.get(f"XMP {name}")
+    return value if isinstance(value, str) else None
+
+
+def _list(tags: Tags, names: Sequence[str]) -> list[str]:
+    found = []
+    for name in names:
+        words = tags.get(f"XMP {name}")
+        # digiKam's paths have slashes.
+        split = "/" if name == "digiKam:TagsList" else "|"
+        found += [str(word).replace(split, "|") for word in words] if isinstance(words, list) else []
+    return found if names == ("dc:subject",) else _in_others(found)
 
 
 class _Merge:
@@ -176,10 +216,13 @@ def rating(text: str | None) -> int | None:
 
 def hierarchical(packet: xmp.Packet) -> list[str]:
     """Return the keywords that lie in others, as Lightroom ("Places|Italy") and digiKam ("Places/Italy") write them."""
-    lightroom = packet.texts(xmp.LIGHTROOM, "hierarchicalSubject")
     digikam = [path.replace("/", "|") for path in packet.texts(xmp.DIGIKAM, "TagsList")]
-    # A word that lies in no other is a plain keyword.
-    return [path for path in dict.fromkeys([*lightroom, *digikam]) if "|" in path.strip("|")]
+    return _in_others([*packet.texts(xmp.LIGHTROOM, "hierarchicalSubject"), *digikam])
+
+
+def _in_others(paths: Iterable[str]) -> list[str]:
+    """Return each path once, without those of one word: that is a plain keyword."""
+    return [path for path in dict.fromkeys(paths) if "|" in path.strip("|")]
 
 
 def place(packet: xmp.Packet, namespace: str = xmp.EXIF) -> tuple[float, float] | None:

@@ -13,7 +13,10 @@ import pytest
 
 from daemon.captions.settings import CaptionSettings
 from daemon.catalogue.captions import CaptionOrigin, Words
+from daemon.catalogue.search import Search
 from daemon.commands.undo import Undo
+from daemon.decoding import Limits
+from daemon.decoding.decode import decode
 from daemon.errors import Busy, EnvironmentFault, Rejected
 from daemon.files import lock
 from daemon.files.atomic import Root
@@ -343,6 +346,42 @@ def test_the_owner_is_right_as_exiftool_and_exiv2_write(full: FullRoom) -> None:
     assert said.stdout == b""
     assert sync(full).changes == 0
     assert full.columns(1)["rating"] is None
+
+
+def exiftool(*words: str | Path) -> None:
+    if shutil.which("exiftool") is None:
+        pytest.skip("needs exiftool")
+    subprocess.run(["exiftool", "-q", "-m", "-overwrite_original", *words], check=True)
+
+
+def test_words_that_an_owner_writes_into_the_photo_itself(full: FullRoom) -> None:
+    full.decode_with(lambda path: decode(path, Limits()))
+    came = full.put("a.jpg", jpeg())
+    exiftool("-XMP-dc:Description=OLYMPUS DIGITAL CAMERA", "-XMP-dc:Subject=came", "-XMP-xmp:Label=Green", came)
+    full.drain()
+    full.captions.edit(1, time.time(), caption="Mine", keywords=["garden"])
+    photo = full.library / full.columns()["destination"]
+    exiftool("-Artist=Me", photo)
+    assert sync(full).edited == 1
+    row = full.columns()
+    assert (row["caption"], row["keywords"], row["label"]) == ("Mine", ["garden"], None), "it held those before"
+    words = ["-XMP-dc:Description=New", "-XMP-dc:Title=T", "-XMP-xmp:Rating=4", "-XMP-xmp:Label="]
+    exiftool(*words, "-XMP-dc:Subject+=roses", "-XMP-digiKam:TagsList=Places/Rome", photo)
+    assert sync(full).edited == 1
+    row = full.columns()
+    assert (row["caption"], row["title"], row["rating"], row["label"]) == ("New", "T", 4, None)
+    assert (set(row["keywords"]), row["hierarchical_keywords"]) == ({"garden", "roses"}, ("Places|Rome",))
+    assert "caption" in row["edited"]
+    assert sync(full).changes == 0
+    said = subprocess.run(["exiftool", "-s3", "-Rating", f"{photo}.xmp"], capture_output=True, check=True)
+    assert said.stdout == b"4\n"
+    # Taken out again, and what was said over REST meanwhile stays.
+    full.captions.edit(1, time.time(), title="Of REST")
+    exiftool("-XMP:all=", photo)
+    sync(full)
+    row = full.columns()
+    assert (row["caption"], row["title"], row["rating"], row["keywords"]) == (None, "Of REST", None, ["garden"])
+    assert not [tag for tag in Search(full.catalogue).raw_exif(1) if tag.startswith("XMP ")]
 
 
 def test_undo_leaves_what_was_adopted_alone(full: FullRoom, tmp_path: Path) -> None:

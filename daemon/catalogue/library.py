@@ -30,10 +30,10 @@ _filename = FilenameField()
 # In the order of paths, of which each table has an index. What is no UTF-8 is a blob to SQLite, and comes behind all
 # text. A row that is being filed is known, and nothing is expected of it.
 _EXPECTED = """
-SELECT 0, id, id, status, destination, size_bytes, mtime_ns, sha256, sidecar_size, sidecar_mtime_ns
+SELECT 0, id, id, status, destination, size_bytes, mtime_ns, sha256, sidecar_size, sidecar_mtime_ns, inode, ctime_ns
   FROM image WHERE place = 'library' AND destination > ?1 AND +status IN ('done', 'processing')
 UNION ALL
-SELECT 1, id, image_id, 'done', destination, size_bytes, mtime_ns, sha256, NULL, NULL
+SELECT 1, id, image_id, 'done', destination, size_bytes, mtime_ns, sha256, NULL, NULL, NULL, NULL
   FROM companion WHERE place = 'library' AND destination > ?1
 ORDER BY 5 LIMIT ?2
 """
@@ -45,7 +45,8 @@ _IS_REMOVED: Any = SQL("status IN ('deleted', 'rejected')")
 class Expected:
     """One file that should lie in the library, as its row has it; `mtime_ns` None where nobody has looked yet.
 
-    `image_id` is the image that it is or came with, `sidecar` the look of an image's sidecar.
+    `image_id` is the image that it is or came with, `sidecar` the look of an image's sidecar, `inode` and `ctime_ns`
+    those of an image at the last walk, None before one.
     """
 
     kind: LibraryKind
@@ -57,6 +58,8 @@ class Expected:
     mtime_ns: int | None
     sha256: str | None
     sidecar: SidecarLook | None
+    inode: int | None = None
+    ctime_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ class LibraryRows:
             return None
         look = _look(row.sidecar_size, row.sidecar_mtime_ns)
         size, mtime_ns = row.size_bytes, row.mtime_ns
-        return Expected("image", row.id, row.id, "done", row.destination or "", size, mtime_ns, row.sha256, look)
+        known = row.sha256, look, row.inode, row.ctime_ns
+        return Expected("image", row.id, row.id, "done", row.destination or "", size, mtime_ns, *known)
 
     def row(self, image_id: int) -> ImageRow | None:
         """Return an image's row."""
@@ -158,8 +162,16 @@ class LibraryRows:
     def touched(self, file: Expected, size: int, mtime_ns: int) -> None:
         """Note how a file looks whose bytes are the same as ever."""
         table = Image if file.kind == "image" else Companion
+        changes = {"size_bytes": size, "mtime_ns": mtime_ns, **(_NO_INODE if file.kind == "image" else {})}
         with self._catalogue.writing():
-            table.update(size_bytes=size, mtime_ns=mtime_ns).where(table.id == file.id).execute()
+            table.update(changes).where(table.id == file.id).execute()
+
+    def seen(self, inodes: Sequence[tuple[int, int, int, str]]) -> None:
+        """Write the inodes and their times under which images lie: of each inode, time, id and path."""
+        if inodes:
+            values = [(inode, ctime_ns, number, _filename.db_value(path)) for inode, ctime_ns, number, path in inodes]
+            with self._catalogue.writing():
+                CURRENT.cursor().executemany(_SEEN, values)
 
     def edited(self, file: Expected, facts: Facts, mtime_ns: int, now: float, *, keep_place: bool) -> bool:
         """Write what a photo is now whose owner has edited it; return False where its bytes are another image's.
@@ -187,6 +199,7 @@ class LibraryRows:
                 "filed_sha256": None if as_filed == facts.sha256 else as_filed,
                 "thumb_sha": None,
                 "sidecar_due": Image.sidecar_due + 1,
+                **_NO_INODE,
             }
             Image.update(changes).where(Image.id == file.id).execute()
             if facts.raw is not None:
@@ -226,7 +239,7 @@ class LibraryRows:
                     Companion.update(changes).where(Companion.id == move.file.id).execute()
                     continue
                 if path == move.path:
-                    changes |= {"sidecar_due": Image.sidecar_due + 1}
+                    changes |= {"sidecar_due": Image.sidecar_due + 1, **_NO_INODE}
                     # What was adopted has no other folder that could be a private one.
                     folder = path.rpartition("/")[0]
                     Image.update(folder=folder).where(
@@ -289,6 +302,7 @@ class LibraryRows:
             "removed_at": None,
             "removed_from": None,
             "sidecar_due": Image.sidecar_due + 1,
+            **_NO_INODE,
         }
         with self._catalogue.writing():
             row = Image.get_or_none((Image.id == image_id) & Image.status.in_(list(REMOVED)))
@@ -355,6 +369,8 @@ class LibraryRows:
 
 
 _NOT_OF_AN_EDIT = {"raw", "caption_status", "keywords", "error", "failure", "duplicate_of", "companion_of"}
+_NO_INODE = {"inode": None, "ctime_ns": None}
+_SEEN = "UPDATE image SET inode = ?, ctime_ns = ? WHERE id = ? AND status = 'done' AND destination = ?"
 _DATE = {"taken_at", "taken_from", "taken_utc", "zone", "taken_order"}
 # What a sidecar of Darkroom's knows of a photo that is adopted with it.
 _OF_SIDECAR = frozenset(
@@ -365,9 +381,9 @@ _OF_SIDECAR = frozenset(
 
 
 def _expected(row: Any) -> Expected:
-    kind, number, image_id, status, path, size, mtime_ns, sha256, sidecar_size, sidecar_mtime_ns = row
+    kind, number, image_id, status, path, size, mtime_ns, sha256, sidecar_size, sidecar_mtime_ns, inode, ctime_ns = row
     name, look = cast("str", _filename.python_value(path)), _look(sidecar_size, sidecar_mtime_ns)
-    return Expected(_KINDS[kind], number, image_id, status, name, size, mtime_ns, sha256, look)
+    return Expected(_KINDS[kind], number, image_id, status, name, size, mtime_ns, sha256, look, inode, ctime_ns)
 
 
 def _look(size: int | None, mtime_ns: int | None) -> SidecarLook | None:

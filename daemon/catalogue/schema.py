@@ -115,6 +115,8 @@ class ImageRow:
     token: str | None = None
     size_bytes: int | None = None
     mtime_ns: int | None = None
+    inode: int | None = None
+    ctime_ns: int | None = None
     quiet_since: float | None = None
     waiting: WaitingReason | None = None
     waiting_detail: str | None = None
@@ -323,6 +325,8 @@ class Image(_Base):
     token = TextField(null=True)
     size_bytes = IntegerField(null=True)
     mtime_ns = IntegerField(null=True)
+    inode = IntegerField(null=True)
+    ctime_ns = IntegerField(null=True)
     quiet_since = FloatField(null=True)
     waiting = CodeField(WaitingReason, null=True)
     waiting_detail = TextField(null=True)

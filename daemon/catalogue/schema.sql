@@ -22,6 +22,9 @@ CREATE TABLE image (
     token TEXT,
     size_bytes INTEGER,
     mtime_ns INTEGER,
+    -- how a walk of the library found the file: who writes anew and keeps size and time changes both of these
+    inode INTEGER,
+    ctime_ns INTEGER,
     quiet_since REAL,
     -- a WaitingReason, and what completes its sentence
     waiting TEXT,

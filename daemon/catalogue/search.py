@@ -171,7 +171,7 @@ class FileSearch:
 class FiledFile:
     """One file that was filed. `image_id` is the image that it is or belongs to, `sha256` None where nobody knows.
 
-    `folder` and `original_name` are those that it came with.
+    `folder` and `original_name` are those that it came with, `inode` and `ctime_ns` of the last walk of the library.
     """
 
     kind: FileKind
@@ -185,6 +185,8 @@ class FiledFile:
     sha256: str | None
     size: int | None
     mtime_ns: int | None
+    inode: int | None = None
+    ctime_ns: int | None = None
 
 
 class Inventory:
@@ -354,6 +356,8 @@ def _image(row: Image) -> FiledFile:
         sha256=row.sha256,
         size=row.size_bytes,
         mtime_ns=row.mtime_ns,
+        inode=row.inode if row.place == "library" else None,
+        ctime_ns=row.ctime_ns,
     )
 
 

@@ -1,7 +1,7 @@
 """Reads every filed file again and compares it with the catalogue: what rotted, what is gone, what was edited.
 
-Rot is another hash under the same size and time: no program has written that. What its owner edits is right, and so is
-what he keeps there that was never filed: both are told, and neither is wrong.
+Rot is another hash under the same size, time and inode: hardly any program writes so. What its owner edits is right,
+and so is what he keeps there that was never filed: both are told, and neither is wrong.
 
 A library of terabytes takes a day: how far it got is stored, and the next run goes on from there. What was a problem
 until then is checked again, since it may have been fixed. Nothing on disk is changed but, with --fix, thumbnails.
@@ -34,12 +34,16 @@ from daemon.errors import DarkroomError, EnvironmentFault, Rejected
 from daemon.files.atomic import Location, Root, by_descriptor
 from daemon.files.names import display
 from daemon.files.opening import open_regular
-from daemon.files.walk import batched, is_junk, walk
+from daemon.files.walk import batched, inode, is_junk, walk
 from daemon.filing.removals import FILE as REMOVED_FILE
 from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
 
 ProblemKind = Literal["missing", "rotten", "unreadable", "thumbnail", "edited", "unknown"]
 _NOT_WRONG = ("edited", "unknown")
+_ROTTEN = (
+    "other bytes under the same size and time, as no program writes that doesn't set the time back: restore it from a"
+    " backup; if you have edited it so, touch it, and say darkroom sync"
+)
 FixThumbnails = Callable[[Location, str], None]
 """Makes the thumbnails of an original, given by path and hash, again; raises DarkroomError where it can't."""
 
@@ -274,7 +278,7 @@ class Verification:
             return
         if found != file.sha256:
             if (written := _written_at(here, file)) is None:
-                yield problem("rotten", "other bytes, though nobody has written to it: restore it from a backup")
+                yield problem("rotten", _ROTTEN)
             else:
                 yield problem("edited", f"written to at {written}")
         elif file.status == "done" and file.kind == "image" and (missing := self._missing_thumbnail(file.sha256)):
@@ -330,6 +334,10 @@ def _owner(path: str) -> str | None:
 
 def _written_at(here: os.stat_result, file: FiledFile) -> str | None:
     """Return when somebody has written to a file since it was filed; None where it looks as it did."""
+    is_replaced = file.inode not in {None, inode(here)} and file.ctime_ns != here.st_ctime_ns
+    if is_replaced:
+        # exiftool -P writes another file, of the same time, in place of this one.
+        return datetime.fromtimestamp(here.st_ctime_ns / 1e9).astimezone().isoformat(" ", "seconds")
     if file.size == here.st_size and file.mtime_ns in {None, here.st_mtime_ns}:
         return None
     return datetime.fromtimestamp(here.st_mtime_ns / 1e9).astimezone().isoformat(" ", "seconds")

@@ -208,6 +208,8 @@ class Look(NamedTuple):
     size: int
     mtime_ns: int
     is_file: bool
+    inode: int
+    ctime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,11 @@ class Seen:
     path: str
     look: Look
     beside: Mapping[str, "Look"]
+
+
+def inode(here: os.stat_result) -> int:
+    """Return the number of a file's inode, as SQLite can hold it."""
+    return here.st_ino & (2**63 - 1)
 
 
 class OrderedWalk:
@@ -308,7 +315,9 @@ class OrderedWalk:
                     continue
                 with suppress(FileNotFoundError):  # gone since it was listed
                     here = entry.stat(follow_symlinks=False)
-                    files[entry.name] = Look(here.st_size, here.st_mtime_ns, stat.S_ISREG(here.st_mode))
+                    files[entry.name] = Look(
+                        here.st_size, here.st_mtime_ns, stat.S_ISREG(here.st_mode), inode(here), here.st_ctime_ns
+                    )
         return folders, files
 
     def _leads_on(self, path: str) -> bool:

@@ -4,7 +4,8 @@ A walk by stat alone, side by side with what the rows expect. Nothing of the own
 came with a photo goes after it where he has moved the photo alone. Each finding is one transaction, and a walk that is
 killed at any instant finds the rest the next time.
 
-    other size or time     read again: the same bytes, an edit, or the bytes of another photo (two changed places)
+    looks other            (by size, time or inode) read again: the same bytes, an edit, or the bytes of another photo:
+                           two have changed places
     gone here              looked for in a second walk among what no row knows, by size and then by hash: moved
     gone altogether        deleted; but never what could not be looked at (a folder that can't be read, a mount that is
                            away), and not too many at once, unless somebody says that it is true
@@ -36,7 +37,7 @@ from daemon.files.atomic import Location, Root, by_descriptor
 from daemon.files.mounts import FolderCheck
 from daemon.files.names import IMAGE_SUFFIXES, display, split
 from daemon.files.opening import Identity, Lease, LeaseState, open_regular
-from daemon.files.walk import OrderedWalk, Seen
+from daemon.files.walk import Look, OrderedWalk, Seen
 from daemon.filing.dates import Evidence, Origin, taken
 from daemon.filing.destination import facts_of
 from daemon.filing.removals import FILE, Removal, Removals
@@ -248,6 +249,8 @@ class _Walk:
         self._report = FollowReport()
         self._open = _Open()
         self._unseen: set[str] = set()
+        # Inode, its time, id and path of what looks as ever, and no walk has seen before.
+        self._seen: list[tuple[int, int, int, str]] = []
         self._mounts: dict[str, str] = {}
 
     def run(self) -> FollowReport:
@@ -315,6 +318,7 @@ class _Walk:
             elif row is not None and seen is not None and row.status != "processing" and seen.look.is_file:
                 self._compare(row, seen)
             self._follower.on_file()
+        self._note_seen()
 
     def _note_unknown(self, seen: Seen, sizes: set[int]) -> None:
         name = seen.path.rpartition("/")[2]
@@ -330,13 +334,21 @@ class _Walk:
         """Compare one file, and its sidecar, with its row."""
         look = seen.look
         same_time = row.mtime_ns == look.mtime_ns or (row.mtime_ns is None and row.kind == "companion")
-        if row.size != look.size or not same_time:
+        if row.size != look.size or not same_time or _is_replaced(row, look):
             self.reread(row)
+        elif row.kind == "image" and row.inode is None:
+            self._seen.append((look.inode, look.ctime_ns, row.id, row.path))
+            if len(self._seen) >= _BATCH:
+                self._note_seen()
         if row.kind == "image" and self._sidecars.enabled:
             there = seen.beside.get(f"{seen.path.rpartition('/')[2]}.xmp")
             known = None if row.sidecar is None else (row.sidecar.size, row.sidecar.mtime_ns)
             if (there[:2] if there and there.is_file else None) != known:
                 self._read_words(row)
+
+    def _note_seen(self) -> None:
+        self._rows.seen(self._seen)
+        self._seen = []
 
     def _read_words(self, row: Expected) -> None:
         try:
@@ -729,6 +741,14 @@ def _named_after(name: str, old: str, new: str) -> str:
         if name.startswith(was):
             return now + name.removeprefix(was)
     return name
+
+
+def _is_replaced(row: Expected, look: Look) -> bool:
+    """Return whether another file of the same size and time lies there: so exiftool -P writes.
+
+    Where inodes are made up (FUSE, SMB, exFAT) they are others each time, but their times stay.
+    """
+    return row.inode is not None and row.inode != look.inode and row.ctime_ns != look.ctime_ns
 
 
 def _image_id(packet: xmp.Packet) -> int | None:

@@ -54,7 +54,7 @@ def test_all_is_as_it_was_filed(filed: Room) -> None:
 
 @pytest.mark.parametrize(
     ("mtime", "kind", "text"),
-    [(False, "rotten", "nobody has written to it"), (True, "edited", "written to at 20")],
+    [(False, "rotten", "under the same size and time"), (True, "edited", "written to at 20")],
 )
 def test_one_flipped_byte_is_named(filed: Room, mtime: bool, kind: ProblemKind, text: str) -> None:
     flip(filed.library / FILED, mtime=mtime)

@@ -4,10 +4,10 @@ The library and its rows are made directly, small files that stand for photos, w
 hundredth each is edited, moved, deleted and new, and every verdict is compared with what was done.
 """
 
+import argparse
 import hashlib
 import resource
 import sqlite3
-import sys
 import tempfile
 import time
 from contextlib import closing
@@ -63,7 +63,8 @@ def make(room: Room, count: int) -> None:
 def measure(room: Room, what: str, *, adopt: bool = False) -> FollowReport:
     """Follow once, and print what it took and found."""
     began, used = time.perf_counter(), time.process_time()
-    report = room.app.follower.follow(adopt=adopt)
+    with room.catalogue.session():  # as the command and the loop do
+        report = room.app.follower.follow(adopt=adopt)
     took, used = time.perf_counter() - began, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(f"{what:<40} {took:7.2f} s ({used:.2f} s of a core), {peak} MB at most", flush=True)
@@ -136,4 +137,6 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else PHOTOS)
+    arguments = argparse.ArgumentParser("python -m tests.benchmarks.follow", description=__doc__)
+    arguments.add_argument("photos", type=int, nargs="?", default=PHOTOS, help="how many photos the library has")
+    main(arguments.parse_args().photos)

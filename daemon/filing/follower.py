@@ -34,7 +34,7 @@ from daemon.decoding import Decoded, XmpDates
 from daemon.errors import Busy, DarkroomError, EnvironmentFault, Rejected, Transient, Withdrawn
 from daemon.files import atomic, lock
 from daemon.files.atomic import Location, Root, by_descriptor
-from daemon.files.mounts import FolderCheck
+from daemon.files.mounts import FolderCheck, mount_point
 from daemon.files.names import IMAGE_SUFFIXES, display, split
 from daemon.files.opening import Identity, Lease, LeaseState, open_regular
 from daemon.files.walk import Look, OrderedWalk, Seen
@@ -481,12 +481,15 @@ class _Walk:
         """Return whether a file is surely not where it was: not one that nobody could look at."""
         if row.path in self._open.displaced:
             return True
-        if any(row.path.startswith(folder) for folder in self._unseen):
+        if self._is_unseen(row.path):
             return False
         try:
             return (self._library / row.path).lstat() is None
         except OSError:
             return False
+
+    def _is_unseen(self, path: str) -> bool:
+        return any(path.startswith(folder) for folder in self._unseen)
 
     def _hash(self, path: str) -> str | None:
         try:
@@ -590,6 +593,9 @@ class _Walk:
     def _apply_deleted(self, moved: set[Expected]) -> None:
         """Write which are gone; nothing of it where so many are that it may be the disk."""
         gone = [row for row in self._open.missing if row not in moved and self._is_missing(row)]
+        if gone:
+            self._check_mounts()
+            gone = [row for row in gone if not self._is_unseen(row.path)]
         images = [row for row in gone if row.kind == "image"]
         if not self._believes and len(images) > max(MISSING, MISSING_SHARE * self._report.expected):
             self._report.missing = len(images)
@@ -600,6 +606,16 @@ class _Walk:
             for image_id in self._rows.deleted(batch, now):
                 self._report.deleted += 1
                 _log.info("image %d: deleted from the library by its owner", image_id)
+
+    def _check_mounts(self) -> None:
+        """See whether all disks are still there that the library lies on: one may have gone during the walk.
+
+        Raises EnvironmentFault for the library itself; what lies on any other one is unseen.
+        """
+        self._follower._folders.check_present()
+        for folder, mount in {**self._known_mounts(), **self._mounts}.items():
+            if str(mount_point(self._library.path / folder)) != mount:
+                self._unseen.add(f"{folder}/")
 
     def _removals_of(self, rows: Iterable[Expected], now: float) -> Iterator[Removal]:
         for row in rows:

@@ -273,6 +273,44 @@ def test_a_disk_behind_a_link_that_is_away_is_no_empty_folder(full: FullRoom, tm
         shutil.rmtree(disk)
 
 
+@pytest.mark.parametrize("what", ["library", "library/2024"])
+def test_a_disk_that_goes_during_a_walk_deletes_nothing(full: FullRoom, tmp_path: Path, what: str) -> None:
+    if not Path("/dev/shm").is_dir() or os.stat("/dev/shm").st_dev == full.library.stat().st_dev:
+        pytest.skip("needs two filesystems")
+    disk = Path(f"/dev/shm/darkroom-during-{os.getpid()}")
+    disk.mkdir()
+    (tmp_path / "empty").mkdir()
+    place = full.library.parent / what
+    try:
+        if what == "library":
+            place.rmdir()
+        place.symlink_to(disk)
+        file(full, "a.jpg", "b.jpg")
+        (full.library / "2024/07").mkdir()
+        # In another folder of the same disk, which is not listed before the disk is away.
+        for name in ("b.jpg", "b.jpg.xmp"):
+            (full.library / f"2024/05/{name}").rename(full.library / f"2024/07/{name}")
+        assert sync(full).moved == 1
+
+        def unplug() -> None:
+            place.unlink()
+            place.symlink_to(tmp_path / "empty")
+            full.app.follower.on_file = lambda: None
+
+        full.app.follower.on_file = unplug
+        if what == "library":
+            with pytest.raises(EnvironmentFault, match="not mounted"):
+                sync(full)
+        else:
+            assert sync(full).unseen == ("2024/",)
+        assert {row["status"] for row in full.rows()} == {"done"}
+        place.unlink()
+        place.symlink_to(disk)
+        assert sync(full).changes == 0
+    finally:
+        shutil.rmtree(disk)
+
+
 def test_adopted_where_it_lies_and_never_moved(full: FullRoom) -> None:
     full.settings = CaptionSettings(key="a key", private=("Secret",))
     file(full, "a.jpg")

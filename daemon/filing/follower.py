@@ -55,8 +55,8 @@ _FOLLOWED, _MOUNTS, _SHRUNK = "library followed", "mounts in library", "library 
 _BATCH = 500
 # A file without a lease that was written to later than this may still be written to.
 _QUIET_SECONDS = 2.0
-# For what comes up in the moment of need no second walk is made sooner.
-_AGAIN_SECONDS = 60.0
+# For what comes up in the moment of need so much of the time goes into walks, and no more.
+_WALKING_SHARE = 0.05
 _BUSY_SECONDS = 60.0
 # Of an edited photo these say no more than was known of it before.
 _WEAK = frozenset({Origin.NAME, Origin.EXIF_MODIFIED, Origin.MTIME})
@@ -125,7 +125,7 @@ class Follower:
         self._thumbnails, self._sidecars, self._decode, self._removals = thumbnails, sidecars, decode, removals
         self._lock, self._ignore, self._is_private = state / "follow.lock", ignore, is_private
         self._trash = trash
-        self._ended = -_AGAIN_SECONDS
+        self._next = 0.0
         # Asked between two files: whether the walk is to be given up.
         self.is_stopping: Callable[[], bool] = lambda: False
         self.on_file: Callable[[], object] = lambda: None
@@ -137,9 +137,11 @@ class Follower:
         """
         with lock.held(self._lock, 0.0, "the library is being looked through already: try again after it"):
             self._folders.check_present()
+            began = time.monotonic()
             with closing(ZoneFinder()) as zones:
                 report = _Walk(self, zones, adopt=adopt, believe=believe).run()
-        self._ended = time.monotonic()
+        now = time.monotonic()
+        self._next = now + max(1.0, (now - began) / _WALKING_SHARE)
         return report
 
     def total(self) -> int:
@@ -161,7 +163,7 @@ class Follower:
             if (file.size, file.mtime_ns) != (here.st_size, here.st_mtime_ns):
                 with closing(ZoneFinder()) as zones:
                     _Walk(self, zones).reread(file)
-        elif here is None and time.monotonic() - self._ended > _AGAIN_SECONDS:
+        elif here is None and time.monotonic() >= self._next:
             with suppress(Busy):
                 self.follow()
 

@@ -239,7 +239,7 @@ class OrderedWalk:
     """
 
     def __init__(self, root: Root, ignore: Sequence[str], known: Mapping[str, str]) -> None:
-        self._root, self._ignore, self._known = root, ignore, known
+        self._root, self._matches, self._known = root, _matcher(tuple(ignore)), known
         self.unseen: list[str] = []
         self.mounts: dict[str, str] = {}
 
@@ -306,9 +306,11 @@ class OrderedWalk:
         """Return the folders and all else in an open folder. Raises OSError where not all can be known."""
         folders: list[str] = []
         files: dict[str, Look] = {}
+        matches = self._matches
         with os.scandir(fd) as entries:
             for entry in entries:
-                if is_junk(entry.name, self._ignore):
+                # As `is_junk` has it, which would take a fifth of a walk's time.
+                if entry.name.startswith(OWN_PREFIX) or matches(entry.name):
                     continue
                 if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and self._leads_on(prefix + entry.name)):
                     folders.append(entry.name)

@@ -58,6 +58,7 @@ _QUIET_SECONDS = 2.0
 # For what comes up in the moment of need so much of the time goes into walks, and no more.
 _WALKING_SHARE = 0.05
 _BUSY_SECONDS = 60.0
+_STOPPING = "darkroom is stopping"
 # Of an edited photo these say no more than was known of it before.
 _WEAK = frozenset({Origin.NAME, Origin.EXIF_MODIFIED, Origin.MTIME})
 # ioprio_set(2) has no name in Python; the class "idle" waits for everybody else.
@@ -161,7 +162,7 @@ class Follower:
             here = place.lstat()
         if here is not None and stat.S_ISREG(here.st_mode):
             if (file.size, file.mtime_ns) != (here.st_size, here.st_mtime_ns):
-                with closing(ZoneFinder()) as zones:
+                with closing(ZoneFinder()) as zones, suppress(Busy):
                     _Walk(self, zones).reread(file)
         elif here is None and time.monotonic() >= self._next:
             with suppress(Busy):
@@ -287,11 +288,13 @@ class _Walk:
         """Yield what is expected and what is seen, side by side. Raises EnvironmentFault."""
         walk = OrderedWalk(self._library, self._follower._ignore, self._known_mounts())
         expected, seen = self._rows.expected(), walk.files()
+        compared, is_stopping = 0, self._follower.is_stopping
         with atomic.blaming(self._library):
             row, file = next(expected, None), next(seen, None)
             while row is not None or file is not None:
-                if self._follower.is_stopping():
-                    raise Busy("darkroom is stopping")
+                compared += 1
+                if compared % 64 == 0 and is_stopping():
+                    raise Busy(_STOPPING)
                 # Mostly they are the same: the rest is for what is not.
                 if row is not None and file is not None and row.path == file.path:
                     yield row, file
@@ -363,7 +366,9 @@ class _Walk:
     # -- edits
 
     def reread(self, row: Expected) -> None:
-        """Read a file again that looks other than its row has it."""
+        """Read a file again that looks other than its row has it. Raises Busy where the program stops."""
+        if self._follower.is_stopping():
+            raise Busy(_STOPPING)
         place = self._library / row.path
         try:
             fd = open_regular(place)

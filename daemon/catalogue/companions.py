@@ -196,6 +196,9 @@ class CompanionRows:
             Image.delete().where(Image.id == companion_id).execute()
             if Event.select().where(given_back & (Event.other_id == companion_id)).exists():
                 _exchange(image_id, companion_id)
+                # As its sidecar had it, and has it again.
+                mine = (Event.image_id == companion_id) & (Event.kind == EventKind.GIVEN_BACK)
+                Event.update(other_id=companion_id).where(mine & (Event.other_id == image_id)).execute()
                 Image.update(sidecar_due=Image.sidecar_due + 1).where(Image.id == companion_id).execute()
 
     def waiting(self, folder: str, begins: Sequence[str]) -> list[tuple[int, str]]:
@@ -357,13 +360,13 @@ def _insert_before(history: Sequence[ImageEvent], image_id: int) -> None:
 def _exchange(one: int, other: int, *, histories: bool = True) -> None:
     """Let two ids change their images, one of which may be free; within a transaction.
 
-    Without `histories` the second keeps its own, which is of the same image, and gets that of the first as well.
+    Without `histories` the second keeps its own, which is of the same image, as is whatever speaks of it; and it gets
+    that of the first as well.
     """
     ids = [one, other]
 
     def swapped(column: Any) -> Any:
-        both = histories or column is not Event.image_id
-        return Case(column, [(one, other), (other, one)] if both else [(one, other)], column)
+        return Case(column, [(one, other), (other, one)] if histories else [(one, other)], column)
 
     rows = [row.__data__ for row in Image.select().where(Image.id.in_(ids))]
     # Not an update: the index of words and the counts listen to what comes and goes.

@@ -179,7 +179,9 @@ class TrashRows:
             case "purge":
                 kind, event = EventKind.PURGED, {}
             case _:
-                changes |= {"removed_at": None, "removed_from": None, "sidecar_due": Image.sidecar_due + 1}
+                changes |= {"removed_at": None, "removed_from": None}
+                if journal.status in {"done", "duplicate"}:
+                    changes |= {"sidecar_due": Image.sidecar_due + 1}
                 if journal.status == "done":
                     changes |= {"duplicate_of": None, "warning": None if journal.was == "duplicate" else Image.warning}
                 if journal.status == "queued":

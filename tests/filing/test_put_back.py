@@ -78,6 +78,9 @@ def test_ten_times_out_and_back_it_is_the_same(full: FullRoom, tmp_path: Path, s
         assert now == before
         full.caption()
     assert full.kinds(by_name["b.jpg"]).count("undone") == 10
+    for number in by_name.values():
+        said = [event["detail"] for event in full.history(number) if event["event"] == "given back"]
+        assert said == [f"its sidecar gave back what was known of it as image {number}"] * 10
     assert full.app.follower.follow().changes == 0
 
 

@@ -170,6 +170,17 @@ def test_what_is_open_for_writing_stays_in_the_queue(room: Room) -> None:
     assert TrashRows(room.catalogue).journal() is None
 
 
+def test_a_failure_that_is_taken_back_has_nothing_beside_it_but_its_reason(full: FullRoom) -> None:
+    full.put("poem.txt", b"no photo")
+    full.decoder.errors["poem.txt"] = [Rejected("not an image")]
+    full.drain()
+    before = tree(full.failed)
+    trash(full).reject(1)
+    trash(full).restore(1)
+    full.caption()
+    assert tree(full.failed) == before
+
+
 def test_failed_and_duplicates_alike(room: Room) -> None:
     photo = file(room, "a.jpg")
     file(room, "twin.jpg", photo)

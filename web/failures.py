@@ -119,7 +119,7 @@ class Failures:
     def _picture(self, row: ImageRow, reason: FailureReason) -> str | None:
         """Return the address of a picture, if one can be had.
 
-        That is a thumbnail where one is kept: what failed later, or was lost, had been decoded before. Browsers show
+        That is a thumbnail where one is kept: what failed later had been decoded before. Browsers show
         what there is of a photo whose end is missing; they decode it shut in, too.
         """
         with suppress(OSError):

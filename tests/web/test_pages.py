@@ -280,7 +280,7 @@ def test_a_failure_is_shown_by_the_thumbnail_that_was_made_before(served: Served
     served.room.put("one.jpg", jpeg())
     served.room.drain()
     row = served.room.row_of("one.jpg")
-    served.sql("UPDATE image SET status = 'failed', failure = 'lost', error = 'gone'")
+    served.sql("UPDATE image SET status = 'failed', failure = 'internal', error = 'gone'")
     page = served.http.get("/failed").text
     shown = re.findall(r'<img src="([^"]+)"', page)
     assert shown == [f"/api/images/{row['id']}/thumbnails/small"]

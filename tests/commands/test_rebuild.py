@@ -198,7 +198,7 @@ def test_a_photo_that_rotted_meanwhile_is_still_the_one_that_was_filed(base: Pat
     lose(base)
     assert darkroom(base, "rebuild").returncode == 0
     assert listed(base) == [(1, "done", "2024/05/a.jpg")]
-    assert "changed" in darkroom(base, "verify").stdout
+    assert "rotten" in darkroom(base, "verify").stdout
 
 
 @slow

@@ -15,7 +15,9 @@ from daemon.commands import LARGEST, whole_number
 from daemon.errors import ConfigError, DarkroomError
 
 # Those of the catalogue's schema, which --help must not load.
-STATUSES = ("queued", "processing", "done", "duplicate", "failed")
+STATUSES = ("queued", "processing", "done", "duplicate", "failed", "deleted", "rejected")
+# Commands of one noun are in one module.
+_MODULES = {"reject": "trash", "restore": "trash"}
 _MAX_QUERY = 500
 _QUERY_HELP = "words of names, folders, cameras, lenses, captions, titles, keywords and text in the picture"
 # No path is longer on Linux, in bytes.
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     from daemon import config
 
     try:
-        module = importlib.import_module(f"daemon.commands.{args.command}")
+        module = importlib.import_module(f"daemon.commands.{_MODULES.get(args.command, args.command)}")
         code = int(module.main(config.load(args.config), args))
         sys.stdout.flush()
     except ConfigError as error:
@@ -154,6 +156,15 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--again", action="store_true", help="from the start, not from where an earlier one stopped")
     verify.add_argument("--json", action="store_true", help="one JSON document")
     add("rebuild", "make a lost catalogue anew from the library, its sidecars and the other folders", "rebuild")
+    sync = add("sync", "follow what you edited, moved, deleted or brought back in the library", "sync --adopt")
+    sync.add_argument("--adopt", action="store_true", help="take in photos that were never filed, where they lie")
+    sync.add_argument("--yes", action="store_true", help="however many photos are missing: they are deleted")
+    rejected = add("reject", "throw images away, into the trash; their bytes are remembered", "reject 17 18")
+    rejected.add_argument("ids", nargs="+", type=_whole_number, metavar="ID", help="an image's id")
+    restored = add("restore", "take images back that were thrown away or deleted", "restore 17")
+    restored.add_argument("ids", nargs="+", type=_whole_number, metavar="ID", help="an image's id")
+    trash = add("trash", "list what is in the trash, or delete what was there for long", "trash --older-than 30d")
+    trash.add_argument("--older-than", type=_span, metavar="SPAN", help="delete for good what lies there for so long")
     service = add("service", "print the systemd unit that starts darkroom at boot, or install it", "service --install")
     service.add_argument("--install", action="store_true", help="write, enable and start it")
     service.add_argument("--user", action="store_true", help="for your own systemd manager instead of the system's")

@@ -14,6 +14,8 @@ from daemon.captions.settings import LiveSettings
 from daemon.catalogue import Catalogue, Place, Queue
 from daemon.catalogue.captions import Captions
 from daemon.catalogue.companions import CompanionRows, SidecarRows
+from daemon.catalogue.library import LibraryRows
+from daemon.catalogue.rejections import Folder, TrashRows
 from daemon.catalogue.settings import Settings
 from daemon.catalogue.stats import Statistics
 from daemon.config import Config
@@ -28,9 +30,12 @@ from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
 from daemon.filing.consumer import Consumer, RetryPolicy, StabilityPolicy
 from daemon.filing.filing import Filing
+from daemon.filing.follower import Follower, FollowLoop
 from daemon.filing.prefetch import Prefetcher
 from daemon.filing.recovery import Recovery, Requeue
+from daemon.filing.removals import Removals
 from daemon.filing.thumbnail_store import ThumbnailStore
+from daemon.filing.trash import Trash
 from daemon.health import Faults, PartHealth, Pulse, parts
 from daemon.hooks import Hooks
 from daemon.inbox.watcher import Watcher
@@ -101,6 +106,7 @@ def roots(config: Config) -> dict[Place, Root]:
         "library": Root(folders.library, own_links=True),
         "duplicates": Root(folders.duplicates, own_links=True),
         "failed": Root(folders.failed),
+        "trash": Root(folders.trash),
     }
 
 
@@ -126,7 +132,38 @@ def _thumbnails(config: Config) -> Path:
 
 def sidecars(config: Config, catalogue: Catalogue, reader: TextReader) -> Sidecars:
     """Return the sidecars of the library."""
-    return Sidecars(SidecarRows(catalogue), roots(config)["library"], reader, enabled=config.filing.sidecars)
+    places = roots(config)
+    others: dict[Place, Root] = {"duplicates": places["duplicates"], "failed": places["failed"]}
+    return Sidecars(SidecarRows(catalogue), places["library"], reader, others, enabled=config.filing.sidecars)
+
+
+def follower(config: Config, catalogue: Catalogue, sandbox: Sandbox) -> Follower:
+    """Return what follows the owner's doings in the library."""
+    settings, library = Settings(catalogue), roots(config)["library"]
+    private = LiveSettings(config)
+    return Follower(
+        LibraryRows(catalogue),
+        library,
+        FolderCheck({"library": library.path}, settings, 0),
+        settings,
+        thumbnail_store(config),
+        sidecars(config, catalogue, sandbox),
+        # Looked up each time: another one may stand in its place.
+        lambda path: sandbox.decode(path),
+        Removals(library),
+        config.folders.state,
+        trash=roots(config)["trash"],
+        ignore=config.inbox.ignore,
+        is_private=lambda folder: private().is_private(folder),
+    )
+
+
+def trash(config: Config, catalogue: Catalogue, reader: TextReader) -> Trash:
+    """Return the trash, and the way to it and back."""
+    places = roots(config)
+    folders: dict[Folder, Root] = {"inbox": inbox(config), **dict(places.items())}
+    removals = Removals(places["library"])
+    return Trash(TrashRows(catalogue), folders, removals, sidecars(config, catalogue, reader), config.folders.state)
 
 
 @dataclass(frozen=True)
@@ -148,9 +185,12 @@ class Darkroom:
     filing: Filing
     cleanup: Cleanup
     requeue: Requeue
+    follower: Follower
+    trash: Trash
     consumer: Consumer
     watcher: Watcher
     hooks: Hooks
+    following: FollowLoop
     faults: Faults
     pulse: Pulse
     # Those that not every configuration has: whoever starts one adds it.
@@ -166,6 +206,7 @@ class Darkroom:
         self.watcher.start()
         self.captioner.start()
         self.hooks.start()
+        self.following.start()
 
     def stop(self) -> None:
         """Finish the image that is being filed, or put it back if that takes too long, and stop all parts."""
@@ -173,6 +214,7 @@ class Darkroom:
         self.watcher.stop()
         self.captioner.stop()
         self.hooks.stop()
+        self.following.loop.stop()
         if not self.consumer.loop.stop(_GRACE_SECONDS):
             _log.info("the image that is being filed takes long; it goes back into the queue")
             self.sandbox.abort()
@@ -229,6 +271,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         report=faults.reporter("captioner"),
     )
     arrivals = inbox(config)
+    library = follower(config, catalogue, sandbox)
     filing = Filing(
         queue,
         arrivals,
@@ -240,8 +283,17 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         caption_settings.status_for,
         hash_bytes=limits.file_mb << 20,
         delete_duplicates=config.filing.duplicates == "delete",
+        file_again=config.filing.deleted == "file again",
+        folder_keywords=config.filing.folder_keywords,
+        look=library.look,
     )
-    companions = CompanionMatcher(beside, places, sandbox, delete_duplicates=config.filing.duplicates == "delete")
+    companions = CompanionMatcher(
+        beside,
+        places,
+        sandbox,
+        delete_duplicates=config.filing.duplicates == "delete",
+        sidecars=config.filing.sidecars,
+    )
     requeue = Requeue(queue, arrivals, places, folders.state)
     cleanup = Cleanup(arrivals, settle if once else max(_CLEANUP_SECONDS, settle))
     recovered = Recovery(queue, filing, requeue, cleanup, arrivals, thumbnails, settle)
@@ -249,7 +301,8 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         catalogue,
         queue,
         settings,
-        FolderCheck(dict(folders.items()), settings, limits.min_free_mb),
+        # Filing needs no trash.
+        FolderCheck({name: path for name, path in folders.items() if name != "trash"}, settings, limits.min_free_mb),
         Prefetcher(arrivals, queue, sandbox, settle, stability.quiet_seconds, decoders),
         filing,
         companions,
@@ -259,6 +312,9 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         stability,
         arrivals,
         report=faults.reporter("consumer"),
+    )
+    following = FollowLoop(
+        library, config.library.follow_hours, session=catalogue.session, report=faults.reporter("follower")
     )
     watcher = Watcher(
         folders.inbox,
@@ -287,10 +343,13 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         filing=filing,
         cleanup=cleanup,
         requeue=requeue,
+        follower=library,
+        trash=trash(config, catalogue, sandbox),
         consumer=consumer,
         watcher=watcher,
         hooks=hooks,
         faults=faults,
         pulse=Pulse(watcher, consumer, queue, costs.longest(0)),
-        other_loops=[hooks.loop],
+        following=following,
+        other_loops=[hooks.loop, following.loop],
     )

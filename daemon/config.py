@@ -51,6 +51,7 @@ class FoldersSection(_Section):
     library: Path = Field(default=Path("library"), strict=False)
     duplicates: Path = Field(default=Path("duplicates"), strict=False)
     failed: Path = Field(default=Path("failed"), strict=False)
+    trash: Path = Field(default=Path("trash"), strict=False)
     state: Path = Field(default=Path("state"), strict=False)
 
     def items(self) -> Iterator[tuple[str, Path]]:
@@ -76,7 +77,15 @@ class FilingSection(_Section):
 
     template: Annotated[str, AfterValidator(check_template)] = "{taken:%Y/%m}/{name}"
     duplicates: Literal["keep", "delete"] = "keep"
+    deleted: Literal["keep out", "file again"] = "keep out"
+    folder_keywords: bool = False
     sidecars: bool = True
+
+
+class LibrarySection(_Section):
+    """How the catalogue follows what the owner does in the library."""
+
+    follow_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 24.0
 
 
 class LimitsSection(_Section):
@@ -172,6 +181,7 @@ class _File(_Section):
     folders: FoldersSection = FoldersSection()
     inbox: InboxSection = InboxSection()
     filing: FilingSection = FilingSection()
+    library: LibrarySection = LibrarySection()
     limits: LimitsSection = LimitsSection()
     captions: CaptionsSection = CaptionsSection()
     web: WebSection = WebSection()

@@ -54,7 +54,6 @@ class FailureReason(StrEnum):
     NOT_A_FILE = "not a file"
     UNREADABLE = "unreadable"
     NO_PHOTO = "no photo"
-    LOST = "lost"
     INTERNAL = "internal"
     OTHER = "other"
 

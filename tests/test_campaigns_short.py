@@ -22,7 +22,7 @@ from tests.campaigns import (
     uploads,
     writers,
 )
-from tests.campaigns.acts import ACTS
+from tests.campaigns.acts import ACTS, OWNERS
 from tests.campaigns.check import drained
 from tests.campaigns.stage import Stage, has_second_filesystem, temporary_stage
 
@@ -36,6 +36,14 @@ two_filesystems = pytest.mark.skipif(not has_second_filesystem(), reason="needs 
 @pytest.mark.parametrize("name", ["a photo", pytest.param("a photo to another filesystem", marks=two_filesystems)])
 def test_killed_at_chosen_calls_nothing_is_lost(name: str) -> None:
     tally = kill.each(ACTS[name], thin=True, every=13)
+    assert tally.problems == []
+    assert tally.kills >= 2
+
+
+@traced
+@pytest.mark.parametrize("name", ["throwing away", "restoring", "following the owner", "adopting"])
+def test_killed_in_what_the_owner_wants_nothing_is_lost(name: str) -> None:
+    tally = kill.each(OWNERS[name], thin=True, every=13)
     assert tally.problems == []
     assert tally.kills >= 2
 

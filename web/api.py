@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from urllib.parse import urlencode
@@ -18,14 +18,14 @@ from daemon.catalogue.history import History
 from daemon.catalogue.schema import CAPTION_STATUSES, STATUSES
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.stats import Statistics
-from daemon.errors import Rejected
+from daemon.errors import Busy, Rejected
 from web import models
 from web.context import ApiError, Context, read_body, respond, success
 from web.models import CaptionEdit, CaptionReceipt, ImageDetail, ImagePage, StatsAnswer, UploadReceipt
 
 FILTERS = (
     *("status", "q", "camera", "from", "to", "month", "folder", "has_gps", "has_caption"),
-    "caption_status",
+    *("caption_status", "rating"),
     *("sort", "limit", "cursor"),
 )
 PAGE, MAX_PAGE = 50, 500
@@ -77,6 +77,9 @@ class Api:
                     time.time(),
                     caption=words.caption if "caption" in words.model_fields_set else KEPT,
                     keywords=words.keywords if "keywords" in words.model_fields_set else KEPT,
+                    title=words.title if "title" in words.model_fields_set else KEPT,
+                    rating=words.rating if "rating" in words.model_fields_set else KEPT,
+                    label=words.label if "label" in words.model_fields_set else KEPT,
                 )
             return self._detail(number)
 
@@ -94,6 +97,25 @@ class Api:
         await run_in_threadpool(retry)
         return success(UploadReceipt(image_id=number, status="queued"), 202)
 
+    async def reject(self, request: Request) -> Response:
+        """Throw an image away into the trash; return it."""
+        return await self._moved(request, self._context.reject)
+
+    async def restore(self, request: Request) -> Response:
+        """Take an image back that was thrown away, or deleted; return it."""
+        return await self._moved(request, self._context.restore)
+
+    async def _moved(self, request: Request, move: Callable[[int], str]) -> Response:
+        number = image_id(request)
+
+        def work() -> ImageDetail:
+            self._row(number)
+            with self._conflicts():
+                move(number)
+            return self._detail(number)
+
+        return success(await run_in_threadpool(work))
+
     async def caption(self, request: Request) -> Response:
         """Have a model asked for a caption again."""
         number = image_id(request)
@@ -102,7 +124,7 @@ class Api:
 
     def ask(self, number: int) -> ImageRow:
         """Have a model asked about an image, and return its row; blocking. Raises ApiError 404, 409."""
-        if self._context.is_private(self._row(number).folder):
+        if self._context.keeps_private(self._row(number)):
             raise ApiError(409, "its folder is private, so no model is asked about it", "private")
         if not self._context.captions_on():
             raise ApiError(409, "captions are off: no Gemini key is set (GEMINI_API_KEY)", "captions_off")
@@ -134,10 +156,10 @@ class Api:
 
     @contextmanager
     def _conflicts(self) -> Iterator[None]:
-        """Turn Rejected, which says why an image is not one for this, into ApiError 409."""
+        """Turn Rejected, which says why an image is not one for this, and Busy into ApiError 409."""
         try:
             yield
-        except Rejected as error:
+        except (Rejected, Busy) as error:
             raise ApiError(409, self._context.scrub(str(error))) from error
 
 
@@ -174,6 +196,9 @@ def image_query(query: Mapping[str, str]) -> ImageQuery:
     for key in ("q", "camera", "folder"):
         if len(query.get(key, "")) > MAX_QUERY:
             raise ApiError(400, f"{key} is longer than {MAX_QUERY} characters")
+    stars = re.fullmatch(r"(-1|[0-5])(\.\.)?", query.get("rating", "0"))
+    if stars is None:
+        raise ApiError(400, "rating is a number of stars (3), or that and more (3..)")
     if query.get("sort", "arrived") not in {"arrived", "taken"}:
         raise ApiError(400, "sort is arrived or taken")
     return ImageQuery(
@@ -186,6 +211,8 @@ def image_query(query: Mapping[str, str]) -> ImageQuery:
         has_gps=gps,
         captioned=caption,
         caption_status=caption_status,
+        rating=int(stars[1]) if "rating" in query else None,
+        rating_or_more=stars[2] is not None,
         month=month,
         folder=query.get("folder"),
         before=before,

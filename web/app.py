@@ -71,7 +71,13 @@ class App:
         self.table: dict[str, Methods] = {
             "/api/images": {"GET": api.list, "POST": self.uploads.post, "PUT": self.uploads.post},
             # Not `{image_id:int}`: what is put may have any name, and Starlette fails at an id of 4,301 digits.
-            "/api/images/{image_id}": {"GET": api.image, "PATCH": api.edit, "PUT": self.uploads.put},
+            "/api/images/{image_id}": {
+                "GET": api.image,
+                "PATCH": api.edit,
+                "DELETE": api.reject,
+                "PUT": self.uploads.put,
+            },
+            "/api/images/{image_id}/restore": {"POST": api.restore},
             "/api/images/{image_id}/thumbnails/{size}": {"GET": files.thumbnail},
             "/api/images/{image_id}/original": {"GET": files.original},
             "/api/images/{image_id}/sidecar": {"GET": files.sidecar},

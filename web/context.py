@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from daemon.catalogue import Catalogue, Place, Queue
+from daemon.catalogue import Catalogue, ImageRow, Place, Queue
 from daemon.catalogue.captions import Captions
 from daemon.errors import EnvironmentFault
 from daemon.files.atomic import Root
@@ -40,7 +40,9 @@ class Context:
 
     `template` is that of the library's names. `health` returns how each part is, by its name, `captions_on` whether a
     model can be asked, `is_private` whether photos of a subfolder of the inbox never leave the machine, `captions_line`
-    how far the captions are. `retry` queues a failed image again and raises Rejected where that can't be.
+    how far the captions are. `retry` queues a failed image again and raises Rejected where that can't be, `look` looks
+    after a filed one that isn't as it was. `reject` throws one away and `restore` takes it back, and both raise
+    Rejected where that can't be.
     """
 
     catalogue: Catalogue
@@ -58,10 +60,17 @@ class Context:
     is_private: Callable[[str], bool]
     captions_line: Callable[[], str]
     retry: Callable[[int], None]
+    look: Callable[[int], None]
+    reject: Callable[[int], str]
+    restore: Callable[[int], str]
 
     def folders(self) -> dict[str, Path]:
         """Return all folders that hold photos, by name."""
         return {"inbox": self.inbox.path} | {str(name): root.path for name, root in self.roots.items()}
+
+    def keeps_private(self, row: ImageRow) -> bool:
+        """Return whether the folder that an image came in, or that it lies in, is private."""
+        return any(map(self.is_private, (row.folder, (row.destination or "").rpartition("/")[0])))
 
     def scrub(self, text: str) -> str:
         """Return a message without the paths of this machine's disk."""

@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from daemon.catalogue import ImageRow
 from daemon.catalogue.facets import Facets
 from daemon.errors import FailureReason, Rejected
+from daemon.files.names import split
 from web.api import MAX_ID, Api, whole
 from web.context import ApiError, Context, read_body
 from web.rendering import Renderer
@@ -21,6 +22,12 @@ _SHOWN = 50
 _MAX_FORM = 16 * 1024
 # So long one request moves files back into the inbox; what is left is said, and asked for again.
 _SECONDS = 10.0
+
+# Of those there is a part of the picture, most often.
+_PARTIAL = {FailureReason.INCOMPLETE, FailureReason.DAMAGED}
+_SHOWN_BY_BROWSERS = {".jpg", ".jpeg", ".png", ".webp", ".gif"}
+# Of many large ones the page would take long.
+_MAX_PICTURE = 32 * 1024 * 1024
 
 # What each reason is called, and what to do about it.
 ADVICE: dict[FailureReason, tuple[str, str]] = {
@@ -64,10 +71,6 @@ ADVICE: dict[FailureReason, tuple[str, str]] = {
         "Without their photo",
         "What belongs beside a photo can't be filed without it: mend the photo first, then try these again.",
     ),
-    FailureReason.LOST: (
-        "Gone from the library",
-        "Somebody moved or deleted the file there, and the same photo came again: that one is filed. Nothing to do.",
-    ),
     FailureReason.INTERNAL: (
         "A mistake in Darkroom",
         "Try again; the log says more. Please report it.",
@@ -105,7 +108,7 @@ class Failures:
             request,
             "failed.html",
             groups=groups,
-            pictured={row.id for group in groups for row in group.newest if self._has_picture(row)},
+            pictures={row.id: self._picture(row, group.reason) for group in groups for row in group.newest},
             total=sum(group.n for group in groups),
             advice=ADVICE,
             scrub=self._context.scrub,
@@ -113,11 +116,18 @@ class Failures:
             said=said,
         )
 
-    def _has_picture(self, row: ImageRow) -> bool:
-        """Return whether a thumbnail is kept: what failed later, or was lost, had been decoded before."""
+    def _picture(self, row: ImageRow, reason: FailureReason) -> str | None:
+        """Return the address of a picture, if one can be had.
+
+        That is a thumbnail where one is kept: what failed later had been decoded before. Browsers show
+        what there is of a photo whose end is missing; they decode it shut in, too.
+        """
         with suppress(OSError):
-            return row.sha256 is not None and self._context.thumbnails.has(row.sha256, "small")
-        return False
+            if row.sha256 is not None and self._context.thumbnails.has(row.sha256, "small"):
+                return f"/api/images/{row.id}/thumbnails/small"
+        is_shown = split(row.original_name)[1].lower() in _SHOWN_BY_BROWSERS and (row.size_bytes or 0) <= _MAX_PICTURE
+        is_here = row.place == "failed" and row.destination is not None
+        return f"/api/images/{row.id}/original" if reason in _PARTIAL and is_shown and is_here else None
 
     def _retry(self, form: dict[str, list[str]]) -> tuple[int, int, int]:
         """Return how many are queued again, how many can't be, and how many are left to be asked for."""

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from daemon.catalogue import ImageRow
 from daemon.catalogue.search import Search
 from daemon.decoding import formats
-from daemon.errors import DarkroomError
+from daemon.errors import DarkroomError, EnvironmentFault
 from daemon.files.atomic import Location, by_descriptor
 from daemon.files.names import component, split
 from daemon.files.opening import open_regular
@@ -137,6 +138,14 @@ class Files:
     def _original(self, number: int) -> tuple[ImageRow, tuple[int, Path, os.stat_result]]:
         row = self._row(number)
         found = self._placed(row)
+        if row.status == "done" and not _is_as_filed(row, found):
+            # Its owner has edited, moved or deleted it: the catalogue follows.
+            if found is not None:
+                os.close(found[0])
+            with suppress(EnvironmentFault):
+                self._context.look(number)
+            row = self._row(number)
+            found = self._placed(row)
         if found is None and row.duplicate_of is not None:
             # The copy was deleted: these are its very bytes.
             twin = self._search.image(row.duplicate_of)
@@ -162,6 +171,10 @@ class Files:
         if row is None:
             raise no_image(number)
         return row
+
+
+def _is_as_filed(row: ImageRow, found: tuple[int, Path, os.stat_result] | None) -> bool:
+    return found is not None and (found[2].st_size, found[2].st_mtime_ns) == (row.size_bytes, row.mtime_ns)
 
 
 def _thumbnail(file: Path) -> tuple[Path, os.stat_result] | None:

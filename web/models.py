@@ -12,14 +12,14 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from daemon.catalogue import ImageEvent, ImageRow
-from daemon.catalogue.captions import MAX_CAPTION, MAX_KEYWORD, MAX_KEYWORDS
+from daemon.catalogue.captions import MAX_CAPTION, MAX_KEYWORD, MAX_KEYWORDS, MAX_TITLE
 from daemon.catalogue.history import sentence
 from daemon.catalogue.schema import CaptionStatus, Status, Tags
 from daemon.catalogue.stats import Stats
 from daemon.files.names import display
 from daemon.filing.dates import Origin
 
-READY = ("done", "duplicate")
+READY = ("done", "duplicate", "rejected")
 
 Scrub = Callable[[str], str]
 _Data = TypeVar("_Data")
@@ -113,7 +113,7 @@ class ImageSummary(_Answer):
     status: Status
     error: str | None = Field(description="why it failed, or why the last attempt did")
     waiting: str | None = Field(description="why a queued image is not worked on yet")
-    source: Literal["inbox", "upload"]
+    source: Literal["inbox", "upload", "library"] = Field(description="library: adopted where it lay")
     created_at: _Moment
     processed_at: _Moment | None
     taken_at: str | None = Field(description="local time, as the photographer's clock showed it; without offset")
@@ -127,8 +127,14 @@ class ImageSummary(_Answer):
     caption_status: CaptionStatus
     title: str | None
     keywords: tuple[str, ...]
+    hierarchical_keywords: tuple[str, ...] = Field(examples=[["Places|Italy|Rome"]])
+    rating: int | None = Field(
+        description="stars, or -1 for rejected, as XMP has it", json_schema_extra={"minimum": -1, "maximum": 5}
+    )
+    label: str | None = Field(description="a colour, mostly, as XMP has it", examples=["Red"])
     duplicate_of: _ImageId | None
     library_path: str | None = Field(description="relative to the library")
+    removed_at: _Moment | None = Field(description="when it was thrown away, or found to be deleted")
     thumbnails: ThumbnailLinks
     metadata: ImageMetadata
 
@@ -224,6 +230,16 @@ class CaptionEdit(BaseModel):
         description=f"a list of at most {MAX_KEYWORDS} texts of 1 to {MAX_KEYWORD} characters",
     )
 
+    title: Annotated[str, Field(max_length=MAX_TITLE)] | None = Field(
+        default=None, description=f"null or a text of at most {MAX_TITLE} characters"
+    )
+    rating: Annotated[int, Field(ge=-1, le=5)] | None = Field(
+        default=None, description="null, a number of stars from 0 to 5, or -1 for rejected"
+    )
+    label: Annotated[str, Field(max_length=MAX_KEYWORD)] | None = Field(
+        default=None, description=f"null or a text of at most {MAX_KEYWORD} characters"
+    )
+
     @model_validator(mode="after")
     def _mentions_something(self) -> "CaptionEdit":
         if not self.model_fields_set:
@@ -240,7 +256,8 @@ def caption_edit(body: object) -> CaptionEdit:
         wrong = [str(fault["loc"][0]) if fault["loc"] else "" for fault in error.errors(include_url=False)]
         if set(wrong) <= set(fields):
             raise ValueError(f"{wrong[0]} is {fields[wrong[0]].description}") from None
-        raise ValueError("the body names `caption`, `keywords` or both, and nothing else") from None
+        known = ", ".join(f"`{name}`" for name in fields)
+        raise ValueError(f"the body names one or more of {known}, and nothing else") from None
 
 
 # -- the whole
@@ -255,6 +272,8 @@ class StatsAnswer(_Answer):
     done: _Count
     duplicate: _Count
     failed: _Count
+    deleted: _Count = Field(description="gone from the library; not in total")
+    rejected: _Count = Field(description="thrown away; not in total")
     avg_processing_time_ms: float | None
     rate: float = Field(description="images a second, over the last minutes")
     seconds_left: float | None = Field(description="for the queue, at that rate")
@@ -361,6 +380,10 @@ def _fields(row: ImageRow, scrub: Scrub, raw: dict[str, object] | None) -> dict[
         "caption_status": row.caption_status,
         "title": row.title,
         "keywords": row.keywords or (),
+        "hierarchical_keywords": row.hierarchical_keywords or (),
+        "rating": row.rating,
+        "label": row.label,
+        "removed_at": None if row.removed_at is None else moment(row.removed_at),
         "duplicate_of": row.duplicate_of,
         "library_path": display(row.destination) if filed and row.destination else None,
         "thumbnails": ThumbnailLinks(

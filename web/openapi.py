@@ -229,11 +229,17 @@ def _paths() -> Schema:
         "/api/images/{image_id}": {
             "get": call("Everything about an image", answer(Success[ImageDetail]), _NOT_FOUND, [number]),
             "patch": call(
-                "Write caption and keywords: kept for good, no model overwrites them",
+                "Write caption, keywords, title, stars, label: kept for good, no model overwrites them",
                 answer(Success[ImageDetail]),
                 _NOT_FOUND | {409: "not possible for this image"},
                 [number],
                 body={"application/json": {"schema": ref(CaptionEdit, "validation")}},
+            ),
+            "delete": call(
+                "Throw an image away: its files go to the trash, and its bytes are remembered",
+                answer(Success[ImageDetail]),
+                _NOT_FOUND | {403: _ON_WRITES[403], 409: "it is being filed, or its file is gone"},
+                [number],
             ),
             "put": call(
                 "Upload with `curl -T FILE …/api/images/`, which puts the file's name here",
@@ -242,6 +248,14 @@ def _paths() -> Schema:
                 [parameter("path", "image_id", {"type": "string", "minLength": 1}, "the file's name")],
                 body=raw(),
             ),
+        },
+        "/api/images/{image_id}/restore": {
+            "post": call(
+                "Take an image back from the trash; file one again that was deleted, out of a copy in duplicates",
+                answer(Success[ImageDetail]),
+                _NOT_FOUND | {403: _ON_WRITES[403], 409: "its file is gone, or its bytes are filed"},
+                [number],
+            )
         },
         "/api/images/{image_id}/thumbnails/{size}": {
             "get": call(
@@ -452,6 +466,9 @@ def _filters() -> list[Schema]:
             "caption_status",
             {"type": "string", "enum": list(CAPTION_STATUSES)},
             "what became of the caption",
+        ),
+        parameter(
+            "query", "rating", {"type": "string", "pattern": "^(-1|[0-5])(\\.\\.)?$"}, "so many stars; `3..`: or more"
         ),
         parameter(
             "query",

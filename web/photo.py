@@ -16,9 +16,9 @@ from daemon.catalogue import ImageRow
 from daemon.catalogue.captions import MAX_CAPTION, MAX_KEYWORD, MAX_KEYWORDS
 from daemon.catalogue.facets import Facets
 from daemon.catalogue.history import History, sentence
-from daemon.catalogue.schema import ImageEvent
+from daemon.catalogue.schema import REMOVED, ImageEvent
 from daemon.catalogue.search import ImageQuery, Inventory, Search
-from daemon.errors import Rejected
+from daemon.errors import Busy, Rejected
 from daemon.files import atomic
 from daemon.files.names import display, split
 from daemon.filing.dates import words
@@ -31,6 +31,7 @@ from web.sheet import View, bar
 # What every browser of today shows, by the names of decoding/formats.py.
 _SHOWABLE = {"JPEG", "PNG", "GIF", "WebP", "AVIF", "BMP"}
 _MAX_FORM = 256 * 1024
+_STARS = {"5": "★★★★★", "4": "★★★★", "3": "★★★", "2": "★★", "1": "★", "0": "0 stars", "-1": "Rejected"}
 _TWINS = 20
 
 
@@ -75,9 +76,13 @@ class PhotoPage:
                     self._api.ask(number)
                 case "edit":
                     self._edit(number, given)
+                case "reject":
+                    self._context.reject(number)
+                case "restore":
+                    self._context.restore(number)
                 case _:
                     raise ApiError(400, "the form doesn't say what to do")
-        except Rejected as error:
+        except (Rejected, Busy) as error:
             raise ApiError(409, self._context.scrub(str(error))) from error
 
     def _edit(self, number: int, given: Mapping[str, str]) -> None:
@@ -86,15 +91,25 @@ class PhotoPage:
         # A form sends CRLF for the ends of lines, whatever they were.
         caption = given.get("caption", "").replace("\r\n", "\n").strip()
         keywords = keywords_of(given.get("keywords", ""))
+        stars, label = given.get("rating", ""), given.get("label", "").strip()
         if len(caption) > MAX_CAPTION:
             raise ApiError(400, f"a caption has at most {MAX_CAPTION} characters")
         if len(keywords) > MAX_KEYWORDS or any(len(word) > MAX_KEYWORD for word in keywords):
             raise ApiError(400, f"there are at most {MAX_KEYWORDS} keywords of at most {MAX_KEYWORD} characters")
+        if stars not in {"", *_STARS}:
+            raise ApiError(400, "stars are a number from 0 to 5, or -1 for a photo that is rejected")
+        if len(label) > MAX_KEYWORD:
+            raise ApiError(400, f"a label has at most {MAX_KEYWORD} characters")
+        rating = int(stars) if stars else None
         now = time.time()
         if "caption" in given and caption != (row.caption or ""):
             self._context.captions.edit(number, now, caption=caption or None)
         if "keywords" in given and keywords != (row.keywords or ()):
             self._context.captions.edit(number, now, keywords=keywords)
+        if "rating" in given and rating != row.rating:
+            self._context.captions.edit(number, now, rating=rating)
+        if "label" in given and label != (row.label or ""):
+            self._context.captions.edit(number, now, label=label or None)
 
     def _page(self, request: Request, number: int) -> Response:
         view = View.of(request.query_params)
@@ -117,6 +132,9 @@ class PhotoPage:
             companions=[(file.original_name, f"{file.place}/{display(file.destination)}") for file in companions],
             twins=twins,
             is_ready=row.status in READY,
+            stars=_STARS,
+            is_removed=row.status in REMOVED,
+            can_reject=row.status not in {"processing", *REMOVED},
             is_filed=row.place is not None and row.status not in {"queued", "processing"},
             shows_original=row.format in _SHOWABLE and row.status == "done",
             is_full=request.query_params.get("full") == "1",
@@ -126,7 +144,7 @@ class PhotoPage:
             camera=camera(row),
             author=author(row),
             keywords=keywords_text(row.keywords or ()),
-            can_ask=can_ask and not self._context.is_private(row.folder),
+            can_ask=can_ask and not self._context.keeps_private(row),
             reasons=list(reasons(row, self._context.template)),
             error=None if row.error is None else self._context.scrub(row.error),
             waiting=None if row.waiting_text is None else self._context.scrub(row.waiting_text),

@@ -24,9 +24,10 @@ PAGE = 200
 _ALT = 300
 # What of a query belongs to the view, in the order in which an address has it; `at`, `before` and `after` say what part
 # of it is shown.
-_VIEW = ("q", "status", "camera", "month", "folder", "from", "to", "has_gps", "has_caption", "sort")
+_VIEW = ("q", "status", "camera", "month", "folder", "from", "to", "has_gps", "has_caption", "rating", "sort")
 _WORDS = {"has_gps": "has a place", "has_caption": "has a caption"}
 _CHOICES = 500
+_STARS = {"5": "★★★★★", **{f"{n}..": f"{'★' * n} or more" for n in (4, 3, 2, 1)}}
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ class View:
                 words = _WORDS[key].replace("has a", "has no")
             if key == "month":
                 words = title(value)
+            if key == "rating":
+                stars = int(value.removesuffix(".."))
+                words = f"{'★' * stars or stars}{' or more' * value.endswith('..')}"
             if key in {"from", "to", "folder", "status"}:
                 words = f"{key} {value}"
             yield words, View({one: other for one, other in self.given.items() if one != key}).url()
@@ -140,6 +144,7 @@ class Sheet:
             cameras=cameras,
             folders=folders,
             statuses=STATUSES,
+            stars=_STARS,
             months=months,
             month_title=title,
             filed=counts.done,

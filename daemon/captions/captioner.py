@@ -255,7 +255,7 @@ class Captioner:
             return self._work(job, settings, now)
 
     def _work(self, job: CaptionJob, settings: CaptionSettings, now: float) -> float:
-        if settings.is_private(job.folder):
+        if settings.is_private(job.folder) or settings.is_private(job.destination.rpartition("/")[0]):
             self.captions.conclude(job.id, "private", "its folder is private", now)
             return 0.0
         try:

@@ -19,11 +19,13 @@ from daemon.errors import Rejected
 # As a literal: SQLite uses a partial index only where the query repeats its condition, and a parameter does not.
 # The plus keeps it from taking the index of `status` instead, under which all filed images lie.
 _PENDING: Any = SQL("(caption_status = 'pending' AND +status = 'done')")
-_SIDECAR_DUE = SQL("(sidecar_due > 0 AND +status = 'done')")
+_SIDECAR_DUE = SQL("(sidecar_due > 0 AND +status IN ('done', 'duplicate', 'failed'))")
 _REQUESTS_KEPT_SECONDS = 3 * 24 * 3600
 _BATCH = 500
 # What a person may write, in characters and in number; what stands in a file beside a photo is cut to that.
-MAX_CAPTION, MAX_KEYWORDS, MAX_KEYWORD = 10_000, 200, 200
+MAX_CAPTION, MAX_TITLE, MAX_KEYWORDS, MAX_KEYWORD = 10_000, 1000, 200, 200
+# A keyword within others ("Places|Italy|Rome") has all their names.
+MAX_HIERARCHICAL = 1000
 # How the wait for a caption can end without one.
 Ended = Literal["blocked", "failed", "private", "off"]
 _ENDED: dict[Ended, EventKind] = {
@@ -49,16 +51,19 @@ class Words:
     keywords: tuple[str, ...] | None = None
     title: str | None = None
     visible_text: str | None = None
+    hierarchical_keywords: tuple[str, ...] | None = None
+    rating: int | None = None
+    label: str | None = None
 
 
-def cut_text(text: str | None) -> str | None:
+def cut_text(text: str | None, most: int = MAX_CAPTION) -> str | None:
     """Return a caption or another text that is as long as the API allows."""
-    return None if text is None else text[:MAX_CAPTION]
+    return None if text is None else text[:most]
 
 
-def cut_keywords(words: Iterable[str]) -> tuple[str, ...]:
+def cut_keywords(words: Iterable[str], most: int = MAX_KEYWORD) -> tuple[str, ...]:
     """Return keywords, each once, that are as many and as long as the API allows."""
-    return tuple(dict.fromkeys(word[:MAX_KEYWORD] for word in words))[:MAX_KEYWORDS]
+    return tuple(dict.fromkeys(word[:most] for word in words))[:MAX_KEYWORDS]
 
 
 @dataclass(frozen=True)
@@ -103,20 +108,26 @@ class Captions:
         caption: str | _Kept | None = KEPT,
         keywords: Sequence[str] | _Kept | None = KEPT,
         title: str | _Kept | None = KEPT,
+        rating: int | _Kept | None = KEPT,
+        label: str | _Kept | None = KEPT,
     ) -> None:
         """Write a person's words, which no model changes from then on; what is not mentioned stays.
 
         The sidecar follows within moments. Raises Rejected where there is no such image.
         """
-        given: dict[str, Any] = {"caption": caption, "keywords": keywords, "title": title}
+        given: dict[str, Any] = {"caption": caption, "keywords": keywords, "title": title, "rating": rating}
+        given["label"] = label
         words = {key: value for key, value in given.items() if value is not KEPT}
         with self._catalogue.writing():
             row = Image.get_or_none((Image.id == image_id) & Image.companion_of.is_null())
             if row is None:
                 raise Rejected(f"there is no image {image_id}")
             changes = {**words, "sidecar_due": Image.sidecar_due + 1}
-            if words.keys() & {"caption", "keywords"}:
-                changes |= {"edited": together(row.edited, words), "edited_at": now}
+            # Stars and labels are always a person's; that there are none has to be noted, or the XMP that came with the
+            # photo would bring its own back.
+            none = [name for name in ("rating", "label") if name in words and words[name] is None]
+            if noted := [*(words.keys() & {"caption", "keywords"}), *none]:
+                changes |= {"edited": together(row.edited, noted), "edited_at": now}
             if "caption" in words:
                 changes |= {"caption_status": "done", "caption_error": None, "caption_wanted": None}
             Image.update(changes).where(Image.id == image_id).execute()
@@ -143,15 +154,15 @@ class Captions:
             Event.insert(image_id=image_id, at=now, kind=EventKind.CAPTION_ASKED, text=model).execute()
         self.changed.set()
 
-    def check(self, image_id: int) -> str:
-        """Return an image's subfolder of the inbox. Raises Rejected, saying why, where no model can be asked."""
+    def check(self, image_id: int) -> tuple[str, str]:
+        """Return an image's folders in inbox and library. Raises Rejected, saying why, where no model can be asked."""
         with self._catalogue.reading():
             row = Image.get_or_none((Image.id == image_id) & (Image.status == "done"))
         if row is None:
             raise Rejected(f"image {image_id} is not one that was filed")
         if "caption" in (row.edited or ""):
             raise Rejected(f"image {image_id}: its caption is a person's words, which no model replaces")
-        return str(row.folder)
+        return str(row.folder), str(row.destination).rpartition("/")[0]
 
     def fill_in(self, image_ids: Sequence[int]) -> None:
         """Have the configured model asked for captions of images that have none."""
@@ -196,7 +207,7 @@ class Captions:
             edited = row.edited or ""
             changes = {
                 "caption": row.caption if "caption" in edited else words.caption,
-                "keywords": row.keywords if "keywords" in edited else words.keywords,
+                "keywords": row.keywords if "keywords" in edited else _with_folders(row, words.keywords),
                 "visible_text": words.visible_text,
                 "caption_status": "done",
                 "caption_model": origin.model,
@@ -299,6 +310,13 @@ class Captions:
     def _count(self, image_ids: Sequence[int], condition: Any) -> int:
         with self._catalogue.reading():
             return int(Image.select(fn.COUNT(Image.id)).where(Image.id.in_(image_ids) & condition).scalar())
+
+
+def _with_folders(row: Image, keywords: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return a model's keywords, behind those that are the names of the folders that a photo came in."""
+    folders = set(row.folder.split("/"))
+    kept = [word for word in row.keywords or () if word in folders]
+    return tuple(dict.fromkeys([*kept, *(keywords or ())])) or keywords
 
 
 def together(edited: str | None, more: Iterable[str]) -> str:

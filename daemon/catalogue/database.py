@@ -16,7 +16,7 @@ import peewee
 from daemon.errors import ConfigError, DatabaseFault, DatabaseFull, EnvironmentFault, InternalError
 
 # Of schema.sql, kept in the file as SQLite's user_version.
-VERSION = 3
+VERSION = 4
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _BUSY_SECONDS = 30
 # What SQLite says of disks, locks and damaged files. The others are mistakes of ours: a row that breaks a rule of the

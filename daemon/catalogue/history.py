@@ -105,6 +105,8 @@ def sentence(event: ImageEvent) -> str:
             return f"filed beside image {event.other_id}: {filed}"
         case EventKind.EDITED if event.cause == Cause.SIDECAR:
             return "words of a person, out of an XMP file"
+        case EventKind.EDITED if event.cause == Cause.PHOTO:
+            return "words of a person, out of the photo itself"
         case EventKind.EDITED if event.cause == Cause.TAKEOUT:
             return f"{text} out of {filed}, as Google Photos had it"
         case EventKind.EDITED:
@@ -113,6 +115,24 @@ def sentence(event: ImageEvent) -> str:
             return f"of {text}" if text else ""
         case EventKind.CAPTIONED:
             return "as its sidecar has it" if event.cause == Cause.SIDECAR else f"by {text}"
+        case EventKind.CHANGED if event.cause == Cause.ROTTEN:
+            return f"it has rotted on the disk; image {event.other_id} has the bytes that it was filed with"
+        case EventKind.CHANGED:
+            return "edited in the library"
+        case EventKind.MOVED:
+            return f"moved by its owner: {filed}"
+        case EventKind.DELETED:
+            return f"no longer in the library: it lay at {filed}"
+        case EventKind.REJECTED:
+            return f"thrown away: {filed}"
+        case EventKind.RESTORED if event.other_id is not None:
+            return f"its file is that of image {event.other_id} now: {filed}"
+        case EventKind.RESTORED | EventKind.ADOPTED:
+            return filed if event.place else f"back in the inbox as {path}"
+        case EventKind.PURGED:
+            return "deleted from the trash for good"
+        case EventKind.GIVEN_BACK:
+            return f"its sidecar gave back what was known of it as image {event.other_id}"
         case EventKind.UNDONE:
             return f"moved out to {path}"
         case EventKind.ORIGINAL_GONE:

@@ -22,8 +22,11 @@ from daemon.catalogue.schema import (
     Final,
     Image,
     Job,
+    Past,
     Place,
     RawExif,
+    SidecarLook,
+    Twin,
     Upload,
 )
 from daemon.errors import EnvironmentFault, FailureReason, NameRefused, Postponed, WaitingReason, Withdrawn
@@ -213,6 +216,8 @@ class Queue:
         changes = {**_columns(facts), "place": place, "destination": destination}
         if facts.caption_status is not None:
             changes["caption_status"] = facts.caption_status
+        if facts.keywords:
+            changes["keywords"] = facts.keywords
         name = _name(job, place, destination, facts.companion_of)
         with self._catalogue.writing():
             if read_value(_OWNED, *name):
@@ -229,14 +234,17 @@ class Queue:
         with self._catalogue.reading():
             return bool(read_value(_OWNED, *name))
 
-    def finish(self, job: Job, now: float, stays: str | None = None) -> None:
+    def finish(self, job: Job, now: float, stays: str | None = None, sidecar: SidecarLook | None = None) -> None:
         """Make a row final whose file is at its destination; `path` stays until `left` says that the name is gone.
 
-        `stays` is why it can't go.
+        `stays` is why it can't go, `sidecar` the look of the sidecar that was just written.
         """
         place = cast("Place", job.place)
         event = {"place": place, "path": job.destination, "text": job.error if place == "failed" else None}
-        self._finish(job, FINAL[place], now, _stays(stays), event)
+        changes = _stays(stays)
+        if sidecar is not None:
+            changes |= {"sidecar_size": sidecar.size, "sidecar_mtime_ns": sidecar.mtime_ns}
+        self._finish(job, FINAL[place], now, changes, event)
 
     def finish_deleted(self, job: Job, original: int, facts: Facts, now: float, stays: str | None = None) -> None:
         """Make a row final whose file is about to be deleted, since an original has the same bytes."""
@@ -304,15 +312,30 @@ class Queue:
             rows = read_rows(Image, Image, _FILED, sha256)
         return (rows[0].id, rows[0].destination) if rows else None
 
-    def lost(self, image_id: int, destination: str, now: float) -> None:
-        """Note that a filed original is no longer where it was filed, so that its bytes may be filed anew."""
-        error = f"no longer at library/{display(destination)}; its bytes came again and were filed anew"
-        lost = {"error": error, "failure": FailureReason.LOST}
-        changes = {"status": "failed", **lost, "place": None, "destination": None}
+    def past(self, sha256: str) -> Past:
+        """Return what is known of some bytes: the image that has them, or had them, and where they have been."""
+        # Written out, each part with the condition of its index: every photo asks.
+        with self._catalogue.reading():
+            row = CURRENT.execute_sql(_TWIN, (sha256, sha256, sha256)).fetchone()
+            paths = CURRENT.execute_sql(_FORMER_PATHS, (sha256, sha256, sha256, sha256)).fetchall()
+        twin, folders = None, set()
+        if row is not None:
+            _, image_id, kind, path, size, mtime_ns, removed_at = row
+            twin = Twin(image_id, kind, _filename.python_value(path), size, mtime_ns, removed_at)
+        for (path,) in paths:
+            folders.add((_filename.python_value(path) or "").rpartition("/")[0])
+        return Past(twin, frozenset(folders))
+
+    def rotten(self, image_id: int, sha256: str, other_id: int, now: float) -> None:
+        """Note that a filed photo has other bytes now though nobody wrote to it; those it had are another image's."""
         with self._catalogue.writing():
-            Image.update(changes).where(Image.id == image_id).execute()
-            event = {"image_id": image_id, "at": now, "place": "library", "path": destination}
-            Event.insert(kind=EventKind.LOST, **event).execute()
+            row = Image.get_by_id(image_id)
+            warning = f"its file has rotted on the disk; image {other_id} has the bytes that it was filed with"
+            # The hash that it was filed with is the other's from now on, and not kept here: nobody has edited it.
+            changes = {"sha256": sha256, "warning": warning, "sidecar_due": Image.sidecar_due + 1}
+            Image.update(changes).where((Image.id == image_id) & (Image.status == "done")).execute()
+            event = {"image_id": image_id, "at": now, "place": "library", "path": row.destination}
+            Event.insert(kind=EventKind.CHANGED, cause=Cause.ROTTEN, other_id=other_id, **event).execute()
 
     # -- what a crash has left
 
@@ -334,7 +357,8 @@ class Queue:
         with self._catalogue.reading():
             rows = Image.select().where(
                 Image.path.is_null(False)
-                & Image.status.not_in(["queued", "processing"])
+                # What is rejected leaves for the trash, by whoever has begun that.
+                & Image.status.not_in(["queued", "processing", "rejected"])
                 & ~((Image.status == "failed") & Image.destination.is_null())
             )
             return [_job(row) for row in rows]
@@ -426,8 +450,31 @@ _PATH = "SELECT path FROM image WHERE id = ?"
 _OWNED = """SELECT EXISTS (SELECT 1 FROM image WHERE place = ? AND destination = ? AND id != ?)
  OR EXISTS (SELECT 1 FROM companion WHERE place = ? AND destination = ? AND image_id != ?)"""
 # A person's words, written while the file waited, stay: no model is asked for others.
-_EXPRESSIONS = {"caption_status": "IIF(INSTR(COALESCE(edited, ''), 'caption'), caption_status, ?)"}
+_EXPRESSIONS = {
+    "caption_status": "IIF(INSTR(COALESCE(edited, ''), 'caption'), caption_status, ?)",
+    "keywords": "COALESCE(keywords, ?)",
+}
 _filename = FilenameField()
+_TWIN = """
+SELECT 0, id, 'filed', destination, size_bytes, mtime_ns, NULL FROM image WHERE sha256 = ? AND status = 'done'
+UNION ALL
+SELECT 1, id, 'edited', destination, size_bytes, mtime_ns, NULL FROM image
+ WHERE filed_sha256 = ? AND filed_sha256 IS NOT NULL AND +status = 'done'
+UNION ALL
+SELECT 2, id, status, NULL, size_bytes, mtime_ns, removed_at FROM image
+ WHERE sha256 = ? AND status IN ('deleted', 'rejected')
+ORDER BY 1, 7 DESC LIMIT 1
+"""
+# By undo, by its owner, or by an edit. What its owner took away has the name of a folder before its path.
+_FORMER_PATHS = """
+SELECT was.path FROM event AS gone JOIN event AS was ON was.image_id = gone.image_id
+ WHERE gone.kind = 'undone' AND gone.text = ? AND gone.text IS NOT NULL AND was.path IS NOT NULL
+ AND was.kind IN ('queued', 'renamed', 'done', 'moved')
+UNION SELECT folder || '/' FROM image WHERE sha256 = ? AND status IN ('deleted', 'rejected')
+UNION SELECT substr(removed_from, instr(removed_from, '/') + 1) FROM image
+ WHERE sha256 = ? AND status IN ('deleted', 'rejected') AND removed_from IS NOT NULL
+UNION SELECT folder || '/' FROM image WHERE filed_sha256 = ? AND filed_sha256 IS NOT NULL AND status = 'done'
+"""
 # path, id, size_bytes, mtime_ns, status, and whether the file has a place outside the inbox. Plain SQL, here and for
 # the new rows: a burst of 50,000 files is an ordinary day, and peewee's query builder takes most of its time.
 _KNOWN = "SELECT path, id, size_bytes, mtime_ns, status, destination IS NOT NULL FROM image WHERE path IN (%s)"
@@ -439,7 +486,7 @@ def _columns(facts: Facts) -> dict[str, Any]:
     A second plan may be for other bytes: of what was decoded all is written, also what these bytes don't have.
     """
     is_decoded = facts.format is not None
-    columns = {name: value for name, value in vars(facts).items() if name not in {"raw", "caption_status"}}
+    columns = {name: value for name, value in vars(facts).items() if name not in {"raw", "caption_status", "keywords"}}
     return {
         name: value for name, value in columns.items() if is_decoded or value is not None or name in _ALWAYS_WRITTEN
     }

@@ -70,6 +70,20 @@ class Restore:
                 Event.insert({**columns, "image_id": image_id}).execute()
         return image_id
 
+    def removed(self, sha256: str, at: float, rejected: bool, image_id: int, name: str) -> bool:
+        """Write an image of which nothing is left but that its owner took it away; False where its bytes have a row."""
+        status = "rejected" if rejected else "deleted"
+        row = {"status": status, "sha256": sha256, "original_name": name, "removed_at": at, "folder": ""}
+        row |= {"created_at": at, "not_before": at, "processed_at": at, "source": "inbox", "attempts": 1}
+        with self._catalogue.writing():
+            if Image.select().where((Image.sha256 == sha256) & Image.status.in_(["done", "rejected"])).exists():
+                return False
+            is_free = not Image.select().where(Image.id == image_id).exists()
+            number = int(Image.insert({**row, **({"id": image_id} if is_free else {})}).execute())
+            where = {"place": "library", "path": name}
+            Event.insert(image_id=number, at=at, kind=EventKind(status), **where).execute()
+        return True
+
     def came_with(self, place: Place, path: str) -> tuple[int, str] | None:
         """Return which image a file came with, and under which name, as the histories have it."""
         came = (Event.kind == EventKind.COMPANION) & (Event.cause == Cause.CAME_WITH)
@@ -123,7 +137,7 @@ class UndoRows:
 
     def since(self, moment: float) -> list[int]:
         """Return the ids of all that was filed into library or duplicates since then (seconds since 1970)."""
-        filed = Image.status.in_(["done", "duplicate"]) & Image.destination.is_null(False)
+        filed = Image.status.in_(["done", "duplicate"]) & Image.destination.is_null(False) & (Image.source != "library")
         with self._catalogue.reading():
             rows = Image.select(Image.id).where(filed & (Image.processed_at >= moment)).order_by(Image.id)
             return [row.id for row in rows]
@@ -151,10 +165,11 @@ class UndoRows:
         """Remove an image and what came with it; its history stays, and `journal` says what is still to do."""
         image_id = journal.image_id
         with self._catalogue.writing():
+            sha256 = Image.select(Image.sha256).where(Image.id == image_id).scalar()
             Image.delete().where(Image.id == image_id).execute()
             RawExif.delete().where(RawExif.image_id == image_id).execute()
             Companion.delete().where(Companion.image_id == image_id).execute()
-            event = {"at": now, "kind": EventKind.UNDONE, "path": journal.moves[0].new}
+            event = {"at": now, "kind": EventKind.UNDONE, "path": journal.moves[0].new, "text": sha256}
             Event.insert(image_id=image_id, **event).execute()
             twins = [row.id for row in Image.select(Image.id).where(Image.duplicate_of == image_id)]
             for twin in twins:

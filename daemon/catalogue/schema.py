@@ -10,16 +10,23 @@ from peewee import AutoField, CompositeKey, FloatField, IntegerField, Model, Tex
 from daemon.catalogue.database import CURRENT, CodeField, FilenameField, JsonField, WordsField
 from daemon.errors import FailureReason, WaitingReason
 
-Status = Literal["queued", "processing", "done", "duplicate", "failed"]
-Final = Literal["done", "duplicate", "failed"]
-Place = Literal["library", "duplicates", "failed"]
+Status = Literal["queued", "processing", "done", "duplicate", "failed", "deleted", "rejected"]
+Final = Literal["done", "duplicate", "failed", "rejected"]
+Place = Literal["library", "duplicates", "failed", "trash"]
 CaptionStatus = Literal["off", "pending", "done", "blocked", "failed", "private"]
 Tags = Mapping[str, object]
 """Every EXIF tag of an image, as JSON values."""
 
-STATUSES: tuple[Status, ...] = ("queued", "processing", "done", "duplicate", "failed")
+STATUSES: tuple[Status, ...] = ("queued", "processing", "done", "duplicate", "failed", "deleted", "rejected")
+REMOVED: tuple[Status, ...] = ("deleted", "rejected")
+"""What its owner took away: only who asks for it is shown it."""
 CAPTION_STATUSES: tuple[CaptionStatus, ...] = ("off", "pending", "done", "blocked", "failed", "private")
-FINAL: dict[Place, Final] = {"library": "done", "duplicates": "duplicate", "failed": "failed"}
+FINAL: dict[Place, Final] = {
+    "library": "done",
+    "duplicates": "duplicate",
+    "failed": "failed",
+    "trash": "rejected",
+}
 
 
 class EventKind(StrEnum):
@@ -45,6 +52,14 @@ class EventKind(StrEnum):
     SIDECAR = "sidecar"
     UNDONE = "undone"
     ORIGINAL_GONE = "original gone"
+    CHANGED = "changed"
+    MOVED = "moved"
+    DELETED = "deleted"
+    REJECTED = "rejected"
+    RESTORED = "restored"
+    ADOPTED = "adopted"
+    PURGED = "purged"
+    GIVEN_BACK = "given back"
 
 
 class Cause(StrEnum):
@@ -59,6 +74,8 @@ class Cause(StrEnum):
     CAME_WITH = "came with"
     SIDECAR = "sidecar"
     TAKEOUT = "takeout"
+    PHOTO = "photo"
+    ROTTEN = "rotten"
 
 
 @dataclass(frozen=True)
@@ -98,6 +115,8 @@ class ImageRow:
     token: str | None = None
     size_bytes: int | None = None
     mtime_ns: int | None = None
+    inode: int | None = None
+    ctime_ns: int | None = None
     quiet_since: float | None = None
     waiting: WaitingReason | None = None
     waiting_detail: str | None = None
@@ -110,7 +129,10 @@ class ImageRow:
     place: Place | None = None
     destination: str | None = None
     duplicate_of: int | None = None
+    removed_at: float | None = None
+    removed_from: str | None = None
     sha256: str | None = None
+    filed_sha256: str | None = None
     format: str | None = None
     width: int | None = None
     height: int | None = None
@@ -135,6 +157,9 @@ class ImageRow:
     caption_status: CaptionStatus = "off"
     title: str | None = None
     keywords: tuple[str, ...] | None = None
+    hierarchical_keywords: tuple[str, ...] | None = None
+    rating: int | None = None
+    label: str | None = None
     visible_text: str | None = None
     caption_model: str | None = None
     caption_prompt: str | None = None
@@ -149,6 +174,8 @@ class ImageRow:
     edited_at: float | None = None
     thumb_sha: str | None = None
     sidecar_due: int = 0
+    sidecar_size: int | None = None
+    sidecar_mtime_ns: int | None = None
     companion_of: int | None = None
 
     @property
@@ -222,12 +249,48 @@ class Facts:
     duplicate_of: int | None = None
     companion_of: int | None = None
     caption_status: CaptionStatus | None = None
+    keywords: tuple[str, ...] | None = None
     raw: Tags | None = None
 
     def fill(self, row: ImageRow) -> ImageRow:
         """Return a row with those facts that it does not have yet."""
         known = {name: value for name, value in vars(self).items() if name != "raw"}
         return replace(row, **{name: value for name, value in known.items() if getattr(row, name) is None})
+
+
+@dataclass(frozen=True)
+class Twin:
+    """An image that has, or had, certain bytes; `path` is where it lies in the library, where it still does.
+
+    `kind` is "filed" where it has them now, "edited" where its owner has edited them since, or how they were removed.
+    """
+
+    id: int
+    kind: Literal["filed", "edited", "deleted", "rejected"]
+    path: str | None
+    size: int | None
+    mtime_ns: int | None
+    removed_at: float | None
+
+
+@dataclass(frozen=True)
+class Past:
+    """What is known of some bytes.
+
+    `folders` are those of the inbox and of the library in which they were before they were moved out, deleted, thrown
+    away or edited.
+    """
+
+    twin: Twin | None
+    folders: frozenset[str]
+
+
+@dataclass(frozen=True)
+class SidecarLook:
+    """How a sidecar looks to stat; `mtime_ns` in nanoseconds since 1970. Another look is somebody else's change."""
+
+    size: int
+    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -262,6 +325,8 @@ class Image(_Base):
     token = TextField(null=True)
     size_bytes = IntegerField(null=True)
     mtime_ns = IntegerField(null=True)
+    inode = IntegerField(null=True)
+    ctime_ns = IntegerField(null=True)
     quiet_since = FloatField(null=True)
     waiting = CodeField(WaitingReason, null=True)
     waiting_detail = TextField(null=True)
@@ -275,8 +340,11 @@ class Image(_Base):
     place = TextField(null=True)
     destination = FilenameField(null=True)
     duplicate_of = IntegerField(null=True)
+    removed_at = FloatField(null=True)
+    removed_from = FilenameField(null=True)
 
     sha256 = TextField(null=True)
+    filed_sha256 = TextField(null=True)
     format = TextField(null=True)
     width = IntegerField(null=True)
     height = IntegerField(null=True)
@@ -302,6 +370,9 @@ class Image(_Base):
     caption_status = TextField(default="off")
     title = TextField(null=True)
     keywords = WordsField(null=True)
+    hierarchical_keywords = WordsField(null=True)
+    rating = IntegerField(null=True)
+    label = TextField(null=True)
     visible_text = TextField(null=True)
     caption_model = TextField(null=True)
     caption_prompt = TextField(null=True)
@@ -316,6 +387,8 @@ class Image(_Base):
     edited_at = FloatField(null=True)
     thumb_sha = TextField(null=True)
     sidecar_due = IntegerField(default=0)
+    sidecar_size = IntegerField(null=True)
+    sidecar_mtime_ns = IntegerField(null=True)
     companion_of = IntegerField(null=True)
 
     class Meta:
@@ -407,6 +480,7 @@ class Companion(_Base):
     folder = TextField()
     sha256 = TextField()
     size_bytes = IntegerField()
+    mtime_ns = IntegerField(null=True)
     filed_at = FloatField()
 
     class Meta:

@@ -4,12 +4,13 @@
 CREATE TABLE image (
     -- AUTOINCREMENT: an id is never given twice, so a link to an image can't come to show another
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    status TEXT NOT NULL CHECK (status IN ('queued', 'processing', 'done', 'duplicate', 'failed')),
+    status TEXT NOT NULL CHECK (status IN
+        ('queued', 'processing', 'done', 'duplicate', 'failed', 'deleted', 'rejected')),
     -- in the inbox, relative to it; NULL once the file has left
     path,
     original_name TEXT NOT NULL,
     folder TEXT NOT NULL,
-    source TEXT NOT NULL CHECK (source IN ('inbox', 'upload')),
+    source TEXT NOT NULL CHECK (source IN ('inbox', 'upload', 'library')),
     created_at REAL NOT NULL,
     -- the local day of created_at, where the program ran
     arrived_on TEXT,
@@ -21,6 +22,9 @@ CREATE TABLE image (
     token TEXT,
     size_bytes INTEGER,
     mtime_ns INTEGER,
+    -- how a walk of the library found the file: who writes anew and keeps size and time changes both of these
+    inode INTEGER,
+    ctime_ns INTEGER,
     quiet_since REAL,
     -- a WaitingReason, and what completes its sentence
     waiting TEXT,
@@ -33,10 +37,15 @@ CREATE TABLE image (
     failure TEXT,
     warning TEXT,
     -- where the file goes or went: written before the move, so that start-up can finish or undo it
-    place TEXT CHECK (place IN ('library', 'duplicates', 'failed')),
+    place TEXT CHECK (place IN ('library', 'duplicates', 'failed', 'trash')),
     destination,
     duplicate_of INTEGER,
+    -- when its owner threw it away, or it was found to be gone, and where it lay: a folder's name and the path in it
+    removed_at REAL,
+    removed_from,
+    -- the bytes as they are now; and as they were filed, where its owner has edited them since
     sha256 TEXT,
+    filed_sha256 TEXT,
     format TEXT,
     width INTEGER,
     height INTEGER,
@@ -65,6 +74,11 @@ CREATE TABLE image (
     caption_status TEXT NOT NULL DEFAULT 'off',
     title TEXT,
     keywords TEXT,
+    -- those that lie in others, each with those above it: "Places|Italy|Rome"
+    hierarchical_keywords TEXT,
+    -- 0 to 5 stars, -1 rejected, as xmp:Rating has it; and a colour or any other word, as xmp:Label
+    rating INTEGER,
+    label TEXT,
     visible_text TEXT,
     caption_model TEXT,
     caption_prompt TEXT,
@@ -83,6 +97,9 @@ CREATE TABLE image (
     thumb_sha TEXT,
     -- how many changes of the row the sidecar on disk does not show yet
     sidecar_due INTEGER NOT NULL DEFAULT 0,
+    -- how the sidecar looked when Darkroom wrote or read it last: another look is somebody else's change
+    sidecar_size INTEGER,
+    sidecar_mtime_ns INTEGER,
     -- this row is a file on its way beside that image; it goes when the file has arrived
     companion_of INTEGER
 );
@@ -90,18 +107,23 @@ CREATE TABLE image (
 CREATE UNIQUE INDEX image_open_path ON image (path) WHERE path IS NOT NULL;
 CREATE UNIQUE INDEX image_destination ON image (place, destination) WHERE destination IS NOT NULL;
 CREATE UNIQUE INDEX image_filed_bytes ON image (sha256) WHERE status = 'done';
+CREATE INDEX image_removed_bytes ON image (sha256) WHERE status IN ('deleted', 'rejected');
+CREATE INDEX image_edited_bytes ON image (filed_sha256) WHERE filed_sha256 IS NOT NULL;
+CREATE INDEX image_rating ON image (rating, id) WHERE rating IS NOT NULL;
 CREATE INDEX image_queue ON image (rank, id, not_before) WHERE status = 'queued';
 CREATE INDEX image_hidden ON image (id) WHERE status = 'queued' AND token IS NOT NULL;
 CREATE INDEX image_due ON image (not_before) WHERE status = 'queued';
 CREATE INDEX image_leaving ON image (id) WHERE path IS NOT NULL AND status NOT IN ('queued', 'processing');
 -- Wide enough for the filters of a list: one that nothing passes is told from this index alone.
-CREATE INDEX image_status ON image (status, id, caption_status, lat, folder);
+CREATE INDEX image_status ON image (status, id, caption_status, lat, folder, rating);
 CREATE INDEX image_folder ON image (folder) WHERE folder <> '';
 CREATE INDEX image_processed ON image (processed_at);
 -- Ranges of local time; the id makes the index enough to sort by.
 CREATE INDEX image_taken ON image (taken_at, id);
 -- What has no date comes last, before all dates.
-CREATE INDEX image_taken_order ON image (coalesce(taken_order, -1e12), id, status, caption_status, lat, folder);
+CREATE INDEX image_taken_order ON image (
+    coalesce(taken_order, -1e12), id, status, caption_status, lat, folder, rating
+);
 -- The months of the contact sheet, in both of its orders.
 CREATE INDEX image_month_arrived ON image (substr(arrived_on, 1, 7), id) WHERE status = 'done';
 CREATE INDEX image_month_taken ON image (substr(taken_at, 1, 7), coalesce(taken_order, -1e12), id)
@@ -134,6 +156,8 @@ CREATE TABLE event (
 );
 CREATE INDEX event_image ON event (image_id, id);
 CREATE INDEX event_arrived ON event (path) WHERE kind = 'queued';
+-- `text` is the hash of the bytes that were moved out.
+CREATE INDEX event_undone ON event (text) WHERE kind = 'undone' AND text IS NOT NULL;
 CREATE INDEX event_companion ON event (place, path) WHERE kind = 'companion';
 
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -152,7 +176,8 @@ CREATE TABLE tally (
     status TEXT PRIMARY KEY, n INTEGER NOT NULL, processing_ms INTEGER NOT NULL, size_bytes INTEGER NOT NULL
 );
 INSERT INTO tally VALUES
-    ('queued', 0, 0, 0), ('processing', 0, 0, 0), ('done', 0, 0, 0), ('duplicate', 0, 0, 0), ('failed', 0, 0, 0);
+    ('queued', 0, 0, 0), ('processing', 0, 0, 0), ('done', 0, 0, 0), ('duplicate', 0, 0, 0), ('failed', 0, 0, 0),
+    ('deleted', 0, 0, 0), ('rejected', 0, 0, 0);
 CREATE TRIGGER tally_insert AFTER INSERT ON image BEGIN
     UPDATE tally SET n = n + 1, processing_ms = processing_ms + coalesce(new.processing_ms, 0),
         size_bytes = size_bytes + coalesce(new.size_bytes, 0) WHERE status = new.status;
@@ -263,12 +288,13 @@ END;
 CREATE TABLE companion (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     image_id INTEGER NOT NULL,
-    place TEXT NOT NULL CHECK (place IN ('library', 'duplicates')),
+    place TEXT NOT NULL CHECK (place IN ('library', 'duplicates', 'trash')),
     destination NOT NULL,
     original_name TEXT NOT NULL,
     folder TEXT NOT NULL,
     sha256 TEXT NOT NULL,
     size_bytes INTEGER NOT NULL,
+    mtime_ns INTEGER,
     filed_at REAL NOT NULL
 );
 CREATE UNIQUE INDEX companion_destination ON companion (place, destination);

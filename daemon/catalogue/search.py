@@ -8,6 +8,7 @@ from peewee import Expression, fn
 
 from daemon.catalogue.database import Catalogue
 from daemon.catalogue.schema import (
+    FINAL,
     CaptionStatus,
     Companion,
     Event,
@@ -37,9 +38,10 @@ class ImageQuery:
     """What to list: all conditions must hold.
 
     `text` is looked for in names, folders, cameras, lenses, captions, titles, keywords and text in the picture,
-    `camera` in cameras alone. `taken_from` (inclusive) and `taken_to` (exclusive) are local times in ISO 8601. `before`
-    is the id that the page ends at. `sort` is by what the newest are first: when they came, or when they were taken,
-    which is `taken_utc` where known, else local time in this machine's zone; those without a date come last.
+    `camera` in cameras alone. `rating` is a number of stars, or that and more. `taken_from` (inclusive) and `taken_to`
+    (exclusive) are local times in ISO 8601. `before` is the id that the page ends at. `sort` is by what the newest are
+    first: when they came, or when they were taken, which is `taken_utc` where known, else local time in this machine's
+    zone; those without a date come last. Without a `status` what its owner took away is left out.
 
     `model` is a camera's name exactly, as `Facets` has it, `folder` one of the inbox and none of those in it, `month`
     ("2026-11") that of arrival or of the date taken, by `sort`. `at` is the id that the page begins with, `after` the
@@ -52,6 +54,8 @@ class ImageQuery:
     taken_from: str | None = None
     taken_to: str | None = None
     has_gps: bool | None = None
+    rating: int | None = None
+    rating_or_more: bool = False
     before: int | None = None
     model: str | None = None
     folder: str | None = None
@@ -167,7 +171,7 @@ class FileSearch:
 class FiledFile:
     """One file that was filed. `image_id` is the image that it is or belongs to, `sha256` None where nobody knows.
 
-    `folder` and `original_name` are those that it came with.
+    `folder` and `original_name` are those that it came with, `inode` and `ctime_ns` of the last walk of the library.
     """
 
     kind: FileKind
@@ -179,7 +183,10 @@ class FiledFile:
     folder: str
     original_name: str
     sha256: str | None
+    size: int | None
     mtime_ns: int | None
+    inode: int | None = None
+    ctime_ns: int | None = None
 
 
 class Inventory:
@@ -270,7 +277,8 @@ def _is_frequent(query: ImageQuery) -> bool:
 
 
 def _has_filters(query: ImageQuery) -> bool:
-    return (query.has_gps, query.captioned, query.caption_status, query.folder) != (None, None, None, None)
+    filters = (query.has_gps, query.captioned, query.caption_status, query.folder, query.rating)
+    return any(one is not None for one in filters)
 
 
 def _conditions(query: ImageQuery, key: str) -> Iterator[tuple[str, list[Any]]]:
@@ -297,10 +305,15 @@ def _conditions(query: ImageQuery, key: str) -> Iterator[tuple[str, list[Any]]]:
         yield "image.caption_status = ?", [query.caption_status]
     if query.status is not None:
         yield "image.status = ?", [query.status]
+    else:
+        # What its owner took away is shown to who asks for it. The plus: no index of `status` is wanted for this.
+        yield "+image.status NOT IN ('deleted', 'rejected')", []
     if query.taken_from is not None:
         yield "image.taken_at >= ?", [query.taken_from]
     if query.taken_to is not None:
         yield "image.taken_at < ?", [query.taken_to]
+    if query.rating is not None:
+        yield f"image.rating {'>=' if query.rating_or_more else '='} ?", [query.rating]
     if query.has_gps is not None:
         yield f"image.lat IS {'NOT ' if query.has_gps else ''}NULL", []
 
@@ -326,7 +339,7 @@ def _words(text: str) -> str:
 
 
 def _filed() -> Expression:
-    final = Image.status.in_(["done", "duplicate", "failed"])
+    final = Image.status.in_(list(FINAL.values()))
     return final & Image.place.is_null(False) & Image.destination.is_null(False)
 
 
@@ -341,7 +354,10 @@ def _image(row: Image) -> FiledFile:
         folder=row.folder,
         original_name=row.original_name,
         sha256=row.sha256,
+        size=row.size_bytes,
         mtime_ns=row.mtime_ns,
+        inode=row.inode if row.place == "library" else None,
+        ctime_ns=row.ctime_ns,
     )
 
 
@@ -356,5 +372,6 @@ def _companion(row: Companion) -> FiledFile:
         folder=row.folder,
         original_name=row.original_name,
         sha256=row.sha256,
-        mtime_ns=None,
+        size=row.size_bytes,
+        mtime_ns=row.mtime_ns,
     )

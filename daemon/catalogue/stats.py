@@ -6,7 +6,7 @@ from typing import Any, cast
 from peewee import fn
 
 from daemon.catalogue.database import Catalogue
-from daemon.catalogue.schema import Image, Status, Tally
+from daemon.catalogue.schema import REMOVED, Image, Status, Tally
 from daemon.catalogue.settings import Settings
 from daemon.errors import WaitingReason
 from daemon.loop import LoopFault
@@ -36,8 +36,8 @@ class Stats:
 
     @property
     def total(self) -> int:
-        """All images."""
-        return sum(self.counts.values())
+        """All images but those that their owner took away."""
+        return sum(n for status, n in self.counts.items() if status not in REMOVED)
 
     @property
     def left(self) -> int:
@@ -66,7 +66,7 @@ class Statistics:
         with self._catalogue.session():
             rows = list(Tally.select())
             counts = {cast("Status", row.status): row.n for row in rows}
-            final = sum(counts[status] for status in ("done", "duplicate", "failed"))
+            final = sum(n for status, n in counts.items() if status not in {"queued", "processing"})
             spent = sum(row.processing_ms for row in rows)
             rate = self._rate(now)
             left = counts["queued"] + counts["processing"]

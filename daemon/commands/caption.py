@@ -63,7 +63,7 @@ def _accepted(captions: Captions, settings: CaptionSettings, image_ids: Sequence
     accepted = []
     for image_id in image_ids:
         try:
-            if settings.is_private(captions.check(image_id)):
+            if any(map(settings.is_private, captions.check(image_id))):
                 raise Rejected(f"image {image_id}: its folder is private, so no model is asked about it")
         except Rejected as reason:
             print(reason, file=sys.stderr)

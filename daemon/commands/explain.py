@@ -118,7 +118,8 @@ class Explainer:
             path = (self._roots[row.place] / row.destination).path
             yield f"is {row.status}: {display(str(path))}{_gone(path)}"
         else:
-            yield f"is {row.status}"
+            was = f": it lay at {display(row.removed_from)}" if row.removed_from else ""
+            yield f"is {row.status}{was}"
         if row.status == "failed":
             yield f"because {row.error}; to try again: darkroom retry {row.id}"
         if row.duplicate_of is not None:

@@ -59,7 +59,9 @@ def _document(row: ImageRow) -> dict[str, Any]:
 
 def _line(row: ImageRow) -> str:
     taken = (row.taken_at or "")[:10]
-    where = f"{row.place}/{row.destination}" if row.destination else f"inbox/{row.path}"
+    where = f"{row.place}/{row.destination}" if row.destination else row.removed_from
+    if where is None:
+        where = f"inbox/{row.path}" if row.path else f"the bytes of image {row.duplicate_of}"
     line = f"{row.id:>7}  {row.status:<10} {taken:<10}  {display(where)}"
     remark = row.error or row.warning or (row.waiting_text if row.status == "queued" else None)
     return f"{line}  ({remark})" if remark else line

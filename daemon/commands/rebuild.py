@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -22,9 +23,9 @@ from daemon.catalogue import Catalogue, Final, ImageEvent, ImageRow, Place
 from daemon.catalogue.restore import Restore
 from daemon.catalogue.schema import FINAL, Cause, EventKind
 from daemon.config import Config
-from daemon.decoding import MAX_TEXT_BYTES, Decoded, TextReader
+from daemon.decoding import Decoded, TextReader
 from daemon.decoding.sandbox import Sandbox
-from daemon.errors import DarkroomError, EnvironmentFault, FailureReason, Rejected, Transient
+from daemon.errors import EnvironmentFault, FailureReason, Rejected, Transient
 from daemon.files import atomic, lock, state_folder
 from daemon.files.atomic import Location, Root, by_descriptor
 from daemon.files.names import component, display
@@ -32,10 +33,11 @@ from daemon.files.opening import open_regular
 from daemon.files.walk import is_junk, walk
 from daemon.filing.dates import Evidence, taken
 from daemon.filing.destination import FailureNote, facts_of, order, read_reason, reason_beside
+from daemon.filing.removals import FILE as REMOVED_FILE
+from daemon.filing.removals import Removals
 from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
 from daemon.filing.zones import ZoneFinder
-from daemon.sidecar.sidecars import NAMESPACE, SidecarFacts, path_beside, read_facts
-from daemon.sidecar.xmp import Packet
+from daemon.sidecar.sidecars import NAMESPACE, SidecarFacts, path_beside, read_facts, read_history, read_packet
 
 # A database, and what SQLite keeps beside one.
 _SUFFIXES = ("", "-wal", "-shm")
@@ -98,6 +100,7 @@ def _print(report: "RebuildReport") -> int:
         print(f"left alone: {display(str(path))}: {reason}", file=sys.stderr)
     counts = ", ".join(f"{n:,} {status}" for status, n in report.restored.items())
     more = [f"{report.companions:,} files that came with them"] if report.companions else []
+    more += [f"{report.removed:,} that were deleted or rejected"] if report.removed else []
     more += [f"{report.new_ids:,} got a new id, since nothing beside them says theirs"] if report.new_ids else []
     print("; ".join([f"made anew: {counts}", *more]))
     return 1 if report.left else 0
@@ -109,6 +112,7 @@ class RebuildReport:
 
     restored: dict[Final, int] = field(default_factory=lambda: {"done": 0, "duplicate": 0, "failed": 0})
     companions: int = 0
+    removed: int = 0
     new_ids: int = 0
     left: list[tuple[Location, str]] = field(default_factory=list)
 
@@ -153,7 +157,7 @@ class Rebuild:
         self._thumbnails.sweep()
         for file in self._files():
             if not is_note(file.path, self._reader) and not self._rows.has(file.place, file.inside):
-                if file.place == "failed":
+                if file.place == "failed" or file.inside.startswith("failed/"):
                     self._restore_failed(file)
                 else:
                     self._restore_filed(file)
@@ -162,6 +166,11 @@ class Rebuild:
             self._restore_with_new_id(file)
         for file in self._no_images:
             self._restore_companion(file)
+        for removal in Removals(self._roots["library"]).read().values():
+            # What lies in the library all the same, or in the trash, was restored above.
+            self._report.removed += self._rows.removed(
+                removal.sha256, removal.at, removal.kind == "rejected", removal.image_id, removal.name
+            )
         self._zones.close()
         return self._report
 
@@ -169,7 +178,7 @@ class Rebuild:
         """Yield what lies in the folders, the library first."""
         for place, root in self._roots.items():
             for found in walk(root, (), recursive=True):
-                if not is_junk(found.path, self._ignore):
+                if not is_junk(found.path, self._ignore) and found.path != REMOVED_FILE:
                     yield _File(place, found.path, root / found.path)
 
     def _restore_failed(self, file: _File) -> None:
@@ -177,7 +186,14 @@ class Rebuild:
         if note is None or not self._rows.is_free(note.image_id):
             self._without_id.append(file)
         else:
-            self._write(file, _failed_row(note, file.path), [_queued(note.created_at, note.source, note.path)])
+            packet = read_packet(path_beside(file.path), self._reader)
+            said = None if packet is None else read_facts(packet)
+            row = _failed_row(note, file.path)
+            if said is not None and said.row.id == note.image_id:
+                # What its owner said of it, too.
+                row = replace(said.row, error=row.error, processed_at=row.processed_at)
+            known = said.history if said is not None else read_history(note.history)
+            self._write(file, row, known or [_queued(note.created_at, note.source, note.path)])
 
     def _restore_filed(self, file: _File) -> None:
         known = _sidecar_of(file.path, self._reader)
@@ -217,8 +233,9 @@ class Rebuild:
             status=FINAL[file.place],
             place=file.place,
             destination=file.inside,
-            # Anybody may have edited the sidecar, and the schema takes these two alone.
-            source="upload" if known.source == "upload" else "inbox",
+            # Anybody may have edited the sidecar, and the schema takes these alone.
+            source=known.source if known.source in {"upload", "library"} else "inbox",
+            **_removal(file),
             duplicate_of=known.duplicate_of if file.place == "duplicates" else None,
             attempts=1,
             not_before=known.created_at,
@@ -228,7 +245,7 @@ class Rebuild:
             self._report.left.append((file.path, f"the same bytes as image {twin}"))
             return False
         self._rows.restore(row, _complete_history(row, history), file.decoded.exif.raw if file.decoded else None)
-        self._report.restored[FINAL[file.place]] += 1
+        self._report.restored[FINAL[file.place]] = self._report.restored.get(FINAL[file.place], 0) + 1
         return True
 
     def _restore_companion(self, file: _File) -> None:
@@ -255,24 +272,13 @@ def is_note(path: Location, reader: TextReader) -> bool:
     """Return whether a file is Darkroom's own note beside another one, not a file that came."""
     if path.name.endswith(_REASON):
         return read_reason(path.with_name(path.name.removesuffix(_REASON))) is not None
-    packet = _packet(path, reader) if path.name.endswith(".xmp") else None
+    packet = read_packet(path, reader) if path.name.endswith(".xmp") else None
     return packet is not None and packet.has(NAMESPACE, "SHA256")
 
 
 def _sidecar_of(photo: Location, reader: TextReader) -> SidecarFacts | None:
-    packet = _packet(path_beside(photo), reader)
+    packet = read_packet(path_beside(photo), reader)
     return None if packet is None else read_facts(packet)
-
-
-def _packet(path: Location, reader: TextReader) -> Packet | None:
-    try:
-        content = path.read_bytes(MAX_TEXT_BYTES + 1)
-    except (OSError, DarkroomError):
-        return None
-    try:
-        return Packet.of(reader.read_xmp(content))
-    except (Rejected, Transient):
-        return None
 
 
 def _failed_row(note: FailureNote, path: Location) -> ImageRow:
@@ -306,6 +312,9 @@ def _completed(known: ImageRow, file: _File, zones: ZoneFinder) -> ImageRow:
         exif = decoded.exif
         evidence = Evidence(known.original_name, info.st_mtime, exif.dates, exif.lat, exif.lon)
         facts = facts_of(decoded, taken(evidence, time.time(), zones.name))
+        if known.sha256 not in {None, decoded.sha256}:
+            # Edited since the sidecar was written.
+            row = replace(row, sha256=decoded.sha256, filed_sha256=known.filed_sha256 or known.sha256)
         if known.taken_at not in {None, facts.taken_at}:
             # The sidecar knows it by something that is not here any more: then this instant is another one's.
             facts = replace(facts, taken_utc=None, zone=None)
@@ -340,3 +349,10 @@ def _without_pixels(file: _File) -> _File:
     if file.decoded is None:
         return file
     return replace(file, decoded=replace(file.decoded, small=b"", medium=b""))
+
+
+def _removal(file: _File) -> dict[str, Any]:
+    """Return when what lies in the trash was thrown away, and where from, as the folders there tell."""
+    if file.place != "trash":
+        return {}
+    return {"removed_at": _stat_of(file.path).st_ctime, "removed_from": file.inside}

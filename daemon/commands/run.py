@@ -20,11 +20,12 @@ from daemon.catalogue.settings import Settings
 from daemon.commands import doctor, undo
 from daemon.commands.probes import sweep
 from daemon.config import Config
-from daemon.errors import EnvironmentFault
+from daemon.errors import Busy, DarkroomError, EnvironmentFault
 from daemon.files import lock
 from daemon.files.names import display
 from daemon.filing import recovery
 from daemon.filing.consumer import Turn
+from daemon.filing.follower import say
 from daemon.health import sentence_of
 from daemon.loop import Strikes
 from daemon.systemd.notify import Heartbeat, Notifier
@@ -50,9 +51,18 @@ def main(config: Config, args: argparse.Namespace) -> int:
         with lock.exclusive(config.folders.state, folders):
             darkroom = build(config, catalogue, once=args.once)
             undo.finish(catalogue, dict(config.folders.items()), darkroom.thumbnails)
+            _finish_trash(darkroom)
             code = _Once(darkroom).run() if args.once else _serve(darkroom)
     _leave(code)
     return code
+
+
+def _finish_trash(darkroom: Darkroom) -> None:
+    """Finish what was on its way to the trash or back; what can't be done now waits for the next start."""
+    try:
+        darkroom.trash.resume()
+    except DarkroomError as error:
+        _log.warning("what was on its way to the trash, or back, is not there yet: %s", error)
 
 
 def _leave(code: int) -> None:
@@ -131,6 +141,9 @@ def web_context(darkroom: Darkroom) -> "Context":
         is_private=lambda folder: darkroom.captioner.settings.is_private(folder),
         captions_line=lambda: darkroom.captions_progress().line(),
         retry=darkroom.requeue.retry,
+        look=darkroom.follower.look,
+        reject=darkroom.trash.reject,
+        restore=darkroom.trash.restore,
     )
 
 
@@ -164,12 +177,24 @@ class _Once:
             darkroom.consumer.loop.run(self._finished, attempts=Strikes.LIMIT)
             while not self._stopped and (seconds := darkroom.cleanup.remove_empty()) is not None:
                 time.sleep(min(seconds, 0.1))
+            self._follow()
+            code = self._report(before)
+            darkroom.hooks.drain()
+            # Before the decoders go: they read the sidecars that captions are written into.
+            self._caption()
         finally:
             darkroom.close()
-        code = self._report(before)
-        darkroom.hooks.drain()
-        self._caption()
         return code
+
+    def _follow(self) -> None:
+        """Look through the library where that is due; what stands in the way is said, and is no failure."""
+        follower, hours = self._darkroom.follower, self._darkroom.config.library.follow_hours
+        if not self._stopped and hours and follower.seconds_left(hours, time.time()) <= 0:
+            follower.is_stopping = lambda: self._stopped
+            try:
+                say(follower.follow())
+            except (Busy, EnvironmentFault) as fault:
+                _log.warning("the library was not looked through: %s", fault)
 
     def _caption(self) -> None:
         """Make the captions that the quota allows; what is left is made another time and is no failure."""

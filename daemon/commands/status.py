@@ -17,6 +17,7 @@ from daemon.catalogue.settings import Settings
 from daemon.catalogue.stats import Statistics, Stats
 from daemon.config import Config
 from daemon.files import lock
+from daemon.filing.follower import missing_photos
 from web.models import moment, stats_answer
 
 
@@ -71,8 +72,14 @@ def main(config: Config, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_document(status, Statistics(catalogue).captions(), captions), indent=2))
     else:
-        print("\n".join([*lines_of(status), captions.line()]))
+        print("\n".join([*lines_of(status), *_missing(Settings(catalogue)), captions.line()]))
     return 0
+
+
+def _missing(settings: Settings) -> list[str]:
+    missing = missing_photos(settings)
+    hint = "is a disk not mounted? If they are deleted: darkroom sync --yes"
+    return [f"missing in the library: {missing:,} photos: {hint}"] if missing else []
 
 
 def _captions(config: Config, catalogue: Catalogue) -> CaptionProgress:

@@ -112,6 +112,10 @@ class Undo:
         if row.status not in {"done", "duplicate"} or row.place is None or row.destination is None:
             hint = "darkroom retry queues it again" if row.status == "failed" else "there is nothing to move out"
             raise Rejected(f"image {image_id} ({row.original_name}) is {row.status}: {hint}")
+        if row.source == "library":
+            raise Rejected(
+                f"image {image_id} ({row.original_name}) was adopted where it lies: it never was in the inbox"
+            )
         original = self._roots[row.place] / row.destination
         try:
             return self._out(row, original, to, lambda name: name)

@@ -1,4 +1,7 @@
-"""Reads every filed file again and compares it with the catalogue: what rotted, what is gone, what is unknown.
+"""Reads every filed file again and compares it with the catalogue: what rotted, what is gone, what was edited.
+
+Rot is another hash under the same size, time and inode: hardly any program writes so. What its owner edits is right,
+and so is what he keeps there that was never filed: both are told, and neither is wrong.
 
 A library of terabytes takes a day: how far it got is stored, and the next run goes on from there. What was a problem
 until then is checked again, since it may have been fixed. Nothing on disk is changed but, with --fix, thumbnails.
@@ -31,10 +34,16 @@ from daemon.errors import DarkroomError, EnvironmentFault, Rejected
 from daemon.files.atomic import Location, Root, by_descriptor
 from daemon.files.names import display
 from daemon.files.opening import open_regular
-from daemon.files.walk import batched, is_junk, walk
+from daemon.files.walk import batched, inode, is_junk, walk
+from daemon.filing.removals import FILE as REMOVED_FILE
 from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
 
-ProblemKind = Literal["missing", "changed", "unreadable", "thumbnail", "unknown"]
+ProblemKind = Literal["missing", "rotten", "unreadable", "thumbnail", "edited", "unknown"]
+_NOT_WRONG = ("edited", "unknown")
+_ROTTEN = (
+    "other bytes under the same size and time, as no program writes that doesn't set the time back: restore it from a"
+    " backup; if you have edited it so, touch it, and say darkroom sync"
+)
 FixThumbnails = Callable[[Location, str], None]
 """Makes the thumbnails of an original, given by path and hash, again; raises DarkroomError where it can't."""
 
@@ -47,7 +56,7 @@ _BESIDE = (".reason.txt", ".xmp")
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
-    """Print a line for each problem; 1 when there is any."""
+    """Print a line for each finding; 1 when something is wrong."""
     file = config.catalogue_file
     if not file.is_file():
         raise EnvironmentFault(f"there is no catalogue {file} to compare with; darkroom rebuild makes one")
@@ -108,10 +117,13 @@ def _report(work: "Verification", found: Sequence["Problem"], *, as_json: bool) 
         print(json.dumps({**document, "problems": [asdict(problem) for problem in found]}, indent=2))
     else:
         fixed = f", thumbnails of {work.fixed:,} made again" if work.fixed else ""
-        problems = "1 problem" if len(found) == 1 else f"{len(found):,} problems"
-        verdict = problems if found else "all as they were filed"
+        wrong = sum(one.is_wrong for one in found)
+        problems = "1 problem" if wrong == 1 else f"{wrong:,} problems"
+        verdict = problems if wrong else "nothing is wrong" if found else "all as they were filed"
         print(f"{work.files:,} files, {work.bytes / 1e6:,.1f} MB read: {verdict}{fixed}")
-    return 1 if found else 0
+        if any(one.kind in {"missing", "edited"} for one in found):
+            print("what was edited, moved or deleted is followed by: darkroom sync")
+    return 1 if any(one.is_wrong for one in found) else 0
 
 
 def _line(problem: "Problem") -> str:
@@ -127,6 +139,11 @@ class Problem:
     path: str
     image_id: int | None
     detail: str
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether somebody has to do something about it."""
+        return self.kind not in _NOT_WRONG
 
 
 @dataclass(frozen=True)
@@ -184,6 +201,8 @@ class Verification:
             raise
         self._settings.set(_PROGRESS, None)
         for place, root in self._roots.items():
+            if place == "trash":
+                continue
             for path in unknown_files(self._inventory, place, root, self._ignore):
                 yield Problem("unknown", display(str(path)), None, "no image in the catalogue")
 
@@ -242,13 +261,15 @@ class Verification:
         except OSError as error:
             yield problem("unreadable", error.strerror or str(error))
             return
+        if here is None and file.place == "trash":
+            return  # its owner has emptied it
         if here is None:
             yield problem("missing", f"{file.kind} {file.image_id} was filed there")
             return
         if file.sha256 is None:
             return
         if not stat.S_ISREG(here.st_mode):
-            yield problem("changed", "a folder, link or device where a file was filed")
+            yield problem("missing", "a folder, link or device is where a file was filed")
             return
         try:
             found = self._hash(path)
@@ -256,7 +277,10 @@ class Verification:
             yield problem("unreadable", getattr(error, "strerror", None) or str(error))
             return
         if found != file.sha256:
-            yield problem("changed", _how_it_changed(path, file))
+            if (written := _written_at(here, file)) is None:
+                yield problem("rotten", _ROTTEN)
+            else:
+                yield problem("edited", f"written to at {written}")
         elif file.status == "done" and file.kind == "image" and (missing := self._missing_thumbnail(file.sha256)):
             fault: str | None = f"its {missing} thumbnail is missing"
             if self._fix is not None:
@@ -295,7 +319,7 @@ def unknown_files(inventory: Inventory, place: Place, root: Root, ignore: Sequen
     Junk is not among them, nor Darkroom's own files, nor what Darkroom writes beside an image that is known.
     """
     for found in batched(walk(root, (), recursive=True), 500):
-        paths = [one.path for one in found if not is_junk(one.path, ignore)]
+        paths = [one.path for one in found if not is_junk(one.path, ignore) and one.path != REMOVED_FILE]
         known = inventory.known(place, [*paths, *filter(None, map(_owner, paths))])
         yield from ((root / path).path for path in paths if path not in known and _owner(path) not in known)
 
@@ -308,14 +332,15 @@ def _owner(path: str) -> str | None:
     return None
 
 
-def _how_it_changed(path: Location, file: FiledFile) -> str:
-    """Return whether it rotted or was edited, which leaves a new date behind."""
-    here = path.lstat()
-    edited = file.mtime_ns if here is None else here.st_mtime_ns
-    if file.mtime_ns is None or edited is None or edited == file.mtime_ns:
-        return "other bytes than were filed, though nobody has written to it: restore it from a backup"
-    when = datetime.fromtimestamp(edited / 1e9).astimezone().isoformat(" ", "seconds")
-    return f"other bytes than were filed: written to at {when}"
+def _written_at(here: os.stat_result, file: FiledFile) -> str | None:
+    """Return when somebody has written to a file since it was filed; None where it looks as it did."""
+    is_replaced = file.inode not in {None, inode(here)} and file.ctime_ns != here.st_ctime_ns
+    if is_replaced:
+        # exiftool -P writes another file, of the same time, in place of this one.
+        return datetime.fromtimestamp(here.st_ctime_ns / 1e9).astimezone().isoformat(" ", "seconds")
+    if file.size == here.st_size and file.mtime_ns in {None, here.st_mtime_ns}:
+        return None
+    return datetime.fromtimestamp(here.st_mtime_ns / 1e9).astimezone().isoformat(" ", "seconds")
 
 
 def _drop_cache(fd: int) -> None:

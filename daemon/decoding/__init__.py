@@ -13,7 +13,7 @@ database or the other folders.
                ├─► pictures     opened by Pillow, of a RAW file its preview
                ├─► thumbnails   decoded in full, upright, in sRGB
                ├─► exif         read within bounds, as people search by it
-               ├─► metadata     the dates in XMP and IPTC, read within bounds
+               ├─► metadata     dates in XMP and IPTC, words in XMP, read within bounds
                └─► truncation   does it stop too early? (tiff: directories)
         xmp, takeout            what lies beside a photo: the properties of an XMP file, a JSON of Google Takeout
 """
@@ -96,7 +96,8 @@ class Exif:
 
     `focal_length` is in millimetres, `exposure_time` as photographers write it ("1/250", "2.5"),
     `datetime_original` ISO 8601 with the offset where EXIF has one, `lat` and `lon` decimal degrees
-    (north and east positive), `raw` every tag as JSON values. `dates` are those of XMP and IPTC, too.
+    (north and east positive), `raw` every tag as JSON values, and a person's words in XMP ("XMP dc:title"). `dates` are
+    those of XMP and IPTC, too.
     """
 
     camera_make: str | None = None

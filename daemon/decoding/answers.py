@@ -32,9 +32,9 @@ from daemon.decoding.worker import HEADER, ErrorCode
 from daemon.errors import DarkroomError, FailureReason, Rejected, Transient, Truncated, Unresponsive
 from daemon.files.opening import Identity
 
-# The tags of an image are at most 256 KiB of JSON, which escapes up to sixfold; the other fields are short. A medium
-# thumbnail of pure noise is about 0.5 MB.
-_MAX_JSON, _MAX_JPEG = 2 << 20, 4 << 20
+# The tags of an image are at most 256 KiB of JSON, which escapes up to sixfold, and its words in XMP, three texts and
+# three lists of 200, at most 630 kB; the other fields are short. A medium thumbnail of pure noise is about 0.5 MB.
+_MAX_JSON, _MAX_JPEG = 8 << 20, 4 << 20
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
 # Names in namespaces (Namespaces in XML 1.0, NCName).

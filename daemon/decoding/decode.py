@@ -83,8 +83,9 @@ def _opened_picture(file: BufferedReader, kind: Format, limits: Limits) -> tuple
 
 def _exif(file: BufferedReader, kind: Format, picture: Image.Image) -> tuple[Exif, str | None]:
     found, warning = _own_exif(file, kind, picture)
-    xmp, iptc = metadata.xmp_dates(metadata.xmp_of(picture)), metadata.iptc_date(metadata.iptc_of(picture))
-    return replace(found, dates=replace(found.dates, xmp=xmp, iptc=iptc or found.dates.iptc)), warning
+    (xmp, words), iptc = metadata.read_xmp(metadata.xmp_of(picture)), metadata.iptc_date(metadata.iptc_of(picture))
+    dates = replace(found.dates, xmp=xmp, iptc=iptc or found.dates.iptc)
+    return replace(found, dates=dates, raw={**found.raw, **words}), warning
 
 
 def _own_exif(file: BufferedReader, kind: Format, picture: Image.Image) -> tuple[Exif, str | None]:

@@ -1,7 +1,7 @@
-"""Reads the dates in an image's XMP packet and IPTC block, and nothing else of them.
+"""Reads the dates in an image's XMP packet and IPTC block, and a person's words in XMP; nothing else of them.
 
 Both come from anybody. XMP is streamed through expat, which builds nothing of it, and is left at the first DTD, so no
-entity is ever expanded; of IPTC two short datasets are looked for. What is damaged has no dates.
+entity is ever expanded; of IPTC two short datasets are looked for. What is damaged has no dates and no words.
 """
 
 import struct
@@ -19,9 +19,24 @@ _XMP_DATES = {
     "http://ns.adobe.com/photoshop/1.0/ DateCreated": "photoshop",
     "http://ns.adobe.com/xap/1.0/ CreateDate": "created",
 }
-# A packet without these can't hold what is looked for, and most are not parsed.
-_NAMES = (b"DateTimeOriginal", b"DateCreated", b"CreateDate")
+# Texts, of which one in several languages is that of no particular one; and lists of texts.
+_XMP_WORDS = {
+    "http://purl.org/dc/elements/1.1/ description": "XMP dc:description",
+    "http://purl.org/dc/elements/1.1/ title": "XMP dc:title",
+    "http://ns.adobe.com/xap/1.0/ Rating": "XMP xmp:Rating",
+    "http://ns.adobe.com/xap/1.0/ Label": "XMP xmp:Label",
+}
+_XMP_LISTS = {
+    "http://purl.org/dc/elements/1.1/ subject": "XMP dc:subject",
+    "http://ns.adobe.com/lightroom/1.0/ hierarchicalSubject": "XMP lr:hierarchicalSubject",
+    "http://www.digikam.org/ns/1.0/ TagsList": "XMP digiKam:TagsList",
+}
+_ITEM, _LANGUAGE = f"{_RDF} li", "http://www.w3.org/XML/1998/namespace lang"
+# A packet without these can't hold what is looked for, and is not parsed.
+_NAMES = [name.rpartition(" ")[2].encode() for name in (_XMP_DATES | _XMP_WORDS | _XMP_LISTS)]
 _MAX_XMP, _MAX_IPTC, _MAX_DEPTH, _MAX_TEXT = 4 << 20, 1 << 20, 256, 64
+# As long as a caption may be, and as many as there may be keywords.
+_MAX_WORDS, _MAX_ITEMS, _MAX_ITEM = 10_000, 200, 1000
 # Where each format's plugin of Pillow leaves the packet, and what ImageMagick and exiftool write into PNG as text.
 _XMP_KEYS = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
 _IPTC_RESOURCE = 0x0404
@@ -31,10 +46,13 @@ class _Left(Exception):
     """Raised to leave a document that is no XMP."""
 
 
-def xmp_dates(packet: bytes | None) -> XmpDates:
-    """Return the dates of an XMP packet (Adobe's XMP specification, part 2); none where it is damaged or has a DTD."""
+def read_xmp(packet: bytes | None) -> tuple[XmpDates, dict[str, str | list[str]]]:
+    """Return the dates of an XMP packet (Adobe's XMP specification, part 2), and a person's words by their names.
+
+    None of either where it is damaged or has a DTD.
+    """
     if packet is None or len(packet) > _MAX_XMP or not any(name in packet for name in _NAMES):
-        return XmpDates()
+        return XmpDates(), {}
     reader = _Reader()
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartDoctypeDeclHandler = reader.doctype
@@ -44,8 +62,8 @@ def xmp_dates(packet: bytes | None) -> XmpDates:
         parser.Parse(packet.strip(b"\0"), True)
     except (expat.ExpatError, ValueError, LookupError, _Left):
         # What came before the damage was well-formed, but by whom it was written is anybody's guess.
-        return XmpDates()
-    return XmpDates(**reader.found)
+        return XmpDates(), {}
+    return XmpDates(**reader.found), reader.words
 
 
 class _Reader:
@@ -53,8 +71,10 @@ class _Reader:
 
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
+        self.words: dict[str, str | list[str]] = {}
         self._path: list[str] = []
         self._text = ""
+        self._language = ""
 
     def doctype(self, *_: object) -> None:
         raise _Left
@@ -63,18 +83,20 @@ class _Reader:
         if len(self._path) >= _MAX_DEPTH:
             raise _Left
         self._path.append(name)
-        self._text = ""
+        self._text, self._language = "", attributes.get(_LANGUAGE, "")
         if self._path[-2:] == [_ROOT, _DESCRIPTION]:
             for attribute, value in attributes.items():
                 self._note(attribute, value)
 
     def text(self, data: str) -> None:
-        if len(self._text) < _MAX_TEXT:
+        if len(self._text) < _MAX_WORDS:
             self._text += data
 
     def end(self, name: str) -> None:
         if self._path[-3:-1] == [_ROOT, _DESCRIPTION]:
             self._note(name, self._text)
+        elif name == _ITEM and self._path[-5:-3] == [_ROOT, _DESCRIPTION]:
+            self._note_item(self._path[-3], self._text.strip()[:_MAX_WORDS])
         self._path.pop()
         self._text = ""
 
@@ -82,6 +104,17 @@ class _Reader:
         text = value.strip()
         if name in _XMP_DATES and text and text.isprintable():
             self.found.setdefault(_XMP_DATES[name], text[:_MAX_TEXT])
+        elif name in _XMP_WORDS and text:
+            self.words.setdefault(_XMP_WORDS[name], text[:_MAX_WORDS])
+
+    def _note_item(self, name: str, value: str) -> None:
+        """Take one of several texts: of a list, or one text in a language."""
+        if name in _XMP_WORDS and value and (self._language == "x-default" or _XMP_WORDS[name] not in self.words):
+            self.words[_XMP_WORDS[name]] = value
+        elif name in _XMP_LISTS and value:
+            items = self.words.setdefault(_XMP_LISTS[name], [])
+            if isinstance(items, list) and len(items) < _MAX_ITEMS:
+                items.append(value[:_MAX_ITEM])
 
 
 def iptc_date(block: bytes | None) -> str | None:

@@ -576,8 +576,8 @@ def atomic_write(
     durable_names: bool = True,
     staging: Location | None = None,
     mode: int | None = None,
-) -> None:
-    """Write files of one folder, each whole or not at all, even where the power fails.
+) -> list[os.stat_result]:
+    """Write files of one folder, each whole or not at all, even where the power fails; return what stat says of each.
 
     The temporaries are in the same folder or, given one of the same filesystem that is easier to sweep, in `staging`.
     `mode` is the files', None for that of `Entry.create`.
@@ -605,6 +605,7 @@ def atomic_write(
                 # All are written before any is waited for: that is one commit of the journal less.
                 for file in files:
                     os.fdatasync(file.fileno())
+                written = [os.fstat(file.fileno()) for file in files]
             for part, name in parts.items():
                 ends = {"src_dir_fd": part.folder, "dst_dir_fd": name.folder}
                 os.replace(part.name, name.name, **ends) if replace else rename_exclusive(part, name)
@@ -615,6 +616,7 @@ def atomic_write(
                 with suppress(OSError):
                     part.unlink()
             raise
+        return written
 
 
 def probe(file: Location) -> None:

@@ -78,6 +78,11 @@ class FolderCheck:
         self._min_free = min_free_mb * 1_000_000
         self._devices: dict[str, int] = {}
 
+    def check_present(self) -> None:
+        """Raise EnvironmentFault saying which folder is not there, or is on another mount than it was."""
+        for name, path in self._paths.items():
+            self._check_there(name, path)
+
     def check(self) -> None:
         """Raise EnvironmentFault saying which folder is not usable, and why."""
         for name, path in self._paths.items():

@@ -9,10 +9,12 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple, cast
 
 from daemon.files.atomic import Root
 from daemon.files.names import LEAVING_PREFIX, OWN_PREFIX
@@ -198,3 +200,154 @@ def is_below(path: str, folders: Container[str]) -> bool:
         if parent in folders:
             return True
     return False
+
+
+class Look(NamedTuple):
+    """What stat says of what is no folder; `is_file` is False for a link, a pipe and the like."""
+
+    size: int
+    mtime_ns: int
+    is_file: bool
+    inode: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a directory entry says of a file of the library: `path` is relative to it.
+
+    `beside` is all that is no folder in its folder, by name.
+    """
+
+    path: str
+    look: Look
+    beside: Mapping[str, "Look"]
+
+
+def inode(here: os.stat_result) -> int:
+    """Return the number of a file's inode, as SQLite can hold it."""
+    return here.st_ino & (2**63 - 1)
+
+
+class OrderedWalk:
+    """Walks a folder by stat alone, in the order of the paths' bytes, as the catalogue lists them.
+
+    Names that are no UTF-8 come in the end. Links of the owner's own are followed, as `Root.open` does it, and what is
+    junk is passed over. After it `unseen` holds the folders that nobody could look into, each with a slash behind it,
+    and `mounts` those that lie on another filesystem than the folder above, each with where that is mounted. `known`
+    are these of the last time: what was a mount then and is none now is unseen, not empty.
+    """
+
+    def __init__(self, root: Root, ignore: Sequence[str], known: Mapping[str, str]) -> None:
+        self._root, self._matches, self._known = root, _matcher(tuple(ignore)), known
+        self.unseen: list[str] = []
+        self.mounts: dict[str, str] = {}
+
+    def files(self) -> Iterator[Seen]:
+        """Yield all that is no folder. Raises OSError where the folder itself can't be read."""
+        odd: list[Seen] = []
+        # The folders that are open, the innermost last: what is still to come of each.
+        stack = [self._listed("", None, ())]
+        while stack:
+            inner = next(stack[-1], None)
+            if inner is None:
+                stack.pop()
+            elif isinstance(inner, Seen):
+                if _is_text(inner.path):
+                    yield inner
+                else:
+                    odd.append(inner)
+            else:
+                stack.append(inner)
+        yield from sorted(odd, key=lambda seen: os.fsencode(seen.path))
+
+    def is_unseen(self, path: str) -> bool:
+        """Return whether nobody could look where a path leads."""
+        return any(path.startswith(folder) for folder in self.unseen)
+
+    def _listed(
+        self, folder: str, device: int | None, above: tuple[tuple[int, int], ...]
+    ) -> "Iterator[Seen | Iterator[Seen]]":
+        """Yield what is in a folder in order: files, and for each folder what yields what is in that."""
+        prefix = f"{folder}/" if folder else ""
+        try:
+            fd = listable(self._root, folder)
+        except OSError as error:
+            if not folder:
+                raise
+            if error.errno != errno.ENOENT or folder in self._known:
+                self.unseen.append(prefix)
+            return
+        try:
+            info = os.fstat(fd)
+            identity = (info.st_dev, info.st_ino)
+            if identity in above and info.st_ino:
+                return
+            if folder and not self._is_same_mount(folder, is_apart=info.st_dev != device):
+                self.unseen.append(prefix)
+                return
+            folders, files = self._entries(fd, prefix)
+        except OSError:
+            if not folder:
+                raise
+            self.unseen.append(prefix)
+            return
+        finally:
+            os.close(fd)
+        names = sorted([*files, *(f"{name}/" for name in folders)])
+        for name in names:
+            if name.endswith("/"):
+                inside = prefix + name[:-1]
+                yield cast("Iterator[Seen]", self._listed(inside, info.st_dev, (*above, identity)))
+            else:
+                yield Seen(prefix + name, files[name], files)
+
+    def _entries(self, fd: int, prefix: str) -> tuple[list[str], dict[str, Look]]:
+        """Return the folders and all else in an open folder. Raises OSError where not all can be known."""
+        folders: list[str] = []
+        files: dict[str, Look] = {}
+        matches = self._matches
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                # As `is_junk` has it, which would take a fifth of a walk's time.
+                if entry.name.startswith(OWN_PREFIX) or matches(entry.name):
+                    continue
+                if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and self._leads_on(prefix + entry.name)):
+                    folders.append(entry.name)
+                    continue
+                with suppress(FileNotFoundError):  # gone since it was listed
+                    here = entry.stat(follow_symlinks=False)
+                    files[entry.name] = Look(
+                        here.st_size, here.st_mtime_ns, stat.S_ISREG(here.st_mode), inode(here), here.st_ctime_ns
+                    )
+        return folders, files
+
+    def _leads_on(self, path: str) -> bool:
+        """Return whether a link is one of the owner's own to a folder; what can't be reached is unseen."""
+        if not self._root.own_links:
+            return False
+        try:
+            os.close(self._root.open(path))
+        except OSError as error:
+            if error.errno != errno.ENOTDIR:
+                self.unseen.append(f"{path}/")
+            return False
+        return True
+
+    def _is_same_mount(self, folder: str, *, is_apart: bool) -> bool:
+        """Return whether a folder lies where it did the last time, and note it where that is another filesystem."""
+        known = self._known.get(folder)
+        if not is_apart:
+            return known is None
+        # Not above: the decoders' process walks nothing, and psutil takes long to import.
+        from daemon.files.mounts import mount_point
+
+        here = str(mount_point(self._root.path / folder))
+        if known is not None and known != here:
+            return False
+        self.mounts[folder] = here
+        return True
+
+
+def _is_text(path: str) -> bool:
+    return path.isascii() or not any("\ud800" <= c <= "\udfff" for c in path)

@@ -199,7 +199,10 @@ _LOOK_PART = 0.05
 
 
 class CompanionMatcher:
-    """Finds the photo of each companion in the queue; used by the consumer's thread, `give_up` by any."""
+    """Finds the photo of each companion in the queue; used by the consumer's thread, `give_up` by any.
+
+    `sidecars` says whether Darkroom writes its own: one that comes back is then known for that.
+    """
 
     def __init__(
         self,
@@ -208,8 +211,9 @@ class CompanionMatcher:
         reader: TextReader,
         *,
         delete_duplicates: bool = False,
+        sidecars: bool = True,
     ) -> None:
-        self._rows, self._reader = rows, reader
+        self._rows, self._reader, self._sidecars = rows, reader, sidecars
         self._roots = roots
         self._delete_duplicates = delete_duplicates
         self._over = threading.Event()
@@ -224,7 +228,13 @@ class CompanionMatcher:
         companion = parse(job.original_name)
         if companion is None or file.fd is None or _is_photo(file.fd, job.original_name):
             return None
-        age, title = max(0.0, now - job.created_at), self._title(companion, file.fd)
+        age = max(0.0, now - job.created_at)
+        if (own := self._own_sidecar(job, file.fd)) is not None:
+            if (image_id := self._rows.own(own.hashes)) is not None:
+                return Plan("library", mirrored(job), Facts(companion_of=image_id), sidecar=own.packet)
+            if not self._over.is_set() and age < _PHOTO_WAIT_SECONDS:
+                raise Postponed(WaitingReason.PHOTO, max(_FIRST_WAIT_SECONDS, age))
+        title = self._title(companion, file.fd)
         if title is not None:
             self._jsons.note(file)
         found = self._fitting(companion, title, _Came.of(job), age)
@@ -243,6 +253,19 @@ class CompanionMatcher:
             message = f"its photo, {display(photo.name)}, could not be filed (image {photo.id})"
             raise Rejected(message, FailureReason.NO_PHOTO)
         return self._beside(job, file, file.fd, companion, photo)
+
+    def _own_sidecar(self, job: Job, fd: int) -> "_OwnSidecar | None":
+        """Return Darkroom's own sidecar of a photo, by its namespace and hash; None for any other file."""
+        if not self._sidecars or not job.original_name.lower().endswith(".xmp"):
+            return None
+        with atomic.blaming(display(job.original_name)):
+            content = _content(fd)
+        try:
+            packet = xmp.Packet.of(self._reader.read_xmp(content))
+        except (Rejected, Transient):
+            return None
+        hashes = {packet.text(xmp.DARKROOM, name) for name in ("SHA256", "FiledSHA256")} - {None}
+        return _OwnSidecar(packet, frozenset(map(str, hashes))) if hashes else None
 
     def fault(self, job: Job, file: InboxFile) -> str | None:
         """Return what tells that a companion ends early; None where nothing does, and for what has no such name."""
@@ -430,7 +453,9 @@ class CompanionMatcher:
             raise atomic.meaning(error)(f"{file.where}: {error.strerror}") from error
         original = photo
         if photo.status == "duplicate" and photo.duplicate_of is not None:
-            original = self._rows.photo(photo.duplicate_of) or photo
+            filed = self._rows.photo(photo.duplicate_of)
+            # What its owner took away has no file that anything could lie beside.
+            original = filed if filed is not None and filed.status == "done" else photo
         if original.destination is None or original.place is None:
             return None
         with atomic.blaming(self._roots[original.place]):
@@ -454,6 +479,14 @@ class CompanionMatcher:
         if photo.place == "duplicates" and photo.destination is not None:
             wanted = companion.beside(PurePosixPath(photo.destination), photo.name)
         return Plan("duplicates", wanted, facts, numbered, kept=kept if self._delete_duplicates else None)
+
+
+@dataclass(frozen=True)
+class _OwnSidecar:
+    """A sidecar that Darkroom has written, and the hashes of its photo."""
+
+    packet: xmp.Packet
+    hashes: frozenset[str]
 
 
 def hasten(rows: CompanionRows, job: Job, now: float) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -16,6 +16,7 @@ from daemon.errors import DarkroomError, EnvironmentFault, FailureReason, NameRe
 from daemon.files import atomic, names
 from daemon.files.atomic import Location
 from daemon.filing.dates import Taken
+from daemon.sidecar.xmp import Packet
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ class Plan:
 
     `wanted` is its name where that is free, and `numbered` gives those that are tried otherwise. Without a hash in
     `facts` the file is moved without being read. `thumbnails` are the small and the medium one, where it has some.
-    `kept` is where the same bytes were filed before: then this copy is deleted.
+    `kept` is where the same bytes were filed before: then this copy is deleted. `sidecar` is Darkroom's own sidecar of
+    the image that `facts` name: it goes into the one beside that, and has no place of its own.
     """
 
     place: Place
@@ -47,6 +49,7 @@ class Plan:
     numbered: Callable[[PurePosixPath, int], PurePosixPath] = names.numbered
     thumbnails: tuple[bytes, bytes] | None = None
     kept: Location | None = None
+    sidecar: Packet | None = None
 
 
 def mirrored(job: Job) -> PurePosixPath:
@@ -136,6 +139,7 @@ class FailureNote:
     source: str
     created_at: float
     failure: str = FailureReason.OTHER
+    history: tuple[str, ...] = ()
 
 
 def reason_beside(failed: Location) -> Location:
@@ -143,11 +147,10 @@ def reason_beside(failed: Location) -> Location:
     return failed.with_name(failed.name + ".reason.txt")
 
 
-def write_reason(job: Job, destination: Location) -> None:
+def write_reason(job: Job, destination: Location, history: Sequence[str] = ()) -> None:
     """Write beside a failed file why it is there: for people, and in its last line for `darkroom rebuild`."""
-    note = FailureNote(
-        job.id, job.error or "", job.path, job.source, job.created_at, job.failure or FailureReason.OTHER
-    )
+    failure = job.failure or FailureReason.OTHER
+    note = FailureNote(job.id, job.error or "", job.path, job.source, job.created_at, failure, tuple(history))
     text = (
         f"{names.display(destination.name)} could not be filed.\n\nReason: {job.error}\n\n"
         f"It came as {names.display(job.path)} and is image {job.id}.\n"
@@ -170,7 +173,7 @@ def read_reason(failed: Location) -> FailureNote | None:
     try:
         lines = reason_beside(failed).read_bytes(_MAX_NOTE_BYTES).decode("utf-8").split("\n")
         found = json.loads(next((line for line in reversed(lines) if line.strip()), ""))
-        note = FailureNote(**found)
+        note = FailureNote(**{**found, "history": tuple(map(str, found.get("history", ())))})
         return note if _is_sound(note) else None
     except (OSError, DarkroomError, ValueError, TypeError, RecursionError):
         return None

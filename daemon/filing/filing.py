@@ -23,11 +23,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import PurePosixPath
 
 from daemon.catalogue import Place, Queue
 from daemon.catalogue.companions import CompanionRows
-from daemon.catalogue.schema import CaptionStatus, Facts, Job
+from daemon.catalogue.schema import CaptionStatus, Facts, Job, Past, Twin
 from daemon.decoding import Decoded, Takeout, XmpDates
 from daemon.errors import (
     DarkroomError,
@@ -36,6 +37,7 @@ from daemon.errors import (
     Immovable,
     NameRefused,
     Postponed,
+    Rejected,
     Transient,
     WaitingReason,
     Withdrawn,
@@ -58,7 +60,8 @@ from daemon.filing.destination import (
 from daemon.filing.inbox_file import InboxFile
 from daemon.filing.thumbnail_store import ThumbnailStore
 from daemon.filing.zones import ZoneFinder
-from daemon.sidecar.sidecars import Sidecars
+from daemon.sidecar.sidecars import Sidecars, read_facts
+from daemon.sidecar.xmp import Packet
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +72,8 @@ _RENAMED_SECONDS = 1.0
 class Filing:
     """Moves files into the three folders; `caption_status` says with which one a photo of an inbox folder is filed.
 
-    A failed file of more than `hash_bytes` is moved without being hashed.
+    A failed file of more than `hash_bytes` is moved without being hashed. `file_again` says that what its owner has
+    taken away is filed like any other photo when it comes again. `look` looks after a filed image that isn't as it was.
     """
 
     def __init__(
@@ -85,6 +89,9 @@ class Filing:
         *,
         hash_bytes: int,
         delete_duplicates: bool = False,
+        file_again: bool = False,
+        folder_keywords: bool = False,
+        look: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._queue, self._inbox = queue, inbox
         self.roots = roots
@@ -94,6 +101,7 @@ class Filing:
         self._companions = companion_rows
         self._caption_status = caption_status
         self._hash_bytes, self._delete_duplicates = hash_bytes, delete_duplicates
+        self._file_again, self._folder_keywords, self._look = file_again, folder_keywords, look
         self._names = NumberedNames()
         self._zones = ZoneFinder()
 
@@ -117,15 +125,43 @@ class Filing:
         return taken(evidence, time.time(), self._zones.name)
 
     def plan(self, job: Job, decoded: Decoded, when: Taken) -> Plan:
-        """Return where a decoded image goes: into the library, or, where its bytes are there already, elsewhere."""
-        twin = self._twin(decoded)
+        """Return where a decoded image goes: into the library, or, where its bytes are there already, elsewhere.
+
+        So do those that were there, and that its owner has taken away or edited since. Only a copy of what was just
+        read in the library is deleted.
+        """
+        past = self._past(decoded)
+        twin, remark = self._twin(decoded, past.twin)
         facts = facts_of(decoded, when)
         if twin is not None:
-            kept = twin[1] if self._delete_duplicates else None
-            return Plan("duplicates", mirrored(job), replace(facts, duplicate_of=twin[0]), kept=kept)
+            is_filed = remark is None and twin.path is not None
+            kept = self.roots["library"] / str(twin.path) if is_filed and self._delete_duplicates else None
+            warning = "; ".join(filter(None, (facts.warning, remark))) or None
+            if kept is None or not self._is_rotten(job, twin, kept, decoded.sha256):
+                return Plan(
+                    "duplicates", mirrored(job), replace(facts, duplicate_of=twin.id, warning=warning), kept=kept
+                )
         wanted = library_name(self._template, job, decoded, when.at)
-        facts = replace(facts, caption_status=self._caption_status(job.folder))
+        facts = replace(facts, caption_status=self._first_caption_status(job, decoded.sha256, past))
+        if self._folder_keywords and job.folder:
+            facts = replace(facts, keywords=tuple(dict.fromkeys(names.display(job.folder).split("/"))))
         return Plan("library", wanted, facts, thumbnails=(decoded.small, decoded.medium))
+
+    def _first_caption_status(self, job: Job, sha256: str, past: Past) -> CaptionStatus:
+        """Return the caption status of a photo that is filed: what was private once does not leave the machine now.
+
+        It may have been in a private folder before it was moved out, deleted or edited, or lie in the inbox beside its
+        own sidecar that says so.
+        """
+        status = self._caption_status(job.folder)
+        if status == "private" or "private" in map(self._caption_status, past.folders):
+            return "private"
+        packet = self._sidecars.packet(self._inbox / f"{job.path}.xmp")
+        known = None if packet is None else read_facts(packet)
+        if known is None or sha256 not in {known.row.sha256, known.row.filed_sha256}:
+            return status
+        is_private = known.row.caption_status == "private" or self._caption_status(known.row.folder) == "private"
+        return "private" if is_private else status
 
     def rest(self, now: float) -> None:
         """Let go what a long pause doesn't need; `now` is in seconds since 1970."""
@@ -151,9 +187,10 @@ class Filing:
         Withdrawn, Immovable, EnvironmentFault; the file is then where it was.
         """
         facts = plan.facts
-        if plan.kept is not None:
-            check_kept(plan.kept, facts.sha256 or "")
-            _check_hash(file, facts.sha256)
+        if plan.kept is not None or plan.sidecar is not None:
+            if plan.kept is not None:
+                check_kept(plan.kept, facts.sha256 or "")
+                _check_hash(file, facts.sha256)
             self._hide(job, file, plan, None, None)
             return replace(job, place=None, destination=None, companion_of=facts.companion_of)
         if plan.thumbnails is not None and facts.sha256 is not None:
@@ -172,21 +209,22 @@ class Filing:
         if job.place is None and plan is not None:
             return self._record_deleted(job, plan, now, stays)
         place = job.place or "failed"
-        destination, detail = self.roots[place] / str(job.destination), f"{place}/{names.display(str(job.destination))}"
+        detail = f"{place}/{names.display(str(job.destination))}"
         if job.companion_of is not None:
             self._companions.arrived(job, now)
             if sidecar:
                 self._sidecars.write(job.companion_of)
             return f"{detail}, beside image {job.companion_of}"
+        look = None
         if place == "library":
             if sidecar:
-                self._sidecars.write(job.id)
+                look = self._sidecars.write(job.id)
         elif place == "duplicates":
-            self._sidecars.record(job.id, destination)
+            self._sidecars.record(job.id, self.roots[place] / str(job.destination))
         else:
-            write_reason(job, destination)
+            write_reason(job, self.roots[place] / str(job.destination), self._sidecars.history(job.id))
             detail = f"{job.error} (now {detail})"
-        self._queue.finish(job, now, stays)
+        self._queue.finish(job, now, stays, look)
         companions.hasten(self._companions, job, now)
         return detail
 
@@ -215,7 +253,7 @@ class Filing:
                 return False
         paths = {job.path: None}
         if job.companion_of is not None:
-            self._companions.forget(job.id)
+            self._companions.forget(job.id, job.companion_of)
         elif (path := self._queue.left(job.id)) is not None:
             paths[path] = None
         newer = []
@@ -281,6 +319,8 @@ class Filing:
             atomic.take_back(destination, placed)
 
     def _record_deleted(self, job: Job, plan: Plan, now: float, stays: str | None) -> str:
+        if plan.sidecar is not None and plan.facts.companion_of is not None:
+            return self._give_back(job, plan.facts.companion_of, plan.sidecar, now)
         if plan.facts.companion_of is not None:
             kept = plan.kept.name if plan.kept else ""
             return f"the same bytes as {kept} beside image {plan.facts.companion_of}; deleted"
@@ -288,6 +328,18 @@ class Filing:
         self._queue.finish_deleted(job, original, plan.facts, now, stays)
         companions.hasten(self._companions, job, now)
         return f"the same bytes as image {original}; deleted"
+
+    def _give_back(self, job: Job, image_id: int, sidecar: Packet, now: float) -> str:
+        """Give an image what its own sidecar, which came back with it, says; return what happened, for people.
+
+        Done again after a crash it changes nothing more. Raises Rejected where the sidecar beside it can't be written.
+        """
+        known = read_facts(sidecar)
+        if known is not None:
+            image_id = self._companions.give_back(image_id, job.id, known.row, known.history, now)
+        if self._sidecars.write(image_id, sidecar) is None:
+            raise Rejected(f"what this sidecar says can't be written beside image {image_id}")
+        return f"into the sidecar of image {image_id}, which it is of"
 
     def _place_under_free_name(
         self, job: Job, file: InboxFile, plan: Plan
@@ -365,17 +417,49 @@ class Filing:
         except FileExistsError:
             return None
 
-    def _twin(self, decoded: Decoded) -> tuple[int, Location] | None:
-        """Return the filed original with the same bytes, if it is really there."""
-        found = self._queue.filed(decoded.sha256)
-        if found is None:
-            return None
-        original, path = found[0], self.roots["library"] / found[1]
+    def _past(self, decoded: Decoded) -> Past:
+        """Return what is known of the bytes of a photo; the image that has them is looked for first where need be."""
+        past = self._queue.past(decoded.sha256)
+        twin = past.twin
+        if twin is None or twin.kind != "filed" or self._lies(twin, decoded):
+            return past
+        self._look(twin.id)
+        return self._queue.past(decoded.sha256)
+
+    def _twin(self, decoded: Decoded, twin: Twin | None) -> tuple[Twin | None, str | None]:
+        """Return the image that counts as having these bytes, with a remark for people where it does not lie there."""
+        if twin is None or (twin.kind != "filed" and self._file_again):
+            return None, None
+        day = datetime.fromtimestamp(twin.removed_at or 0.0).astimezone().date().isoformat()
+        match twin.kind:
+            case "filed" if self._lies(twin, decoded):
+                return twin, None
+            case "filed":
+                return twin, f"the same bytes as image {twin.id}, which is not at library/{twin.path}: darkroom sync"
+            case "edited":
+                return twin, f"the bytes of image {twin.id} as it was filed, before you edited it"
+            case "deleted":
+                return twin, f"you deleted this from the library on {day}; darkroom restore {twin.id} files it again"
+        return twin, f"you threw this away on {day}; darkroom restore {twin.id} files it again"
+
+    def _lies(self, twin: Twin, decoded: Decoded) -> bool:
+        """Return whether a filed original lies where it was filed, and looks as it did."""
+        path = self.roots["library"] / str(twin.path)
         with atomic.blaming(path):
-            if atomic.size_of(path) == decoded.identity.size:
-                return original, path
-        self._queue.lost(original, found[1], time.time())
-        return None
+            here = path.lstat()
+        if here is None or not stat.S_ISREG(here.st_mode) or here.st_size != decoded.identity.size:
+            return False
+        return here.st_mtime_ns == twin.mtime_ns
+
+    def _is_rotten(self, job: Job, twin: Twin, kept: Location, sha256: str) -> bool:
+        """Return whether a filed original has other bytes now though it looks as ever, and note it: once."""
+        with atomic.blaming(kept):
+            found = atomic.sha256(kept)
+        if found == sha256:
+            return False
+        _log.warning("image %d: %s has rotted; the same photo came again as image %d", twin.id, kept, job.id)
+        self._queue.rotten(twin.id, found, job.id, time.time())
+        return True
 
 
 def _first_names(shape: PurePosixPath, stems: Stems | None) -> Iterator[PurePosixPath]:

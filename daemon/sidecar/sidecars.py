@@ -11,30 +11,40 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 
-from daemon.catalogue import ImageEvent, ImageRow
-from daemon.catalogue.captions import Words, cut_keywords, cut_text, together
+from daemon.catalogue import ImageEvent, ImageRow, Place
+from daemon.catalogue.captions import cut_keywords, cut_text
 from daemon.catalogue.companions import SidecarRows, SidecarSource
-from daemon.catalogue.schema import FINAL, CaptionStatus, Cause, EventKind
+from daemon.catalogue.schema import FINAL, CaptionStatus, Cause, EventKind, SidecarLook, Tags
 from daemon.decoding import MAX_TEXT_BYTES, Takeout, TextReader
-from daemon.errors import NameRefused, Postponed, Rejected, Transient, WaitingReason, Withdrawn
+from daemon.errors import (
+    DarkroomError,
+    FolderFault,
+    NameRefused,
+    Postponed,
+    Rejected,
+    Transient,
+    WaitingReason,
+    Withdrawn,
+)
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
-from daemon.sidecar import takeout, xmp
+from daemon.sidecar import takeout, words, xmp
+from daemon.sidecar.words import Said, words_in, words_of_edit
 
 _log = logging.getLogger(__name__)
 
-# A name of our own that claims nobody's address (RFC 9562).
-NAMESPACE = "urn:uuid:d3ed3d13-7c08-4015-9a3d-8cfa5a0057b2#"
+NAMESPACE = xmp.DARKROOM
 _PREFIX = "darkroom"
 
 _TEXTS = {
     "sha256": "SHA256",
+    "filed_sha256": "FiledSHA256",
     "original_name": "OriginalName",
     "folder": "OriginalFolder",
     "source": "Source",
@@ -42,6 +52,7 @@ _TEXTS = {
     "taken_from": "TakenFrom",
     "zone": "Zone",
     "title": "Title",
+    "label": "Label",
     "caption": "Caption",
     "visible_text": "VisibleText",
     "caption_status": "CaptionStatus",
@@ -71,83 +82,186 @@ class SidecarFacts:
 class Sidecars:
     """The sidecars of one library; any thread may call it. Switched off, it does nothing."""
 
-    def __init__(self, rows: SidecarRows, library: Root, reader: TextReader, *, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        rows: SidecarRows,
+        library: Root,
+        reader: TextReader,
+        others: Mapping[Place, Root] | None = None,
+        *,
+        enabled: bool = True,
+    ) -> None:
         self._rows, self._reader = rows, reader
-        self._library = library
-        self._enabled = enabled
+        self._library, self._others = library, others or {}
+        self.enabled = enabled
         # Two threads may have news of one image: the filing of its companion and an edit.
         self._lock = threading.Lock()
 
-    def write(self, image_id: int) -> None:
-        """Bring one image's sidecar up to date. Raises EnvironmentFault."""
+    def write(self, image_id: int, also: xmp.Packet | None = None) -> SidecarLook | None:
+        """Bring one image's sidecar up to date, and the row with what others have written into it; return its look.
+
+        `also` is another sidecar of the same photo that goes into this one. Raises EnvironmentFault.
+        """
         with self._lock:
             source = self._rows.of(image_id, "library")
             if source is None:
-                return
+                self._rewrite_record(image_id)
+                return None
             photo, path = self._library / str(source.row.destination), self._library / f"{source.row.destination}.xmp"
             # A photo that its owner has moved away gets no sidecar where it was.
             with atomic.blaming(photo):
                 here = photo.lstat()
+            look = None
             if here is not None and stat.S_ISREG(here.st_mode):
-                came = self._came_with(source)
-                if not self._enabled:
-                    self._learn(source, None, came, time.time())
-                elif (refusal := self._write(source, came, path, _mode_of(here), time.time())) is not None:
-                    self.give_up(image_id, refusal)
-                    return
-            if source.row.sidecar_due:
-                self._rows.written(image_id, source.row.sidecar_due)
+                came, now = replace(self._came_with(source), also=also), time.time()
+                if not self.enabled:
+                    self._learn(source, None, came, now)
+                else:
+                    try:
+                        look = self._write(source, came, path, _mode_of(here), now)
+                    except _Refused as refused:
+                        self.give_up(image_id, str(refused), refused.look)
+                        return None
+            # What is being filed keeps its look once it is.
+            known = source.row.sidecar_size, source.row.sidecar_mtime_ns
+            is_news = look is not None and known != (look.size, look.mtime_ns) and source.row.status != "processing"
+            if source.row.sidecar_due or is_news:
+                self._rows.written(image_id, source.row.sidecar_due, look)
+            return look
 
-    def give_up(self, image_id: int, reason: str) -> None:
+    def give_up(self, image_id: int, reason: str, look: SidecarLook | None = None) -> None:
         """Note that an image's sidecar can't be written, and why; the next change of the image tries again."""
         _log.warning("image %d: no sidecar: %s", image_id, reason)
-        self._rows.skipped(image_id, reason, time.time())
+        self._rows.skipped(image_id, reason, time.time(), look)
+
+    def gather(self, image_id: int, left: Location) -> bool:
+        """Take what lies under another name of an image's sidecar into the one beside the image, and remove it there.
+
+        Nothing where it is not that image's, or nothing lies beside the image that holds it all. Return whether it is
+        gone. Raises EnvironmentFault.
+        """
+        if not self.enabled:
+            return False
+        try:
+            with atomic.blaming(left):
+                content = left.read_bytes(MAX_TEXT_BYTES + 1)
+            packet = self._parsed(content)
+        except (FolderFault, Rejected, Transient):
+            return False
+        source = self._rows.of(image_id, "library")
+        if source is None or not is_own(packet, source.row) or f"{source.row.destination}.xmp" == left.inside:
+            return False
+        if self.write(image_id, packet) is None:
+            return False
+        with atomic.blaming(left), left.entry() as entry:
+            # What somebody has written into it since is read the next time.
+            if left.read_bytes(len(content) + 1) != content:
+                return False
+            with suppress(FileNotFoundError):
+                entry.unlink()
+            entry.fsync_folder()
+        return True
+
+    def embedded(self, image_id: int, before: Tags, after: Tags) -> None:
+        """Take over the words that a photo has in itself since its owner has edited it; `before` and `after` are tags.
+
+        Before the row shows the edit, which has the sidecar written.
+        """
+        with self._lock:
+            source = self._rows.of(image_id, "library")
+            if source is None:
+                return
+            said = words_of_edit(source.row, before, after)
+            if said != Said(edited=source.row.edited or ""):
+                cause = Cause.PHOTO
+                self._rows.adopt(image_id, said.words, said.edited, time.time(), emptied=said.emptied, cause=cause)
+
+    def history(self, image_id: int) -> list[str]:
+        """Return what happened to an image, as lines from which `read_history` makes the events anew."""
+        return [_line(event) for event in self._rows.history(image_id)]
 
     def record(self, image_id: int, photo: Location) -> None:
         """Write beside a duplicate what the catalogue would be made anew from; no name is taken from another file."""
-        source = self._rows.of(image_id, "duplicates") if self._enabled else None
+        source = self._rows.of(image_id, "duplicates") if self.enabled else None
         if source is None:
             return
-        content = _compose(source, None, (), time.time()).serialize()
+        content = _compose(source, None, _Came((), {}), time.time()).serialize()
         # Where the filesystem can't hold the longer name there is no sidecar.
         with suppress(FileExistsError, NameRefused), atomic.blaming(photo):
             here = photo.lstat()
             mode = None if here is None else _mode_of(here)
             atomic.atomic_write(photo.parent, {path_beside(photo).name: content}, tag_of(image_id), mode=mode)
 
-    def _write(self, source: SidecarSource, came: "_Came", path: Location, mode: int, now: float) -> str | None:
-        """Write a row's sidecar with a mode; return why it can't be, for people.
+    def _rewrite_record(self, image_id: int) -> None:
+        """Write beside a duplicate, or what failed, what its owner has said of it since; for `darkroom rebuild`."""
+        for place, root in self._others.items():
+            source = self._rows.of(image_id, place) if self.enabled else None
+            if source is None or not source.row.sidecar_due:
+                continue
+            photo = root / str(source.row.destination)
+            path = path_beside(photo)
+            with suppress(FileExistsError, NameRefused, Rejected, Transient), atomic.blaming(photo):
+                old, here = _read(path)[0], photo.lstat()
+                existing = None if old is None else self._parsed(old)
+                if here is not None and source.row.sha256 and (existing is None or is_own(existing, source.row)):
+                    content = _compose(source, existing, _Came((), {}), time.time()).serialize()
+                    tag, mode = tag_of(image_id), _mode_of(here)
+                    atomic.atomic_write(photo.parent, {path.name: content}, tag, replace=old is not None, mode=mode)
+            self._rows.written(image_id, source.row.sidecar_due, None)
+
+    def _write(self, source: SidecarSource, came: "_Came", path: Location, mode: int, now: float) -> SidecarLook:
+        """Write a row's sidecar with a mode; return its look. Raises _Refused where it can't be.
 
         What came with the photo is learned anyway.
         """
+        look = None
         try:
-            old = path.read_bytes(MAX_TEXT_BYTES + 1) if path.lstat() is not None else None
-            existing = None if old is None else xmp.Packet.of(self._reader.read_xmp(old))
+            old, look = _read(path)
+            existing = None if old is None else self._parsed(old)
         except (OSError, Rejected, Transient, Postponed, Withdrawn) as error:
             self._learn(source, None, came, now)
-            return f"{path.name} is there already and can't be read: {error}"
-        if existing is not None and existing.text(NAMESPACE, "SHA256") != source.row.sha256:
-            self._learn(source, None, came, now)
-            return f"{path.name} is there already and is not Darkroom's"
+            raise _Refused(f"{path.name} is there already and can't be read: {error}", look) from error
+        if existing is not None and not is_own(existing, source.row):
+            if not self._is_left(existing, path):
+                self._learn(source, None, replace(came, packets=[*came.packets, existing]), now)
+                raise _Refused(f"{path.name} is there already and is not Darkroom's", look)
+            existing = None
         source = self._learn(source, existing, came, now)
+        if came.also is not None:
+            source = self._learn(source, came.also, came, now)
         tag = tag_of(source.row.id)
-        content = _compose(source, existing, came.packets, now).serialize()
-        if content == old:
-            return None
+        content = _compose(source, existing, came, now).serialize()
+        if content == old and look is not None:
+            return look
         try:
             if source.row.status != "processing":
                 # A process may have died while it wrote this; of a row in filing its recovery has removed what is left.
                 with atomic.blaming(path):
                     atomic.remove_temporaries(path, tag)
             # The name need not survive a power cut: the row says that there is a sidecar, and what it holds.
-            atomic.atomic_write(
+            [here] = atomic.atomic_write(
                 path.parent, {path.name: content}, tag, replace=old is not None, durable_names=False, mode=mode
             )
-        except FileExistsError:
-            return f"{path.name} has just been made by another program"
+        except FileExistsError as error:
+            raise _Refused(f"{path.name} has just been made by another program", None) from error
         except NameRefused as refused:
-            return str(refused)
-        return None
+            raise _Refused(str(refused), None) from refused
+        return SidecarLook(here.st_size, here.st_mtime_ns)
+
+    def packet(self, path: Location) -> xmp.Packet | None:
+        """Return what an XMP file holds; None where there is none that can be read. Raises EnvironmentFault."""
+        return read_packet(path, self._reader)
+
+    def _parsed(self, content: bytes) -> xmp.Packet:
+        """Return what an XMP file holds. Raises Rejected, Transient, EnvironmentFault."""
+        return xmp.Packet.of(self._reader.read_xmp(content))
+
+    def _is_left(self, packet: xmp.Packet, path: Location) -> bool:
+        """Return whether a sidecar is Darkroom's own, of a photo that lay here once and does not any more."""
+        number = _number(packet.text(NAMESPACE, "ImageID"))
+        if number is None or packet.text(NAMESPACE, "SHA256") is None:
+            return False
+        return not self._rows.lies_at(number, path.inside.removesuffix(".xmp"))
 
     def _came_with(self, source: SidecarSource) -> "_Came":
         """Read the XMP and JSON files that came with a photo; one that makes no sense stays beside it, passed over."""
@@ -171,27 +285,68 @@ class Sidecars:
         if known.caption_status == "done" and source.row.captioned_at is None and not source.row.edited:
             self._rows.restore(image_id, known, now)
             source = self._rows.of(image_id, "library") or source
-        words, edited = _words(source.row, existing, known, came.packets)
-        if words != Words() or edited != (source.row.edited or ""):
-            self._rows.adopt(image_id, words, edited, now)
+        said = nothing = Said(edited=source.row.edited or "")
+        if existing is not None or came.packets:
+            said = words_in(source.row, existing, known, came.packets)
+        if said != nothing:
+            self._rows.adopt(image_id, said.words, said.edited, now, emptied=said.emptied, place=said.place)
             source = self._rows.of(image_id, "library") or source
         # After the XMP: what its owner has written on his own machine is newer than what Google had.
-        for name, said in came.takeouts.items():
-            words, edited = _words(source.row, None, ImageRow(), [takeout.words(said)])
+        for name, json_of in came.takeouts.items():
+            theirs = words_in(source.row, None, ImageRow(), [takeout.words(json_of)])
             has_place = source.row.lat is not None or source.row.lon is not None
-            place = None if has_place or said.lat is None or said.lon is None else (said.lat, said.lon)
-            if words != Words() or place is not None or edited != (source.row.edited or ""):
-                self._rows.adopt(image_id, words, edited, now, place=place, takeout=name)
+            place = None if has_place or json_of.lat is None or json_of.lon is None else (json_of.lat, json_of.lon)
+            if place is not None or theirs != Said(edited=source.row.edited or ""):
+                self._rows.adopt(image_id, theirs.words, theirs.edited, now, place=place, takeout=name)
                 source = self._rows.of(image_id, "library") or source
         return source
 
 
+class _Refused(Exception):
+    """Raised where a sidecar can't be written; the message says why, `look` is that of what lies in its place."""
+
+    def __init__(self, message: str, look: SidecarLook | None) -> None:
+        super().__init__(message)
+        self.look = look
+
+
 @dataclass(frozen=True)
 class _Came:
-    """What came with a photo: XMP, and Takeout's JSON by its name in the library."""
+    """What came with a photo: XMP, and Takeout's JSON by its name in the library; and another sidecar of its own."""
 
     packets: Sequence[xmp.Packet]
     takeouts: Mapping[str, Takeout]
+    also: xmp.Packet | None = None
+
+
+def _read(path: Location) -> tuple[bytes | None, SidecarLook | None]:
+    """Return a file's bytes, one more than it may have at most, and its look; None for both where there is none.
+
+    Raises OSError.
+    """
+    if path.lstat() is None:
+        return None, None
+    with os.fdopen(path.open(), "rb") as opened:
+        here = os.fstat(opened.fileno())
+        return opened.read(MAX_TEXT_BYTES + 1), SidecarLook(here.st_size, here.st_mtime_ns)
+
+
+def read_packet(path: Location, reader: TextReader) -> xmp.Packet | None:
+    """Return what an XMP file holds; None where there is none that can be read. Raises EnvironmentFault."""
+    try:
+        content = path.read_bytes(MAX_TEXT_BYTES + 1)
+    except (OSError, DarkroomError):
+        return None
+    try:
+        return xmp.Packet.of(reader.read_xmp(content))
+    except (Rejected, Transient):
+        return None
+
+
+def is_own(packet: xmp.Packet, row: ImageRow) -> bool:
+    """Return whether a sidecar is Darkroom's own, of this photo: as it is now, or as it was filed."""
+    theirs = {packet.text(NAMESPACE, name) for name in ("SHA256", "FiledSHA256")}
+    return bool(theirs & {row.sha256, row.filed_sha256} - {None})
 
 
 def _mode_of(photo: os.stat_result) -> int:
@@ -214,8 +369,12 @@ def read_facts(packet: xmp.Packet) -> SidecarFacts | None:
     row = _row(packet)
     if not (row.id and row.sha256 and row.original_name and row.created_at):
         return None
-    events = [event for line in packet.texts(NAMESPACE, "History") if (event := _event(line))]
-    return SidecarFacts(row, tuple(events))
+    return SidecarFacts(row, read_history(packet.texts(NAMESPACE, "History")))
+
+
+def read_history(lines: Iterable[str]) -> tuple[ImageEvent, ...]:
+    """Return the events of some lines; what is none is passed over."""
+    return tuple(event for line in lines if (event := _event(line)))
 
 
 def _row(packet: xmp.Packet) -> ImageRow:
@@ -224,39 +383,80 @@ def _row(packet: xmp.Packet) -> ImageRow:
     columns |= {column: _number(packet.text(NAMESPACE, name)) for column, name in _NUMBERS.items()}
     columns |= {column: _seconds(packet.text(NAMESPACE, name)) for column, name in _TIMES.items()}
     columns["keywords"] = cut_keywords(packet.texts(NAMESPACE, "Keywords")) or None
+    paths = packet.texts(NAMESPACE, "HierarchicalKeywords")
+    columns["hierarchical_keywords"] = words.cut_list("hierarchical_keywords", paths) or None
+    columns["rating"] = words.rating(packet.text(NAMESPACE, "Rating"))
     if columns["caption_status"] not in get_args(CaptionStatus):
         columns["caption_status"] = None
     return ImageRow(**{column: value for column, value in columns.items() if value is not None})
 
 
-def _compose(source: SidecarSource, existing: xmp.Packet | None, came: Sequence[xmp.Packet], now: float) -> xmp.Packet:
-    """Return an image's packet: all that is in `existing` and in the XMP files that `came` with it, and the row."""
+def _compose(source: SidecarSource, existing: xmp.Packet | None, came: "_Came", now: float) -> xmp.Packet:
+    """Return an image's packet: all that is in `existing` and in what `came` with it, and the row."""
     row, values = source.row, vars(source.row)
     times = {name: values[column] for column, name in _TIMES.items()}
     times["FiledAt"] = times["FiledAt"] or now
     texts = {name: values[column] for column, name in (_TEXTS | _NUMBERS).items()}
     texts |= {name: None if seconds is None else _iso(seconds) for name, seconds in times.items()}
-    offers = _offers(row)
-    history = [_line(event) for event in source.history]
+    texts["Rating"] = row.rating
+    offers, history = _offers(row), [_line(event) for event in source.history]
+    others = [other for other in (existing, came.also, *came.packets) if other is not None]
     packet = xmp.Packet()
     packet.declare(NAMESPACE, _PREFIX)
-    for other in (existing, *came):
-        if other is not None:
-            packet.absorb(other)
-    if row.caption or existing is not None:
-        packet.set_language(xmp.DC, "description", row.caption)
-    if row.title or existing is not None:
-        packet.set_language(xmp.DC, "title", row.title)
-    if row.keywords or existing is not None:
-        packet.set_list(xmp.DC, "subject", row.keywords or ())
+    for other in others:
+        packet.absorb(other)
+    if others or any((row.caption, row.title, row.keywords, row.hierarchical_keywords, row.label, row.rating)):
+        _set_words(packet, row, is_new=existing is None and came.also is None)
+    if others and row.rating is None and words.rating(packet.text(xmp.XMP, "Rating")) is not None:
+        packet.set(xmp.XMP, "Rating", None)
+    if others or row.lat is not None:
+        _set_place(packet, row)
     for properties in offers:
         # What other programs may know better is set only where they have said nothing.
         packet.offer(properties)
     for name, text in texts.items():
         packet.set(NAMESPACE, name, None if text is None else str(text))
     packet.set_list(NAMESPACE, "Keywords", row.keywords or ())
+    packet.set_list(NAMESPACE, "HierarchicalKeywords", row.hierarchical_keywords or ())
     packet.set_list(NAMESPACE, "History", history)
     return packet
+
+
+def _set_words(packet: xmp.Packet, row: ImageRow, *, is_new: bool) -> None:
+    """Write the row's words as other programs read them; of a sidecar that is not new, the others go."""
+    if row.caption or not is_new:
+        packet.set_language(xmp.DC, "description", row.caption)
+    if row.title or not is_new:
+        packet.set_language(xmp.DC, "title", row.title)
+    if row.keywords or not is_new:
+        packet.set_list(xmp.DC, "subject", row.keywords or ())
+    if row.hierarchical_keywords or not is_new:
+        packet.set_list(xmp.LIGHTROOM, "hierarchicalSubject", row.hierarchical_keywords or ())
+    if row.rating is not None:
+        packet.set(xmp.XMP, "Rating", str(row.rating))
+    if row.label or not is_new:
+        packet.set(xmp.XMP, "Label", row.label)
+
+
+def _set_place(packet: xmp.Packet, row: ImageRow) -> None:
+    """Write the row's place, but not over one that somebody else has written, and Darkroom never has."""
+    names = ("GPSLatitude", "GPSLongitude")
+    is_ours = packet.has(NAMESPACE, names[0])
+    if not is_ours and packet.has(xmp.EXIF, names[0]) and not _is_place(packet, row):
+        return
+    texts = (None, None) if row.lat is None or row.lon is None else (gps(row.lat, "NS"), gps(row.lon, "EW"))
+    for name, text in zip(names, texts, strict=True):
+        if is_ours or text is not None:
+            packet.set(xmp.EXIF, name, text)
+            packet.set(NAMESPACE, name, text)
+
+
+def _is_place(packet: xmp.Packet, row: ImageRow) -> bool:
+    """Return whether what a packet says of a photo's place is what the row says."""
+    found = words.place(packet)
+    if found is None or row.lat is None or row.lon is None:
+        return False
+    return (gps(found[0], "NS"), gps(found[1], "EW")) == (gps(row.lat, "NS"), gps(row.lon, "EW"))
 
 
 def _offers(row: ImageRow) -> list[dict[tuple[str, str], str]]:
@@ -264,9 +464,6 @@ def _offers(row: ImageRow) -> list[dict[tuple[str, str], str]]:
     offers = [{(xmp.XMP, "CreatorTool"): "Darkroom"}]
     if row.taken_at is not None and row.taken_from != "mtime":
         offers.append({(xmp.PHOTOSHOP, "DateCreated"): _with_offset(row.taken_at, row.taken_utc)})
-    if row.lat is not None and row.lon is not None:
-        lat, lon = gps(row.lat, "NS"), gps(row.lon, "EW")
-        offers.append({(xmp.EXIF, "GPSLatitude"): lat, (xmp.EXIF, "GPSLongitude"): lon})
     return offers
 
 
@@ -320,43 +517,6 @@ def _event(line: str) -> ImageEvent | None:
 
 def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**62
-
-
-def _words(
-    row: ImageRow, existing: xmp.Packet | None, known: ImageRow, came: Sequence[xmp.Packet]
-) -> tuple[Words, str]:
-    """Return a person's words that the row does not have, and which of them no model may change from now on.
-
-    What is not what Darkroom wrote into its sidecar, somebody wrote there with another program. Keywords that came
-    with the photo are found anew each time, so that a model's may join them.
-    """
-    edited = row.edited or ""
-    caption = title = None
-    keywords: list[str] = []
-    if existing is not None:
-        theirs = cut_text(existing.text(xmp.DC, "description"))
-        if theirs != known.caption and ("caption" not in edited or row.caption == known.caption):
-            caption = theirs
-        words = cut_keywords(existing.texts(xmp.DC, "subject"))
-        keywords = [word for word in words if word not in (known.keywords or ())]
-        theirs = cut_text(existing.text(xmp.DC, "title"))
-        title = theirs if theirs != known.title else None
-    written = bool(keywords)
-    for packet in came:
-        if "caption" not in edited:
-            caption = caption or cut_text(packet.text(xmp.DC, "description"))
-        if "keywords" not in edited:
-            keywords += cut_keywords(packet.texts(xmp.DC, "subject"))
-        title = title or row.title or cut_text(packet.text(xmp.DC, "title"))
-    had = tuple(row.keywords or ())
-    all_keywords = cut_keywords([*keywords, *had]) if keywords else had
-    found = Words(
-        caption=caption if caption and caption != row.caption else None,
-        keywords=all_keywords if set(all_keywords) != set(row.keywords or ()) else None,
-        title=title if title and title != row.title else None,
-    )
-    more = [*(["caption"] if caption else []), *(["keywords"] if written else [])]
-    return found, together(row.edited, more) if more else edited
 
 
 def _iso(seconds: float) -> str:

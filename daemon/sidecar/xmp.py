@@ -14,9 +14,13 @@ DC = "http://purl.org/dc/elements/1.1/"
 XMP = "http://ns.adobe.com/xap/1.0/"
 EXIF = "http://ns.adobe.com/exif/1.0/"
 PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
+LIGHTROOM = "http://ns.adobe.com/lightroom/1.0/"
+# A name of our own that claims nobody's address (RFC 9562).
+DARKROOM = "urn:uuid:d3ed3d13-7c08-4015-9a3d-8cfa5a0057b2#"
+DIGIKAM = "http://www.digikam.org/ns/1.0/"
 
 _META = "adobe:ns:meta/"
-_PREFIXES = {RDF: "rdf", DC: "dc", XMP: "xmp", EXIF: "exif", PHOTOSHOP: "photoshop"}
+_PREFIXES = {RDF: "rdf", DC: "dc", XMP: "xmp", EXIF: "exif", PHOTOSHOP: "photoshop", LIGHTROOM: "lr"}
 
 
 class Packet:

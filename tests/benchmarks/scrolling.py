@@ -1,7 +1,8 @@
 """Scrolls a contact sheet of 5,000 cells in Chromium: `python -m tests.benchmarks.scrolling [CELLS]`.
 
-Prints the longest tasks of the page's main thread in milliseconds (none is to take more than 50), how far anything was
-moved that nobody had moved (nothing is), and the memory of the tab's process that it shares with no other, in MB.
+Prints the longest tasks of the page's main thread in milliseconds, of the processor (none is to take more than 50) and
+by the clock (longer where the page is painted by the same few processors), how far anything was moved that nobody had
+moved (nothing is), and the memory of the tab's process that it shares with no other, in MB.
 """
 
 import sys
@@ -14,7 +15,7 @@ import psutil
 from playwright.sync_api import Page
 
 from tests.support import Room, wait_until
-from tests.web.browser import chromium, visit
+from tests.web.browser import chromium, traced, visit
 from tests.web.serving import Served
 from tests.web.test_pages import fill
 
@@ -31,7 +32,7 @@ _SCROLL = """(step) => new Promise((done) => {
 
 def scroll_to_the_oldest(page: Page) -> None:
     """Scroll down by the height of a screen at a time until the photo with the id 1 is on the page."""
-    wait_until(lambda: page.evaluate(_SCROLL, _STEP), 120, "the oldest photo")
+    wait_until(lambda: page.evaluate(_SCROLL, _STEP), 400, "the oldest photo")
 
 
 def memory(page: Page) -> int:
@@ -53,12 +54,14 @@ def measure(cells: int) -> dict[str, Any]:
         with closing(room.catalogue), chromium() as browser, Served(room) as served, visit(browser, served.url) as page:
             page.wait_for_timeout(1000)
             page.evaluate("seen.tasks.length = 0")
-            scroll_to_the_oldest(page)
+            with traced(page) as tasks:
+                scroll_to_the_oldest(page)
             seen = page.evaluate("seen")
             return {
                 "cells": cells,
                 "in the document": page.locator(".cells li").count(),
-                "longest tasks (ms)": sorted(seen["tasks"])[-5:],
+                "longest tasks (ms)": [round(task) for task in sorted(tasks)[-5:]],
+                "by the clock (ms)": sorted(seen["tasks"])[-5:],
                 "moved": seen["shifts"],
                 "memory (MB)": round(memory(page) / 1e6),
             }

@@ -1,6 +1,7 @@
 """Plays campaigns and prints what they tried and found: python -m tests.campaigns all.
 
 kill       before every call that changes the disk
+owner      the same, in reject, restore, sync and adopt
 uploads    the same, while an upload arrives
 restarts   the same, in the restart after a kill
 random     at random instants, while files and uploads arrive
@@ -41,7 +42,7 @@ from tests.campaigns import (
     uploads,
     writers,
 )
-from tests.campaigns.acts import ACTS, Act
+from tests.campaigns.acts import ACTS, OWNERS, Act
 from tests.campaigns.kill import Tally
 from tests.campaigns.stage import has_second_filesystem
 
@@ -99,6 +100,14 @@ def _kill(args: argparse.Namespace) -> Report:
     choice = "each call that changes" if args.long else "chosen calls that change"
     where, tally = _each("kill", ACTS, lambda act: kill.each(act, thin=not args.long))
     return f"kills before {choice} the disk, {where}", f"{tally.kills:,} kills", tally.problems
+
+
+def _owner(args: argparse.Namespace) -> Report:
+    total = Tally("owner")
+    for act in OWNERS.values():
+        if not act.across or has_second_filesystem():
+            total.add(_told("owner", kill.each(act, thin=not args.long)))
+    return "kills in reject, restore, sync and adopt", f"{total.kills:,} kills", total.problems
 
 
 def _uploads(args: argparse.Namespace) -> Report:
@@ -211,6 +220,7 @@ def _clients(_: argparse.Namespace) -> Report:
 
 CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "kill": _kill,
+    "owner": _owner,
     "uploads": _uploads,
     "restarts": _restarts,
     "random": _random,

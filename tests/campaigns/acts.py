@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from tests.campaigns import program
-from tests.campaigns.stage import Stage, filesystems, temporary_stage
+from tests.campaigns.stage import Stage, digest, filesystems, temporary_stage
 
 XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"/></rdf:RDF></x:xmpmeta>
@@ -45,6 +45,8 @@ class Act:
     filing: tuple[tuple[str, str], ...] = ()
     # By what the program draws its hidden names: a restart draws others.
     names: str = "first"
+    # What is done again after it was interrupted, before all that there is to do.
+    again: tuple[str, ...] = ()
 
     @contextmanager
     def template(self) -> Iterator[Stage]:
@@ -102,6 +104,40 @@ def _companions(stage: Stage) -> None:
     stage.put("IMG_6.AAE", b"<plist>an edit</plist>")
 
 
+def _rejected(stage: Stage) -> None:
+    _companions(stage)
+    program.run(stage.base, "run", "--once")
+    program.run(stage.base, "reject", *_ALL)
+
+
+def _owner(stage: Stage) -> None:
+    """Edit one filed photo, move another with its sidecar, one without, one without its companion; delete one."""
+    stage.put("IMG_54.AAE", b"<plist>an edit of 54</plist>")
+    for seed in range(50, 58):
+        stage.put(f"IMG_{seed}.jpg", photo(seed))
+    program.run(stage.base, "run", "--once")
+    library = stage.folder("library")
+    edited, moved, alone, deleted, beside = (next(library.rglob(f"IMG_{seed}.jpg")) for seed in range(50, 55))
+    edited.write_bytes(photo(500))
+    del stage.must[digest(photo(50))]
+    stage.expect(photo(500))
+    (library / "album").mkdir()
+    for path in (moved, moved.with_name(moved.name + ".xmp"), alone, beside):
+        path.rename(library / "album" / path.name)
+    deleted.unlink()
+    deleted.with_name(deleted.name + ".xmp").unlink()
+    del stage.must[digest(photo(53))]
+
+
+def _never_filed(stage: Stage) -> None:
+    for seed in (60, 61):
+        path = stage.folder("library") / f"old/IMG_{seed}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photo(seed))
+        stage.expect(photo(seed))
+
+
+_ALL = ("1", "2", "3", "4", "5")
 _DELETE = (("duplicates", "delete"),)
 ACTS = {
     act.name: act
@@ -119,5 +155,16 @@ ACTS = {
         Act("a duplicate to another filesystem", _twin, before=_one, across=True),
         Act("no image to another filesystem", _text, before=_one, across=True),
         Act("asking to try again, from another filesystem", lambda _: None, _text, True, ("retry", "--failed")),
+    )
+}
+# What an owner does with a library, and has done with it.
+OWNERS = {
+    act.name: act
+    for act in (
+        Act("throwing away", lambda _: None, _companions, words=("reject", *_ALL)),
+        Act("throwing away, to another filesystem", lambda _: None, _one, True, ("reject", *_ALL)),
+        Act("restoring", _rejected, words=("restore", *_ALL)),
+        Act("following the owner", _owner, before=_one, words=("sync",), again=("sync",)),
+        Act("adopting", _never_filed, before=_one, words=("sync", "--adopt"), again=("sync", "--adopt")),
     )
 }

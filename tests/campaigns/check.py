@@ -11,7 +11,9 @@ from typing import Any
 from daemon.sidecar.sidecars import NAMESPACE
 from tests.campaigns.stage import OUTPUTS, Stage
 
-_FINAL = {"library": "done", "duplicates": "duplicate", "failed": "failed"}
+_FINAL = {"library": "done", "duplicates": "duplicate", "failed": "failed", "trash": "rejected"}
+# In the library's root: which bytes its owner took away.
+_REMOVED = "darkroom-removed.txt"
 BESIDE = (".reason.txt", ".xmp")
 # In every sidecar that darkroom writes, whatever else it says.
 _SIDECAR = NAMESPACE.encode()
@@ -31,7 +33,7 @@ def files(folder: Path, stage: Stage | None = None) -> Iterator[str]:
     if not folder.is_dir():
         return
     everything = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
-    for name in sorted(everything):
+    for name in sorted(everything - {_REMOVED}):
         beside = any(name.endswith(suffix) and name.removesuffix(suffix) in everything for suffix in BESIDE)
         if not beside or (stage is not None and stage.knows(hash_of(folder / name))):
             yield name
@@ -108,7 +110,7 @@ def _losses(stage: Stage, found: dict[str, Counter[str]]) -> Iterator[str]:
                 yield f"{content[:8]} is no image, but in the library"
         elif found["failed"][content]:
             yield f"{content[:8]} is a good image, but in failed"
-        elif found["library"][content] + found["undone"][content] != min(1, total[content]):
+        elif sum(found[place][content] for place in ("library", "undone", "trash")) != min(1, total[content]):
             yield f"{content[:8]} is not exactly once filed: {found['library'][content]} times in the library"
     for content in total - (stage.must + stage.may):
         if content not in stage.must + stage.may:
@@ -123,6 +125,10 @@ def _rows(stage: Stage, by_name: dict[tuple[str, str], str]) -> Iterator[str]:
     owners: Counter[tuple[str, str]] = Counter()
     for row in rows(stage):
         label = f"row {row['id']} ({row['original_name']})"
+        if row["status"] == "deleted":
+            if row["place"] is not None or row["sha256"] in stage.must:
+                yield f"{label} is deleted, but its bytes are there, or its place is"
+            continue
         if row["status"] not in _FINAL.values() or row["path"] is not None:
             yield f"{label} is {row['status']}, path {row['path']!r}"
             continue

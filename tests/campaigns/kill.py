@@ -110,7 +110,7 @@ def kill_at(act: Act, template: Stage, call: trace.Call) -> tuple[bool, list[str
     with act.stage(template) as stage:
         under = trace.at(call, template.moved_to(stage), "signal=SIGKILL")
         outcome = program.run(stage.base, *act.words, under=under, names=act.names)
-        return outcome.killed, check.visible(stage) + restarted(stage)
+        return outcome.killed, check.visible(stage) + restarted(stage, act.again)
 
 
 def in_parallel(work: Callable[[_T], _R], things: Sequence[_T]) -> Iterator[_R]:
@@ -119,8 +119,10 @@ def in_parallel(work: Callable[[_T], _R], things: Sequence[_T]) -> Iterator[_R]:
         yield from pool.map(work, things)
 
 
-def restarted(stage: Stage) -> list[str]:
-    """Start the program again, let it do all there is to do, and judge the outcome."""
+def restarted(stage: Stage, again: Sequence[str] = ()) -> list[str]:
+    """Do something `again`, start the program, let it do all there is to do, and judge the outcome."""
+    if again:
+        program.run(stage.base, *again)
     outcome = program.run(stage.base, "run", "--once", seconds=600)
     faults = check.drained(stage)
     if outcome.code not in {0, 1} or "Traceback" in outcome.text or faults:

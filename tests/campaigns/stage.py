@@ -13,7 +13,7 @@ from pathlib import Path
 
 SHM = Path("/dev/shm")
 _QUICK_BYTES = 1 << 30
-OUTPUTS = ("library", "duplicates", "failed")
+OUTPUTS = ("library", "duplicates", "failed", "trash")
 _SECTIONS: Mapping[str, Mapping[str, object]] = {
     "inbox": {"settle_seconds": 0.2},
     "limits": {"min_free_mb": 1},

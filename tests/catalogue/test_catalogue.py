@@ -198,7 +198,15 @@ def test_the_counts_are_those_of_the_rows(room: Room) -> None:
     room.put("again.jpg", bytes([0]))
     room.drain()
     stats = room.statistics.stats(time.time())
-    assert stats.counts == {"queued": 0, "processing": 0, "done": 4, "duplicate": 1, "failed": 0}
+    assert stats.counts == {
+        "queued": 0,
+        "processing": 0,
+        "done": 4,
+        "duplicate": 1,
+        "failed": 0,
+        "deleted": 0,
+        "rejected": 0,
+    }
     assert stats.total == 5
     assert stats.rate > 0
     assert stats.seconds_left == 0

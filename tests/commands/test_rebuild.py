@@ -199,7 +199,7 @@ def test_a_photo_that_rotted_meanwhile_is_still_the_one_that_was_filed(base: Pat
     lose(base)
     assert darkroom(base, "rebuild").returncode == 0
     assert listed(base) == [(1, "done", "2024/05/a.jpg")]
-    assert "changed" in darkroom(base, "verify").stdout
+    assert "rotten" in darkroom(base, "verify").stdout
 
 
 @slow
@@ -408,7 +408,7 @@ def test_what_the_sidecar_tells_goes_before_what_the_file_tells(full: FullRoom) 
     (full.library / "2024/05/a.jpg").write_bytes(b"edited by its owner")
     after = Search(rebuilt(full)[0]).image(1)
     assert after is not None
-    assert after.sha256 == before.sha256, "as it was filed: verify says that it has changed"
+    assert after.filed_sha256 == before.sha256 != after.sha256, "both are known: it was edited since"
     assert (after.size_bytes, after.camera_make) == (len(b"edited by its owner"), "Canon"), "which no sidecar holds"
 
 
@@ -430,3 +430,28 @@ def test_a_sidecar_with_a_source_that_there_is_not(full: FullRoom) -> None:
     row = Search(rebuilt(full)[0]).image(1)
     assert row is not None
     assert row.source == "inbox"
+
+
+def test_the_trash_the_removed_and_what_was_said_of_failures_come_back(full: FullRoom) -> None:
+    full.decoder.errors = {"poem.txt": [Rejected("not an image")]}
+    put(full, "a.jpg", "b.jpg", "c.jpg", "d.jpg", "poem.txt")
+    full.captions.edit(5, time.time(), caption="Roses", rating=2)
+    full.captions.edit(1, time.time(), caption="Mine", rating=4, label="Red", title="T")
+    for _ in range(2):
+        full.caption()
+    for number in (1, 2):
+        full.app.trash.reject(number)
+    full.app.trash.purge(full.app.trash.listed(time.time())[1])
+    (full.library / "2024/05/c.jpg").unlink()
+    full.app.follower.follow()
+    before = {number: full.columns(number) for number in range(1, 6)}
+    catalogue, report = rebuilt(full)
+    assert (report.left, report.removed, report.new_ids) == ([], 2, 0)
+    kept = ("status", "place", "destination", "sha256", "caption", "rating", "label", "title", "edited", "error")
+    for number, was in before.items():
+        row = Search(catalogue).image(number)
+        assert row is not None
+        assert {name: getattr(row, name) for name in kept} == {name: was[name] for name in kept}
+    assert [event.kind for event in history(catalogue, 5)][:2] == [EventKind.QUEUED, EventKind.FAILED]
+    assert EventKind.EDITED in [event.kind for event in history(catalogue, 5)]
+    catalogue.close()

@@ -39,7 +39,9 @@ def test_it_installs_enables_and_starts(tmp_path: Path) -> None:
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked == ["--user daemon-reload", "--user enable darkroom.service", "--user restart darkroom.service"]
     # What the unit opens must be there when it starts.
-    assert sorted(entry.name for entry in base.iterdir()) == ["duplicates", "failed", "inbox", "library", "state"]
+    assert sorted(entry.name for entry in base.iterdir()) == [
+        *("duplicates", "failed", "inbox", "library", "state", "trash")
+    ]
     assert "enable-linger" in done.stdout
 
 

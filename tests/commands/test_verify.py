@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon.app import roots, thumbnail_store
-from daemon.commands.verify import FixThumbnails, Problem, Verification
+from daemon.commands.verify import FixThumbnails, Problem, ProblemKind, Verification
 from daemon.errors import EnvironmentFault, Rejected
 from daemon.files.atomic import Location
 from tests.program import darkroom
@@ -52,11 +52,15 @@ def test_all_is_as_it_was_filed(filed: Room) -> None:
     assert tree(filed.library) == before
 
 
-@pytest.mark.parametrize(("mtime", "text"), [(False, "nobody has written to it"), (True, "written to at 20")])
-def test_one_flipped_byte_is_named(filed: Room, mtime: bool, text: str) -> None:
+@pytest.mark.parametrize(
+    ("mtime", "kind", "text"),
+    [(False, "rotten", "under the same size and time"), (True, "edited", "written to at 20")],
+)
+def test_one_flipped_byte_is_named(filed: Room, mtime: bool, kind: ProblemKind, text: str) -> None:
     flip(filed.library / FILED, mtime=mtime)
     [one] = verification(filed).run()
-    assert one == Problem("changed", str(filed.library / FILED), 1, one.detail)
+    assert one == Problem(kind, str(filed.library / FILED), 1, one.detail)
+    assert one.is_wrong is (kind == "rotten")
     assert text in one.detail
 
 
@@ -77,13 +81,13 @@ def test_a_missing_file_and_an_unknown_one(filed: Room) -> None:
 
 def test_duplicates_are_read_too(filed: Room) -> None:
     flip(filed.duplicates / "twin.jpg", mtime=False)
-    assert problems(filed) == [("changed", filed.row_of("twin.jpg")["id"])]
+    assert problems(filed) == [("rotten", filed.row_of("twin.jpg")["id"])]
 
 
 def test_a_folder_in_the_place_of_a_photo(filed: Room) -> None:
     (filed.library / FILED).unlink()
     (filed.library / FILED).mkdir()
-    assert problems(filed) == [("changed", 1)]
+    assert problems(filed) == [("missing", 1)]
 
 
 def test_thumbnails_are_made_again(filed: Room) -> None:
@@ -110,12 +114,12 @@ def test_it_goes_on_where_it_stopped_and_checks_problems_again(filed: Room) -> N
     first = verification(filed)
     assert first.resumed() is None
     running = first.run()
-    assert [next(running).kind, next(running).kind] == ["changed", "missing"]
+    assert [next(running).kind, next(running).kind] == ["rotten", "missing"]
     running.close()
     (filed.library / "away.jpg").rename(filed.library / "2024/05/b.jpg")
     second = verification(filed)
     assert second.resumed() is not None
-    assert [one.kind for one in second.run()] == ["changed"], "b.jpg was put back meanwhile"
+    assert [one.kind for one in second.run()] == ["rotten"], "b.jpg was put back meanwhile"
     assert second.files == 5
     assert verification(filed).resumed() is None, "what is finished begins anew"
 
@@ -131,7 +135,7 @@ def test_stopped_twice_it_forgets_no_problem(filed: Room) -> None:
         running = verification(filed).run()
         assert next(running).image_id == 1, "it is checked again first"
         running.close()
-    assert problems(filed) == [("changed", 1), ("changed", 2)]
+    assert problems(filed) == [("rotten", 1), ("rotten", 2)]
 
 
 def test_a_pass_can_be_begun_anew(filed: Room) -> None:
@@ -169,12 +173,12 @@ def test_the_command_lists_and_fixes(tmp_path: Path) -> None:
     flip(base / "library/2024/05/a.jpg", mtime=False)
     rotten = darkroom(base, "verify")
     assert rotten.returncode == 1
-    assert f"changed    {base}/library/2024/05/a.jpg (image 1): other bytes" in rotten.stdout
+    assert f"rotten     {base}/library/2024/05/a.jpg (image 1): other bytes" in rotten.stdout
     assert rotten.stdout.endswith(" read: 1 problem\n")
     document = json.loads(darkroom(base, "verify", "--json").stdout)
     assert (document["files"], document["thumbnails_fixed"]) == (1, 0)
     [problem] = document["problems"]
-    assert (problem["kind"], problem["image_id"]) == ("changed", 1)
+    assert (problem["kind"], problem["image_id"]) == ("rotten", 1)
 
 
 def test_nothing_to_verify(tmp_path: Path) -> None:

@@ -55,6 +55,14 @@ def wait_for_rows(program: Program, count: int) -> None:
     wait_until(lambda: program.query("SELECT count(*) FROM image") >= [(count,)], what=f"{count} rows")
 
 
+def slowdown() -> float:
+    """Return how many times longer all takes here than on a machine that has nothing else to do; 1 on such a one."""
+    wall, spent = time.monotonic(), time.process_time()
+    while time.process_time() - spent < 0.05:
+        pass
+    return max(1.0, (time.monotonic() - wall) / 0.05)
+
+
 def check_good_ones_pass(program: Program, count: int = 3) -> None:
     """Put good photos into the inbox, one after another; each is to be filed at once.
 
@@ -62,13 +70,15 @@ def check_good_ones_pass(program: Program, count: int = 3) -> None:
     """
     for number in range(count):
         name = f"good {number}.jpg"
+        allowed = _GOOD_SECONDS * slowdown()
         began = time.monotonic()
         put(program, name, jpeg(seed=1000 + number))
         with suppress(AssertionError):
-            wait_until(partial(_is_filed, program, name), 2 * _GOOD_SECONDS)
+            wait_until(partial(_is_filed, program, name), 2 * allowed)
         seconds = time.monotonic() - began
+        allowed = max(allowed, _GOOD_SECONDS * slowdown())
         waiting = program.query("SELECT original_name, status, waiting FROM image WHERE status <> 'done'")
-        assert seconds <= _GOOD_SECONDS, f"{name} took {seconds:.1f} s: {waiting}\n{program.log()[-3000:]}"
+        assert seconds <= allowed, f"{name} took {seconds:.1f} s: {waiting}\n{program.log()[-3000:]}"
 
 
 def _is_filed(program: Program, name: str) -> bool:

@@ -157,7 +157,7 @@ def test_in_any_order(full: FullRoom, order: list[str]) -> None:
     assert tree(full.inbox) == tree(full.failed) == {}
     [photo] = full.rows()
     assert full.statistics.stats(time.time()).counts == {
-        **dict.fromkeys(("queued", "processing", "duplicate", "failed"), 0),
+        **dict.fromkeys(("queued", "processing", "duplicate", "failed", "deleted", "rejected"), 0),
         "done": 1,
     }
     assert full.beside() == {f"library/2024/05/{n}": photo["id"] for n in order if n != "IMG_1.JPG"}

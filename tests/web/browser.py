@@ -12,10 +12,16 @@ from playwright.sync_api import Browser, Page, sync_playwright
 _PLACES = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 _WATCH = """
-    window.seen = { shifts: 0, tasks: [], violations: [] };
+    window.seen = { shifts: 0, moved: [], tasks: [], violations: [] };
     addEventListener("securitypolicyviolation", (e) => seen.violations.push(`${e.violatedDirective} ${e.blockedURI}`));
     new PerformanceObserver((list) => {
-        for (const one of list.getEntries()) if (!one.hadRecentInput) seen.shifts += one.value;
+        for (const one of list.getEntries()) {
+            if (one.hadRecentInput) continue;
+            seen.shifts += one.value;
+            for (const { node, previousRect, currentRect } of one.sources) {
+                seen.moved.push(`${node?.id || node?.nodeName} ${previousRect.y} -> ${currentRect.y}`);
+            }
+        }
     }).observe({ type: "layout-shift", buffered: true });
     new PerformanceObserver((list) => seen.tasks.push(...list.getEntries().map((one) => one.duration)))
         .observe({ type: "longtask", buffered: true });
@@ -56,10 +62,35 @@ def visit(
     if options.get("java_script_enabled", True):
         seen = page.evaluate("window.seen")
         assert seen["violations"] == []
-        assert seen["shifts"] == 0 or not is_still, "nothing moves that nobody has moved"
+        assert seen["shifts"] == 0 or not is_still, f"nothing moves that nobody has moved: {seen['moved']}"
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the page"
-    assert faults == []
+    assert faults == [], faults
     context.close()
+
+
+@contextmanager
+def traced(page: Page) -> Iterator[list[float]]:
+    """Trace what a page does meanwhile; afterwards the list has what each task of its main thread took, in ms.
+
+    It is the processor's time: with few processors a task stands still while its page is painted by others.
+    """
+    session = page.context.browser.new_browser_cdp_session() if page.context.browser else None
+    assert session is not None
+    events: list[dict[str, Any]] = []
+    ended: list[object] = []
+    session.on("Tracing.dataCollected", lambda some: events.extend(some["value"]))
+    session.on("Tracing.tracingComplete", lambda event: ended.append(event))
+    traced = {"includedCategories": ["toplevel"]}
+    session.send("Tracing.start", {"traceConfig": traced, "transferMode": "ReportEvents"})
+    tasks: list[float] = []
+    yield tasks
+    session.send("Tracing.end")
+    # Events are heard while Playwright waits.
+    while not ended:
+        page.wait_for_timeout(50)
+    named = [one for one in events if one["name"] == "thread_name"]
+    main = {(one["pid"], one["tid"]) for one in named if one["args"]["name"] == "CrRendererMain"}
+    tasks += (one["tdur"] / 1000 for one in events if "tdur" in one and (one["pid"], one["tid"]) in main)
 
 
 def _check_host(asked: str, url: str, faults: list[str]) -> None:

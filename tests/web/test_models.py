@@ -156,12 +156,22 @@ def test_what_is_not_mentioned_is_not_changed() -> None:
     assert both == CaptionEdit(caption="x", keywords=("a", "b"))
 
 
+_KNOWN = "the body names one or more of `caption`, `keywords`, `title`, `rating`, `label`, and nothing else"
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "the body names `caption`, `keywords` or both, and nothing else"),
-        ({"title": "x"}, "the body names `caption`, `keywords` or both, and nothing else"),
-        ({"caption": 1, "title": "x"}, "the body names `caption`, `keywords` or both, and nothing else"),
+        ({}, _KNOWN),
+        (
+            {"author": "x"},
+            _KNOWN,
+        ),
+        (
+            {"caption": 1, "author": "x"},
+            _KNOWN,
+        ),
+        ({"rating": 6}, "rating is null, a number of stars from 0 to 5, or -1 for rejected"),
         ({"caption": 1}, "caption is null or a text of at most 10000 characters"),
         ({"caption": "x" * 10_001}, "caption is null or a text of at most 10000 characters"),
         ({"keywords": None}, "keywords is a list of at most 200 texts of 1 to 200 characters"),

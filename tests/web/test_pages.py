@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from daemon.catalogue.facets import Facets
+from daemon.catalogue.stats import Statistics
 from tests.support import Room, jpeg
 from tests.web import photographs
 from tests.web.serving import Served
@@ -207,6 +208,49 @@ def test_words_are_edited_by_a_form_alone(served: Served) -> None:
     assert served.http.post("/images/7", data=form).status_code == 404
 
 
+def test_stars_and_a_label_are_given_by_a_form_alone(served: Served) -> None:
+    served.room.put("a.jpg", jpeg())
+    served.room.drain()
+    form = {"act": "edit", "caption": "", "keywords": "", "rating": "4", "label": " Red "}
+    assert served.http.post("/images/1", data=form).status_code == 303
+    row = served.room.row()
+    assert (row["rating"], row["label"], row["caption"], row["edited"]) == (4, "Red", None, None)
+    page = served.http.get("/images/1").text
+    assert '<option value="4" selected>' in page
+    assert 'value="Red"' in page
+    assert ids(served.http.get("/?rating=4..").text) == [1]
+    assert "★★★★ or more" in served.http.get("/?rating=4..").text
+    assert ids(served.http.get("/?rating=5").text) == []
+    served.http.post("/images/1", data={**form, "rating": "", "label": ""})
+    row = served.room.row()
+    assert (row["rating"], row["label"]) == (None, None)
+    for wrong in ({"rating": "6"}, {"rating": "many"}, {"label": "x" * 201}):
+        assert served.http.post("/images/1", data={"act": "edit", **wrong}).status_code == 400
+    assert served.http.get("/?rating=7").status_code == 400
+
+
+def test_a_photo_is_thrown_away_and_taken_back_by_buttons(served: Served) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        served.room.put(name, jpeg(seed=ord(name[0])))
+        served.room.drain()
+    assert 'value="reject"' in served.http.get("/images/1").text
+    assert served.http.post("/images/1", data={"act": "reject"}).status_code == 303
+    page = served.http.get("/images/1").text
+    assert "Thrown away on" in page
+    assert "trash/library/2024/05/a.jpg" in page
+    assert 'value="reject"' not in page
+    assert ids(served.http.get("/").text) == [2]
+    assert ids(served.http.get("/?status=rejected").text) == [1]
+    assert served.http.post("/images/1", data={"act": "reject"}).status_code == 409
+    assert served.http.post("/images/1", data={"act": "restore"}).status_code == 303
+    assert ids(served.http.get("/").text) == [2, 1]
+    (served.room.library / "2024/05/b.jpg").unlink()
+    assert served.http.get("/api/images/2/original").status_code == 404
+    page = served.http.get("/images/2").text
+    assert "Deleted from the library on" in page
+    assert ids(served.http.get("/").text) == [1]
+
+
 def test_failures_are_grouped_and_tried_again(served: Served) -> None:
     from tests.decoding.images import decode
 
@@ -220,6 +264,8 @@ def test_failures_are_grouped_and_tried_again(served: Served) -> None:
     assert "<title>4 failed" in page
     assert re.findall(r'<h2 id="g\d">([^<]*) <span>(\d)</span>', page) == [("Not an image", "3"), ("Incomplete", "1")]
     assert "it looks like a PDF document" in page
+    cut = served.room.row_of("cut.jpg")["id"]
+    assert re.findall(r'<img src="([^"]+)"', page) == [f"/api/images/{cut}/original"], "what a browser shows a part of"
     first = re.search(r'name="id" value="(\d+)"><button aria-label="Try notes', page)
     assert first is not None
     assert served.http.post("/failed", data={"id": first[1]}).headers["location"] == "/failed?again=1"
@@ -227,6 +273,17 @@ def test_failures_are_grouped_and_tried_again(served: Served) -> None:
     assert served.http.post("/failed", data={"all": "1"}).headers["location"] == "/failed?again=1"
     assert "Nothing failed" in served.http.get("/failed").text
     assert served.http.post("/failed", data={"reason": "none"}).status_code == 400
+
+
+def test_a_failure_is_shown_by_the_thumbnail_that_was_made_before(served: Served) -> None:
+    served.room.put("one.jpg", jpeg())
+    served.room.drain()
+    row = served.room.row_of("one.jpg")
+    served.sql("UPDATE image SET status = 'failed', failure = 'internal', error = 'gone'")
+    page = served.http.get("/failed").text
+    shown = re.findall(r'<img src="([^"]+)"', page)
+    assert shown == [f"/api/images/{row['id']}/thumbnails/small"]
+    assert served.http.get(shown[0]).headers["content-type"] == "image/jpeg"
 
 
 def test_pages_are_compressed_and_small(served: Served) -> None:
@@ -275,6 +332,12 @@ def test_counts_are_kept_whatever_happens_to_a_row(room: Room) -> None:
             "UPDATE image SET folder = '' WHERE id = 15",
             "DELETE FROM image WHERE id IN (3, 20)",
             "UPDATE image SET status = 'done' WHERE id = 1",
+            "UPDATE image SET status = 'deleted', place = NULL, destination = NULL WHERE id IN (5, 6)",
+            "UPDATE image SET status = 'rejected', place = 'trash' WHERE id IN (7, 8)",
+            "UPDATE image SET status = 'done' WHERE id = 8",
+            # As an edit and a move in the library do.
+            "UPDATE image SET format = 'PNG', camera_make = 'Nikon', size_bytes = 7 WHERE id = 9",
+            "UPDATE image SET status = 'deleted', format = 'WebP' WHERE id = 11",
         ):
             CURRENT.execute_sql(statement)
         expected = {
@@ -294,6 +357,8 @@ def test_counts_are_kept_whatever_happens_to_a_row(room: Room) -> None:
         }
     for kind, counts in expected.items():
         assert facets.counts(kind) == counts, kind  # type: ignore[arg-type]
+    counts = Statistics(room.catalogue).stats(0.0).counts
+    assert (counts["done"], counts["deleted"], counts["rejected"]) == (13, 3, 1)
 
 
 def test_sizes_are_written_as_people_read_them() -> None:

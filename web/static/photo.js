@@ -15,6 +15,12 @@ onKey("ArrowLeft", go("previous"));
 onKey("ArrowRight", go("next"));
 onKey("Escape", () => document.getElementById("back")?.click());
 onKey("e", () => document.getElementById("caption")?.focus());
+for (const stars of "012345") {
+  onKey(stars, () => {
+    document.getElementById("rating").value = stars;
+    document.getElementById("words").requestSubmit();
+  });
+}
 
 addEventListener("load", async () => {
   for (const link of document.querySelectorAll("[data-id]")) {

@@ -28,7 +28,7 @@ const total = () => cells().length + holders.size;
 const nearby = new IntersectionObserver(
   (seen) => {
     // All are measured before any is changed.
-    const heights = new Map(seen.map(({ target }) => [target, target.offsetHeight]));
+    const heights = new Map(seen.map(({ target }) => [target, target.getBoundingClientRect().height]));
     for (const { target, isIntersecting } of seen) isIntersecting ? unfold(target) : fold(target, heights.get(target));
   },
   { rootMargin: "2500px" },
@@ -398,6 +398,11 @@ async function arrive() {
 }
 
 listen(({ kind, data }) => {
+  // Thrown away or deleted, it is in no view but one of its status.
+  if (["rejected", "deleted"].includes(data.status) && !location.search.includes("status=")) {
+    cellOf(`i${data.image_id}`)?.remove();
+    settle();
+  }
   if (kind !== "image" || data.event !== "done" || data.status !== "done") return;
   // Whether it is of this view, only the server knows.
   if (isAtTop() || isFiltered()) arrive();

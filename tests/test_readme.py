@@ -56,6 +56,16 @@ def test_its_pictures_are_there_and_small() -> None:
         assert 0 < (ROOT / picture).stat().st_size < 100_000, picture
 
 
+def test_its_tables_have_heads() -> None:
+    blocks = re.findall(r"(?:^\|.*\n)+", README, re.MULTILINE)
+    assert len(blocks) >= 5
+    for block in blocks:
+        head, rule, *rows = block.splitlines()
+        assert re.fullmatch(r"\|( -+:? \|)+", rule), head
+        assert not re.fullmatch(r"\|( -+:? \|)+", head), block
+        assert {row.replace("\\|", "").count("|") for row in (head, *rows)} == {rule.count("|")}, head
+
+
 def test_every_module_that_it_names_exists() -> None:
     for module in re.findall(r"python -m (tests[\w.]+)", README):
         path = ROOT / module.replace(".", "/")

@@ -100,7 +100,8 @@ def _pairs(decoded: Decoded, tags: Tags) -> Iterator[tuple[str, Value, Value]]:
     yield "focal length", exif.focal_length, _positive(tags, "FocalLength")
     yield "exposure time", exif.exposure_time, _exposure(_positive(tags, "ExposureTime"))
     yield "f-number", exif.f_number, _positive(tags, "FNumber")
-    yield "size", (decoded.width, decoded.height), _size(decoded, tags)
+    if decoded.width is not None and decoded.height is not None:
+        yield "size", (decoded.width, decoded.height), _size(decoded, tags)
 
 
 def _is_same(ours: Value, theirs: Value) -> bool:
@@ -184,13 +185,13 @@ def _place(tags: Tags) -> tuple[float, ...] | None:
 
 
 def _size(decoded: Decoded, tags: Tags) -> tuple[float, ...] | None:
-    """Return the size in pixels, upright: turned as EXIF says, in HEIF and AVIF as the container says."""
+    """Return the size in pixels, upright: turned as EXIF says, or the container of HEIF and AVIF if it says so."""
     found = [_number(part) for part in str(tags.get("Composite:ImageSize", "")).split()]
     if len(found) != 2 or found[0] is None or found[1] is None:
         return None
     turned = decoded.exif.orientation in {5, 6, 7, 8}
-    if decoded.format in {"AVIF", "HEIC", "HEIF"}:
-        turned = _number(str(tags.get("QuickTime:Rotation", ""))) in {90, 270}
+    if decoded.format in {"AVIF", "HEIC", "HEIF"} and "QuickTime:Rotation" in tags:
+        turned = _number(str(tags["QuickTime:Rotation"])) in {90, 270}
     return (found[1], found[0]) if turned else (found[0], found[1])
 
 

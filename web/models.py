@@ -343,7 +343,8 @@ def stats_answer(stats: Stats, captions: Mapping[str, int], captions_progress: s
 
 def _fields(row: ImageRow, scrub: Scrub, raw: dict[str, object] | None) -> dict[str, Any]:
     filed = row.place == "library" and row.status == "done"
-    links = f"/api/images/{row.id}/thumbnails" if row.status in READY else None
+    # Of a kind without a decoder there are no pixels to count, and no thumbnails.
+    links = f"/api/images/{row.id}/thumbnails" if row.status in READY and row.width is not None else None
     return {
         "image_id": row.id,
         "original_name": row.original_name,

@@ -136,7 +136,8 @@ class FileSearch:
 class FiledFile:
     """One file that was filed. `image_id` is the image that it is or belongs to, `sha256` None where nobody knows.
 
-    `folder` and `original_name` are those that it came with.
+    `folder` and `original_name` are those that it came with, `shown` is whether it has thumbnails: an image of a kind
+    without a decoder has none.
     """
 
     kind: FileKind
@@ -148,6 +149,7 @@ class FiledFile:
     folder: str
     original_name: str
     sha256: str | None
+    shown: bool
     mtime_ns: int | None
 
 
@@ -270,6 +272,7 @@ def _image(row: Image) -> FiledFile:
         folder=row.folder,
         original_name=row.original_name,
         sha256=row.sha256,
+        shown=row.width is not None,
         mtime_ns=row.mtime_ns,
     )
 
@@ -285,5 +288,6 @@ def _companion(row: Companion) -> FiledFile:
         folder=row.folder,
         original_name=row.original_name,
         sha256=row.sha256,
+        shown=False,
         mtime_ns=None,
     )

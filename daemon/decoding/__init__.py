@@ -5,17 +5,22 @@ process, and only `formats.sniff` is safe and cheap enough for the main program.
 configuration, the database or the other folders.
 
     sandbox ──► worker ──► decode ──► formats      what is it, by its first bytes?
-                                  ├─► pictures     opened by Pillow, of a RAW file its preview
-                                  ├─► thumbnails   decoded in full, upright, in sRGB
+                                  ├─► pictures     opened and decoded: by Pillow, of a RAW file its preview, and
+                                  │                what Pillow can't (tiff_samples, jpeg_xl), mended (repairs)
                                   ├─► exif         read within bounds, as people search by it
                                   ├─► metadata     the dates in XMP and IPTC, read within bounds
-                                  └─► truncation   does it stop too early? (tiff: directories)
+                                  ├─► thumbnails   upright, in sRGB (colours, colorimetry)
+                                  └─► truncation   does it stop too early? (tiff: directories, boxes: HEIF's)
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from daemon.files.opening import Identity
+
+
+class UnsupportedError(Exception):
+    """Raised within for what is sound as far as can be seen, and of a kind that has no decoder: it is filed without."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +88,17 @@ class Exif:
 
 @dataclass(frozen=True)
 class Decoded:
-    """All that one image's bytes tell. `width` and `height` are in pixels, upright."""
+    """All that one image's bytes tell. `width` and `height` are in pixels, upright.
+
+    Of a kind without a decoder there are neither, and both thumbnails are empty.
+    """
 
     identity: Identity
     sha256: str
     format: str
     suffixes: tuple[str, ...]
-    width: int
-    height: int
+    width: int | None
+    height: int | None
     exif: Exif
     small: bytes
     medium: bytes

@@ -115,6 +115,8 @@ class Filing:
             kept = twin[1] if self._delete_duplicates else None
             return Plan("duplicates", mirrored(job), replace(facts, duplicate_of=twin[0]), kept=kept)
         wanted = library_name(self._template, job, decoded, when.at)
+        if not decoded.small:  # of a kind without a decoder: nothing could be sent to be captioned
+            return Plan("library", wanted, replace(facts, caption_status="off"))
         facts = replace(facts, caption_status=self._caption_status(job.folder))
         return Plan("library", wanted, facts, thumbnails=(decoded.small, decoded.medium))
 

@@ -273,6 +273,11 @@ EXPLANATIONS = (
     ),
     Explanation(
         ("size",),
+        "exiftool tells no size of it",
+        lambda _ours, theirs, _decoded, _tags: theirs is None,
+    ),
+    Explanation(
+        ("size",),
         "of a RAW file the picture is meant, without the border of the sensor and not its preview",
         lambda _ours, _theirs, decoded, _tags: decoded.format in _RAW,
     ),

@@ -224,7 +224,7 @@ def _directories(file: BinaryIO, size: int, lenient: bool) -> bool:
     """Look for directories and pixels beyond the end.
 
     `lenient` forgives a last strip that claims too much, and behind the first directory a stray number in place of
-    the next one's offset: that of a file that was cut has bytes behind all that the directories before it refer to.
+    the next one's offset: a file that was cut ends elsewhere than all that the directories before it refer to.
     """
     if size < 8:
         return True
@@ -232,7 +232,7 @@ def _directories(file: BinaryIO, size: int, lenient: bool) -> bool:
     for directory in tiff.directories(file):
         missing = not directory.complete or directory.offset >= size
         if lenient and known and (not directory.sane or missing):
-            return (directory.sane or directory.offset >= size) and size - known > _FEW
+            return (directory.sane or directory.offset >= size) and abs(size - known) > _FEW
         if missing:
             return True
         known = max(known, directory.end)

@@ -2,7 +2,7 @@
 
 What is compared: date, make, model, lens, ISO, GPS, orientation and size of every file that Darkroom decodes, and how
 it was exposed. A kind of difference that is meant has its reason in EXPLANATIONS, and is printed with it; nothing is
-left out.
+left out. With --pictures it is the thumbnails that are compared, with those of vips and ImageMagick (tests.pictures).
 """
 
 import argparse
@@ -20,6 +20,7 @@ from daemon.decoding import Decoded, Limits
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError
 from daemon.filing.dates import Evidence, Origin, parsed, taken
+from tests import pictures
 
 Tags = Mapping[str, Any]
 """exiftool's tags of one file, named "GROUP:Name"."""
@@ -294,9 +295,13 @@ def main(argv: list[str] | None = None) -> int:
     """Print the differences; 1 where one is unexplained."""
     parser = argparse.ArgumentParser(prog="python -m tests.corpus", description=__doc__)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(argv).folder
+    parser.add_argument("--pictures", action="store_true", help="compare thumbnails with vips' and ImageMagick's")
+    args = parser.parse_args(argv)
+    folder = args.folder
     if not folder.is_dir():
         parser.error(f"{folder} is no folder")
+    if args.pictures:
+        return _pictures(parser, folder)
     found = compare(folder)
     for one in found.differences:
         reason = f"explained: {one.reason}" if one.reason else "UNEXPLAINED"
@@ -307,6 +312,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{count:6} {reason}")
     print(f"{len(unexplained):6} unexplained")
     return 1 if unexplained else 0
+
+
+def _pictures(parser: argparse.ArgumentParser, folder: Path) -> int:
+    if lacking := pictures.missing():
+        parser.error(f"not installed: {', '.join(lacking)} (Debian: libvips-tools, imagemagick)")
+    far = 0
+    for one in pictures.compare(folder):
+        far += one.reason is None
+        explained = f"explained: {one.reason}" if one.reason else "UNEXPLAINED"
+        print(f"{one.path.relative_to(folder)}: {one.said}: {explained}", flush=True)
+    print(f"{far:6} unexplained")
+    return 1 if far else 0
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def test_a_stray_number_behind_the_last_directory_is_no_end(tmp_path: Path) -> N
     path = tmp_path / "photo.tif"
     content = bytearray(pages(path, 1))
     with tifffile.TiffFile(path) as tiff:
-        link = tiff.pages[0].offset + 2 + 12 * len(tiff.pages[0].tags)
+        link = tiff.pages.first.offset + 2 + 12 * len(tiff.pages.first.tags)
     for stray in (0x7FFFFFF0, 300, len(content) + 10):
         content[link : link + 4] = stray.to_bytes(4, "little")
         path.write_bytes(content)

@@ -25,8 +25,8 @@ _FAR = 12.0
 _TURNS = tuple(Image.Transpose)
 _SECONDS = 60
 _COMMANDS = {
-    "vips": ["vips", "thumbnail", "{file}", ".png", "400", "--export-profile", "srgb"],
-    "ImageMagick": ["convert", "{file}[0]", "-auto-orient", "-thumbnail", "400x400", "-background", "white",
+    "vips": ["vips", "thumbnail", "{file}", ".png", "400", "--size", "down", "--export-profile", "srgb"],
+    "ImageMagick": ["convert", "{file}[0]", "-auto-orient", "-thumbnail", "400x400>", "-background", "white",
                     "-flatten", "-colorspace", "sRGB", "-depth", "8", "png24:-"],
 }  # fmt: skip
 

@@ -110,6 +110,11 @@ def adobe_rgb() -> bytes:
     return matrix_profile(_ADOBE_RGB, _ADOBE_GAMMA)
 
 
+def gamma_profile(gamma: float) -> bytes:
+    """Return a profile of sRGB's primaries and a plain gamma."""
+    return matrix_profile(_COLORANTS[1], gamma)
+
+
 def matrix_profile(colorants: Colorants, gamma: float | None) -> bytes:
     """Return an ICC profile (version 4, matrix and curves) of these colorants, sRGB's curve for a gamma of None."""
     curve = b"para" + bytes(4) + struct.pack(">HH", 0 if gamma else 3, 0)

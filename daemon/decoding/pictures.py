@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from daemon.decoding import Limits, UnsupportedError, boxes, repairs, thumbnails, tiff
-from daemon.decoding.colours import Coding
+from daemon.decoding.colours import Coding, gamma_profile
 from daemon.decoding.formats import AVIF, BMP, GIF, HEIC, HEIF, J2K, JP2, JPEG, JXL, PNG, TIFF, WEBP, Format
 from daemon.errors import Rejected
 
@@ -285,7 +285,8 @@ def _png(file: BinaryIO, limits: Limits) -> Opened:
         raise UnsupportedError("it is of the form that Apple's tools pack into apps")
     coding = _cicp(file)
     try:
-        return replace(_by_pillow(file, PNG, limits), coding=coding)
+        opened = _by_pillow(file, PNG, limits)
+        return replace(opened, coding=coding, profile=None if coding else _gama(opened.picture))
     except (Rejected, MemoryError):
         raise
     except Exception as error:  # a ValueError, a SyntaxError, … of Pillow's, or zlib's
@@ -309,6 +310,14 @@ def _mended_png(file: BinaryIO, limits: Limits) -> Opened:
         raise
     except Exception:  # checksums may be right of what is wrong
         return _by_pillow(repairs.png(file, bare=True), PNG, limits)
+
+
+def _gama(picture: Image.Image) -> bytes | None:
+    """Return a profile of a PNG's gamma (11.3.2.2), None where it is as good as sRGB's, or sRGB's by another chunk."""
+    gamma = picture.info.get("gamma")
+    if "srgb" in picture.info or not isinstance(gamma, float) or not 0.1 <= gamma <= 5 or abs(gamma - 0.45455) < 0.02:
+        return None
+    return gamma_profile(1 / gamma)
 
 
 def _cicp(file: BinaryIO) -> Coding | None:

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import io
+import locale
 import os
 import re
 import sys
@@ -34,9 +35,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 1 something failed, 2 wrong use or configuration."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name may hold bytes that are no text, and a terminal may take ASCII alone: both become escapes.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _open_closed_streams()
+    if argv is None:
+        _use_utf8_for_names()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name may hold bytes that are no text, and a terminal may take ASCII alone: both become escapes.
+            stream.reconfigure(encoding=_terminal_encoding(stream), errors="backslashreplace")
     parser = _parser()
     args = parser.parse_args(argv)
     logs.set_up(verbose=args.verbose)
@@ -52,8 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         module = importlib.import_module(f"daemon.commands.{args.command}")
         code = int(module.main(config.load(args.config), args))
-        if sys.stdout is not None:  # closed by whoever started this: `>&-`
-            sys.stdout.flush()
+        sys.stdout.flush()
     except ConfigError as error:
         print(f"darkroom: {error}", file=sys.stderr)
         return 2
@@ -65,12 +69,41 @@ def main(argv: list[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError):
             print(f"darkroom: {error}", file=sys.stderr)
         # The interpreter flushes once more as it ends: to nowhere.
-        if sys.stdout is not None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _open_closed_streams() -> None:
+    """Lead the standard streams that whoever started this has closed (`>&-`) to nowhere.
+
+    Their numbers would go to the next files that are opened, such as the catalogue, and what a library writes to
+    standard error would be written into those.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _use_utf8_for_names() -> None:
+    """Start anew in Python's UTF-8 mode where the locale has names on disk read and written as anything else.
+
+    Names are what others wrote, and in the library what others read: that is UTF-8 whatever the terminal shows.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+
+
+def _terminal_encoding(stream: io.TextIOWrapper) -> str:
+    """Return the encoding of what reads a stream: the locale's, too, where `_use_utf8_for_names` has passed it over."""
+    passed_over = "utf8" in sys._xoptions and "PYTHONIOENCODING" not in os.environ
+    return locale.getencoding() if passed_over else stream.encoding
 
 
 def _parser() -> argparse.ArgumentParser:

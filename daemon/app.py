@@ -17,7 +17,7 @@ from daemon.catalogue.companions import CompanionRows, SidecarRows
 from daemon.catalogue.settings import Settings
 from daemon.catalogue.stats import Statistics
 from daemon.config import Config
-from daemon.decoding import Limits
+from daemon.decoding import Limits, TextReader, machine
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import ConfigError, EnvironmentFault
 from daemon.files import atomic, state_folder
@@ -26,7 +26,7 @@ from daemon.files.mounts import FolderCheck
 from daemon.filing import recovery
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
-from daemon.filing.consumer import Consumer, RetryPolicy
+from daemon.filing.consumer import Consumer, RetryPolicy, StabilityPolicy
 from daemon.filing.filing import Filing
 from daemon.filing.prefetch import Prefetcher
 from daemon.filing.recovery import Recovery, Requeue
@@ -110,6 +110,11 @@ def decoding_limits(config: Config) -> Limits:
     return Limits(limits.file_mb, limits.megapixels, limits.decode_seconds, limits.decode_memory_mb)
 
 
+def decoder_count(config: Config) -> int:
+    """Return how many images are decoded side by side."""
+    return machine.decoders(config.limits.decoders, config.limits.decode_memory_mb)
+
+
 def thumbnail_store(config: Config) -> ThumbnailStore:
     """Return the store of thumbnails in the state folder."""
     return ThumbnailStore(_thumbnails(config))
@@ -119,9 +124,9 @@ def _thumbnails(config: Config) -> Path:
     return config.folders.state / "thumbnails"
 
 
-def sidecars(config: Config, catalogue: Catalogue) -> Sidecars:
+def sidecars(config: Config, catalogue: Catalogue, reader: TextReader) -> Sidecars:
     """Return the sidecars of the library."""
-    return Sidecars(SidecarRows(catalogue), roots(config)["library"], enabled=config.filing.sidecars)
+    return Sidecars(SidecarRows(catalogue), roots(config)["library"], reader, enabled=config.filing.sidecars)
 
 
 @dataclass(frozen=True)
@@ -200,11 +205,19 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         catalogue = open_catalogue(config)
         prepare(config, Settings(catalogue))
     folders, limits, settle = config.folders, config.limits, config.inbox.settle_seconds
+    stability = StabilityPolicy(
+        settle_seconds=settle,
+        quiet_seconds=config.inbox.quiet_seconds,
+        incomplete_seconds=60 * config.inbox.incomplete_minutes,
+        # A single pass watches nothing: what it left behind for so long, another one gives up.
+        began=0.0 if once else time.time(),
+    )
     settings = Settings(catalogue)
     queue, places, faults = Queue(catalogue), roots(config), Faults(settings)
     thumbnails, captions = thumbnail_store(config), Captions(catalogue)
-    beside, written = CompanionRows(catalogue), sidecars(config, catalogue)
-    sandbox = Sandbox(decoding_limits(config))
+    decoders, costs = decoder_count(config), decoding_limits(config)
+    sandbox = Sandbox(costs, count=decoders)
+    beside, written = CompanionRows(catalogue), sidecars(config, catalogue, sandbox)
     caption_settings = LiveSettings(config)
     captioner = Captioner(
         captions,
@@ -228,7 +241,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         hash_bytes=limits.file_mb << 20,
         delete_duplicates=config.filing.duplicates == "delete",
     )
-    companions = CompanionMatcher(beside, places, delete_duplicates=config.filing.duplicates == "delete")
+    companions = CompanionMatcher(beside, places, sandbox, delete_duplicates=config.filing.duplicates == "delete")
     requeue = Requeue(queue, arrivals, places, folders.state)
     cleanup = Cleanup(arrivals, settle if once else max(_CLEANUP_SECONDS, settle))
     recovered = Recovery(queue, filing, requeue, cleanup, arrivals, thumbnails, settle)
@@ -237,12 +250,13 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         queue,
         settings,
         FolderCheck(dict(folders.items()), settings, limits.min_free_mb),
-        Prefetcher(arrivals, queue, sandbox, settle),
+        Prefetcher(arrivals, queue, sandbox, settle, stability.quiet_seconds, decoders),
         filing,
         companions,
         recovered,
         cleanup,
         RetryPolicy(settle, limits.attempts),
+        stability,
         arrivals,
         report=faults.reporter("consumer"),
     )
@@ -277,6 +291,6 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         watcher=watcher,
         hooks=hooks,
         faults=faults,
-        pulse=Pulse(watcher, consumer, queue, limits.decode_seconds),
+        pulse=Pulse(watcher, consumer, queue, costs.longest(0)),
         other_loops=[hooks.loop],
     )

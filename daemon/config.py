@@ -33,7 +33,9 @@ MODEL = r"^[A-Za-z0-9_.-]{1,100}$"
 # How much of a value a message quotes.
 _QUOTED = 300
 
-Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
+# How long a file is waited for, at most: a week. It may be 0, which is not to wait at all.
+_WEEK_SECONDS = 7 * 24 * 3600
+Seconds = Annotated[float, Field(gt=0, le=_WEEK_SECONDS)]
 Megabytes = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -61,6 +63,8 @@ class InboxSection(_Section):
     """How files are noticed and when they count as complete."""
 
     settle_seconds: Seconds = 2.0
+    quiet_seconds: Annotated[float, Field(ge=0, le=_WEEK_SECONDS)] = 0.0
+    incomplete_minutes: Annotated[float, Field(ge=0, le=_WEEK_SECONDS / 60)] = 10.0
     rescan_seconds: Seconds = 60.0
     observer: Literal["auto", "events", "polling"] = "auto"
     recursive: bool = True
@@ -81,7 +85,8 @@ class LimitsSection(_Section):
     upload_mb: Megabytes = 2048
     file_mb: Megabytes = 2048
     megapixels: Annotated[int, Field(ge=1, le=10_000)] = 250
-    decode_seconds: Seconds = 60.0
+    decoders: Annotated[int, Field(ge=0, le=1024)] = 0
+    decode_seconds: Seconds = 20.0
     decode_memory_mb: Annotated[int, Field(ge=256, le=1_000_000)] = 2048
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
     min_free_mb: Annotated[int, Field(ge=0, le=1_000_000_000)] = 200

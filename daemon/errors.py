@@ -4,8 +4,9 @@
     ├── ConfigError            the configuration, or the catalogue's version, can't be used: exit 2
     ├── Busy                   another process has these folders: exit 1, and systemd tries again
     ├── Rejected               the image's own fault, for good: to failed/ at once
+    │   └── Truncated          the bytes end early: once no more of them have come for long
     ├── Transient              this attempt failed: again after a backoff, then to failed/
-    │   └── Truncated          the bytes end early: perhaps they are still arriving
+    │   └── TimedOut           decoding reached a time limit: tried once more, and no oftener
     ├── Postponed              not ready yet: no attempt is spent
     ├── Withdrawn              the file has left the inbox: its row goes too
     ├── Immovable              the file can't be moved at all: it fails where it lies
@@ -40,6 +41,24 @@ def _escaped(c: str) -> str:
     return c.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+class FailureReason(StrEnum):
+    """Why an image could not be filed: the code that its row keeps beside the sentence."""
+
+    NOT_AN_IMAGE = "not an image"
+    DAMAGED = "damaged"
+    INCOMPLETE = "incomplete"
+    TOO_LARGE = "too large"
+    TOO_SLOW = "too slow"
+    MEMORY = "memory"
+    CRASHED = "crashed"
+    NOT_A_FILE = "not a file"
+    UNREADABLE = "unreadable"
+    NO_PHOTO = "no photo"
+    LOST = "lost"
+    INTERNAL = "internal"
+    OTHER = "other"
+
+
 class ConfigError(DarkroomError):
     """Raised with all faults of the configuration in one message, a line each."""
 
@@ -53,13 +72,31 @@ class Busy(DarkroomError):
 class Rejected(DarkroomError):
     """Raised when an image can never be filed: no image, a bomb, not a regular file."""
 
+    def __init__(self, message: str = "", failure: FailureReason = FailureReason.OTHER) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+class Truncated(Rejected):
+    """Raised when a file is empty or its bytes end early: no attempt changes that, but the rest may still come."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message, FailureReason.INCOMPLETE)
+
 
 class Transient(DarkroomError):
     """Raised when an attempt failed and a later one may go well: a crash, a time limit."""
 
+    def __init__(self, message: str = "", failure: FailureReason = FailureReason.OTHER) -> None:
+        super().__init__(message)
+        self.failure = failure
 
-class Truncated(Transient):
-    """Raised when the bytes of an image end early."""
+
+class TimedOut(Transient):
+    """Raised when an image takes longer to decode than it may."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message, FailureReason.TOO_SLOW)
 
 
 class WaitingReason(StrEnum):
@@ -67,6 +104,7 @@ class WaitingReason(StrEnum):
 
     WRITER = "writer"
     QUIET = "quiet"
+    INCOMPLETE = "incomplete"
     LEASE = "lease"
     CHANGED = "changed"
     FOLDER = "folder"
@@ -89,6 +127,7 @@ class WaitingReason(StrEnum):
 _WAITING = {
     WaitingReason.WRITER: "open for writing",
     WaitingReason.QUIET: "unchanged for less than {} s",
+    WaitingReason.INCOMPLETE: "incomplete: {}",
     WaitingReason.LEASE: "in use: another program holds a lease on the file",
     WaitingReason.CHANGED: "changed while it was being {}",
     WaitingReason.FOLDER: "its folder {} can't be written, so it can't leave",
@@ -113,10 +152,6 @@ class Postponed(DarkroomError):
         self.reason = reason
         self.seconds = seconds
         self.detail = detail
-
-    def __reduce__(self) -> tuple[type["Postponed"], tuple[WaitingReason, float, str]]:
-        """Return how to make it anew: it comes out of the decoder's process."""
-        return Postponed, (self.reason, self.seconds, self.detail)
 
 
 class Withdrawn(DarkroomError):

@@ -62,7 +62,7 @@ class Faults:
 
 
 class Pulse:
-    """Whether watcher and consumer make progress; `decode_seconds` is what one image may take to decode."""
+    """Whether watcher and consumer make progress; `decode_seconds` is what an image may take, but for reading it."""
 
     def __init__(
         self,

@@ -184,6 +184,22 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             process.wait(_KILL_SECONDS)
 
 
+def _reap_orphans() -> None:
+    """Let go of what commands left running and has ended since, where this is process 1 of a container without an init.
+
+    To that one the kernel gives all orphans. Who waits for them by number takes no status from whom it is due: decoders
+    are in this session, and no command runs while this is called.
+    """
+    if os.getpid() != 1:
+        return
+    session = os.getsid(0)
+    with suppress(OSError), os.scandir("/proc") as entries:
+        for pid in [int(entry.name) for entry in entries if entry.name.isdecimal()]:
+            with suppress(OSError):  # no child of this process
+                if os.getsid(pid) != session:
+                    os.waitpid(pid, os.WNOHANG)
+
+
 def _quote(output: bytes) -> str:
     said = display(" ".join(output[-_QUOTED_BYTES:].decode(errors="replace").split()))
     return f": {said}" if said else ""
@@ -342,6 +358,7 @@ class Hooks:
     def _step(self) -> float:
         if not self._begun:
             self.begin()
+        _reap_orphans()
         self._turn()
         return _LOOK_SECONDS
 

@@ -18,6 +18,9 @@ from daemon.errors import DarkroomError, EnvironmentFault
 _log = logging.getLogger(__name__)
 
 _FIRST_SECONDS, _LAST_SECONDS = 1.0, 60.0
+_NEWS_SECONDS, _SELDOM_SECONDS = 2.0, 6.0
+# How many looks for news are in vain until the next ones are seldom.
+_QUIET = 15
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,11 @@ class LoopFault:
 class Loop:
     """One supervised loop: `start` runs it in a thread of its own, `run` in the caller's.
 
-    `step` does one turn and returns the seconds until the next; `wake` ends that wait early. `within` is entered
-    before the first step, left at the end, and left and entered again after a step that failed: a connection to the
-    database, say. `report` is called with each new fault, and with None at its end; what it raises counts as a fault.
+    `step` does one turn and returns the seconds until the next; `wake` ends that wait early, and so does a change of
+    what `news` returns, for what no event of this process tells: it is asked every two seconds, and more seldom once
+    nothing has happened for a while. `within` is entered before the first step, left at the end, and left and entered
+    again after a step that failed: a connection to the database, say. `report` is called with each new fault, and with
+    None at its end; what it raises counts as a fault.
     """
 
     def __init__(
@@ -42,12 +47,13 @@ class Loop:
         step: Callable[[], float],
         *,
         wake: threading.Event | None = None,
+        news: Callable[[], object] | None = None,
         within: Callable[[], AbstractContextManager[object]] = nullcontext,
         report: Callable[[LoopFault | None], None] = lambda _: None,
         first_backoff: float = _FIRST_SECONDS,
     ) -> None:
         self.name = name
-        self._step, self._within, self._report = step, within, report
+        self._step, self._news, self._within, self._report = step, news, within, report
         self._wake = wake or threading.Event()
         self._first_backoff = first_backoff
         # Set by `stop`: for those who wait for something within a step.
@@ -58,6 +64,7 @@ class Loop:
         self._reported: LoopFault | None = None
         self.fault: LoopFault | None = None
         self.failures = 0
+        self._quiet = 0
         # When the last step ended (monotonic seconds), well or not: for a watchdog.
         self.progress = time.monotonic()
 
@@ -99,11 +106,12 @@ class Loop:
                 with self._within():
                     while not (done or self.stopping):
                         self._wake.clear()  # before the step looks for work, or news that comes meanwhile would be lost
+                        known = self._heard()
                         wait = self._step()
                         self._succeeded()
                         done = finished()
                         if not (done or self.stopping):
-                            self._wake.wait(max(0.0, wait))
+                            self._rest(max(0.0, wait), known)
             except BaseException as error:
                 # In a thread of the loop's own that is all there is: even a library that calls sys.exit must not end
                 # it. In the caller's it is meant, and so is Ctrl-C.
@@ -112,6 +120,24 @@ class Loop:
                 self._failed(error)
                 if self.failures < attempts:
                     self.stop_requested.wait(self.backoff())
+
+    def _heard(self) -> object:
+        try:
+            return None if self._news is None else self._news()
+        except DarkroomError as fault:  # of which the step has to make something
+            return str(fault)
+
+    def _rest(self, seconds: float, known: object) -> None:
+        """Wait until it is time for the next step, or there is something new."""
+        end = time.monotonic() + seconds
+        while seconds > 0:
+            every = math.inf if self._news is None else _NEWS_SECONDS if self._quiet < _QUIET else _SELDOM_SECONDS
+            if self._wake.wait(min(every, seconds)) or self._heard() != known:
+                self._quiet = 0
+                return
+            self._quiet += 1
+            self.progress = time.monotonic()
+            seconds = end - self.progress
 
     def backoff(self) -> float:
         """Return the seconds until a failed step is tried again: doubled each time, up to a minute."""

@@ -111,7 +111,6 @@ _RAW = "of a RAW file the camera's own preview is shown, not what a program make
 _INKS = "inks without a profile are shown as they print, which ImageMagick doesn't do"
 _FEW_BITS = "bits that a wide sample does not use are left out, or it would be next to black"
 _UNSTATED = "a sample of no stated meaning is not transparency"
-_EXTRA_SAMPLES = 0x0152
 
 
 def _reason(path: Path, decoded: Decoded, turned: bool) -> str | None:
@@ -130,6 +129,6 @@ def _reason(path: Path, decoded: Decoded, turned: bool) -> str | None:
         return None
     if directory.first(tiff.PHOTOMETRIC) == 5:
         return _INKS
-    if directory.first(_EXTRA_SAMPLES) == 0:
+    if directory.first(tiff.EXTRA_SAMPLES) == 0:
         return _UNSTATED
     return _FEW_BITS if (directory.first(tiff.BITS) or 1) > 8 else None

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -20,17 +20,43 @@ from daemon.catalogue.history import History, sentence
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.settings import Settings
 from daemon.config import Config, load
-from daemon.decoding import DateTexts, Decoded, Exif
+from daemon.decoding import DateTexts, Decoded, Element, Exif, Takeout
+from daemon.decoding.takeout import read as read_takeout
+from daemon.decoding.xmp import read as read_xmp
 from daemon.errors import DarkroomError
 from daemon.files.atomic import Root
 from daemon.files.opening import Identity
 from daemon.files.walk import walk
 from daemon.filing.consumer import Consumer, Turn
+from daemon.sidecar.xmp import Packet
+
+
+class Texts:
+    """Reads the texts that lie beside photos as the sandbox does, but in this process."""
+
+    def read_xmp(self, content: bytes) -> list[Element]:
+        """Return the properties of an XMP file."""
+        return read_xmp(content)
+
+    def read_takeout(self, content: bytes) -> Takeout:
+        """Return what a JSON says."""
+        return read_takeout(content)
+
+
+def packet_of(content: bytes) -> Packet:
+    """Return the packet in an XMP file."""
+    return Packet.of(read_xmp(content))
 
 
 def slow(*values: object) -> Any:
     """Return one set of a test's values that `.ci/run` alone tries."""
     return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def rest_slow(values: Iterable[Any], quick: int) -> list[Any]:
+    """Return a test's values, all but the first `quick` as those that `.ci/run` alone tries."""
+    values = list(values)
+    return [*values[:quick], *map(slow, values[quick:])]
 
 
 def jpeg(size: tuple[int, int] = (64, 48), seed: int = 0, taken: str | None = None) -> bytes:
@@ -133,6 +159,9 @@ class Room:
         base.mkdir(exist_ok=True)
         (base / "config.toml").write_text(toml)
         config = load(base / "config.toml", environ)
+        if "decoders" not in toml:
+            # One after the other, so that what comes of them is the same each time.
+            config = config.model_copy(update={"limits": config.limits.model_copy(update={"decoders": 1})})
         if not sidecars:
             config = config.model_copy(update={"filing": config.filing.model_copy(update={"sidecars": False})})
         self.config: Config = config
@@ -162,6 +191,8 @@ class Room:
     def decode_with(self, decode: Callable[[Path], Decoded]) -> None:
         """Have something else stand for the decoders."""
         setattr(self.app.sandbox, "decode", decode)  # noqa: B010
+        setattr(self.app.sandbox, "read_xmp", read_xmp)  # noqa: B010
+        setattr(self.app.sandbox, "read_takeout", read_takeout)  # noqa: B010
 
     def new_consumer(self) -> Consumer:
         """Make a consumer as a new process would."""
@@ -180,11 +211,13 @@ class Room:
 
     def drain(self, now: float | None = None) -> list[Turn]:
         """Scan, and take turns until nothing is due."""
-        self.scan()
-        turns = []
-        while (turn := self.consumer.run_once(now or time.time())) not in {Turn.IDLE, Turn.PAUSED}:
-            turns.append(turn)
-        return [*turns, turn]
+        # As its loop does, it keeps its connection over all turns.
+        with self.catalogue.session():
+            self.scan()
+            turns = []
+            while (turn := self.consumer.run_once(now or time.time())) not in {Turn.IDLE, Turn.PAUSED}:
+                turns.append(turn)
+            return [*turns, turn]
 
     def recover(self) -> None:
         """Do what start-up does after a crash."""

@@ -1,11 +1,13 @@
 """The campaigns in their short form; the whole is `python -m tests.campaigns all`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.campaigns import (
     accounts,
+    clients,
     disks,
     faults,
     kill,
@@ -120,6 +122,21 @@ def test_a_neighbour_comes_by_nothing_and_spoils_nothing(part: str) -> None:
     tally = neighbours.PARTS[part](True)
     assert tally.problems == []
     assert tally.points >= 8
+
+
+@pytest.fixture(scope="module")
+def photos() -> Iterator[Path]:
+    with clients.photos(10) as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("name", clients.SHORT)
+def test_what_real_clients_bring_is_filed_once_and_whole(name: str, photos: Path) -> None:
+    if why := clients.CLIENTS[name].why_not():
+        pytest.skip(why)
+    outcome = clients.play(name, photos)
+    assert outcome.tally.problems == []
+    assert outcome.right == 10
 
 
 def test_the_check_itself_sees_what_is_wrong() -> None:

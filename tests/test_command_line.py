@@ -13,7 +13,7 @@ from daemon.__main__ import STATUSES
 from daemon.catalogue import schema
 from daemon.commands import LARGEST, whole_number
 from tests.program import darkroom, environment
-from tests.support import Room, jpeg
+from tests.support import Room, jpeg, rest_slow, slow
 
 DIGITS = "9" * 5000
 PAST = str(2**63)
@@ -88,19 +88,19 @@ def test_the_largest_numbers_are_numbers(base: Path) -> None:
     ("words", "said"),
     [
         (("explain", DIGITS), "a path of 1 to 4095 bytes"),
-        (("explain", "\u0663" * 5000), "a path of 1 to 4095 bytes"),
-        (("explain", "a/" * 5000), "a path of 1 to 4095 bytes"),
-        (("explain", ""), "a path of 1 to 4095 bytes"),
-        (("explain", "9" * 400), "is no image's id"),
         (("list", "x" * 501), "argument QUERY: at most 500 characters, not 501"),
         (("list", "--status", "x" * 5000), "invalid choice"),
-        (("x" * 5000,), "invalid choice"),
         (("status", "x" * 5000), "unrecognized arguments"),
-        (("caption", "1", "--model", "\udcff"), "--model takes a model's name"),
         (("caption", "1", "--model", "../../x"), "--model takes a model's name"),
-        (("caption", "--missing", "--model", "x" * 5000), "--model takes a model's name"),
         (("service", "--account", "a\nExecStartPre=/bin/x"), "the name of an account"),
-        (("service", "--account", "\udcff"), "the name of an account"),
+        slow(("explain", "\u0663" * 5000), "a path of 1 to 4095 bytes"),
+        slow(("explain", "a/" * 5000), "a path of 1 to 4095 bytes"),
+        slow(("explain", ""), "a path of 1 to 4095 bytes"),
+        slow(("explain", "9" * 400), "is no image's id"),
+        slow(("x" * 5000,), "invalid choice"),
+        slow(("caption", "1", "--model", "\udcff"), "--model takes a model's name"),
+        slow(("caption", "--missing", "--model", "x" * 5000), "--model takes a model's name"),
+        slow(("service", "--account", "\udcff"), "the name of an account"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, tuple) else "",
 )
@@ -156,7 +156,7 @@ def test_what_a_terminal_can_not_show_is_an_escape(tmp_path: Path, encoding: str
     assert [one for one in document if os.fsdecode(b"bad\xff/library") in one["text"]]
 
 
-@pytest.mark.parametrize("command", ["list", "explain 1", "status --json"])
+@pytest.mark.parametrize("command", rest_slow(["list", "explain 1", "status --json"], 1))
 def test_a_standard_output_that_is_closed(base: Path, command: str) -> None:
     script = f'exec "$0" -m daemon {command} >&-'
     done = subprocess.run(
@@ -171,7 +171,7 @@ def test_a_standard_output_that_is_closed(base: Path, command: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".org", "\\u00ad", "127.0.0.1\\n"])
+@pytest.mark.parametrize("host", rest_slow(["a..b", "a" * 64 + ".org", "\\u00ad", "127.0.0.1\\n"], 1))
 def test_a_host_that_is_no_name(tmp_path: Path, host: str) -> None:
     (tmp_path / "config.toml").write_text(f'[web]\nhost = "{host}"\nport = 0\n')
     said = refused(tmp_path, "run")

@@ -222,6 +222,7 @@ def test_a_key_with_a_nul_or_a_line_end_is_shown_on_one_line(tmp_path: Path) -> 
         ('[filing]\ntemplate = "{' + "x" * 5000 + '}"', "[filing] template: unknown field"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_endless_is_a_fault_like_any_other(tmp_path: Path, text: str, words: str) -> None:
     assert words in faults(tmp_path, text)
 

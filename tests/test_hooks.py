@@ -161,7 +161,7 @@ def test_a_command_gets_the_document_and_no_secrets(room: Room, monkeypatch: pyt
     assert not kept_back & set(environ)
 
 
-@pytest.mark.parametrize(("answers", "times"), [((503, 429, 200), 3), ((404, 200), 1), ((500,), 4), ((204,), 1)])
+@pytest.mark.parametrize(("answers", "times"), [((503, 429, 200), 3), ((404, 200), 1), slow((500,), 4), ((204,), 1)])
 def test_what_may_pass_is_tried_again(room: Room, answers: tuple[int, ...], times: int) -> None:
     with listening(*answers) as web:
         hook = hooks(room, url=web.url)

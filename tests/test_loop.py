@@ -186,3 +186,26 @@ def test_strikes_count_what_nobody_foresaw() -> None:
     assert not strikes.out(8)
     strikes.forget(7)
     assert (strikes.of(7), strikes.reason(7)) == (0, "")
+
+
+def test_news_end_the_wait_and_none_are_asked_for_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.loop._NEWS_SECONDS", 0.01)
+    monkeypatch.setattr("daemon.loop._SELDOM_SECONDS", 0.02)
+    steps, news = [], [0]
+    loop = Loop("news", lambda: steps.append(1) or 600.0, news=lambda: news[0])  # type: ignore[func-returns-value]
+    loop.start()
+    wait_until(lambda: loop._quiet > 20)
+    assert len(steps) == 1
+    news[0] = 1
+    wait_until(lambda: len(steps) == 2)
+    assert loop.stop(10)
+
+
+def test_news_that_cant_be_had_are_the_steps_matter() -> None:
+    def news() -> object:
+        raise EnvironmentFault("the disk is gone")
+
+    steps = []
+    loop = Loop("news", lambda: steps.append(1) or 0.0, news=news)  # type: ignore[func-returns-value]
+    loop.run(lambda: len(steps) == 3)
+    assert (len(steps), loop.fault) == (3, None)

@@ -49,6 +49,13 @@ def test_it_names_the_packages_that_the_tests_need() -> None:
     assert re.findall(r"`([\w-]+)`", named) == [pair.partition(":")[2] for pair in pairs.replace("\\", "").split()]
 
 
+def test_its_pictures_are_there_and_small() -> None:
+    pictures = re.findall(r'(?:src|srcset)="([^"]+)"', README)
+    assert len(pictures) == 6
+    for picture in pictures:
+        assert 0 < (ROOT / picture).stat().st_size < 100_000, picture
+
+
 def test_every_module_that_it_names_exists() -> None:
     for module in re.findall(r"python -m (tests[\w.]+)", README):
         path = ROOT / module.replace(".", "/")

@@ -1,6 +1,7 @@
 """The JSON calls about images: lists, one image, a person's words, queue again, the counts."""
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from daemon.catalogue import ImageRow
 from daemon.catalogue.captions import KEPT
 from daemon.catalogue.history import History
-from daemon.catalogue.schema import STATUSES
+from daemon.catalogue.schema import CAPTION_STATUSES, STATUSES
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.stats import Statistics
 from daemon.errors import Rejected
@@ -22,12 +23,17 @@ from web import models
 from web.context import ApiError, Context, read_body, respond, success
 from web.models import CaptionEdit, CaptionReceipt, ImageDetail, ImagePage, StatsAnswer, UploadReceipt
 
-FILTERS = ("status", "q", "camera", "from", "to", "has_gps", "sort", "limit", "cursor")
+FILTERS = (
+    *("status", "q", "camera", "from", "to", "month", "folder", "has_gps", "has_caption"),
+    "caption_status",
+    *("sort", "limit", "cursor"),
+)
 PAGE, MAX_PAGE = 50, 500
 MAX_QUERY = 500
 _MAX_BODY = 256 * 1024
+MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 # SQLite's integers end here.
-_MAX_ID = 2**63 - 1
+MAX_ID = 2**63 - 1
 # How much of what is no id an answer quotes.
 _QUOTED = 50
 
@@ -43,7 +49,7 @@ class Api:
 
     async def list(self, request: Request) -> Response:
         """Return a page of images, newest first."""
-        query, limit = _query(request.query_params), _limit(request.query_params)
+        query, limit = image_query(request.query_params), _limit(request.query_params)
         rows = await run_in_threadpool(self._search.page, query, limit + 1)
         shown = tuple(models.image_summary(row, self._context.scrub) for row in rows[:limit])
         cursor = str(shown[-1].image_id) if len(rows) > limit else None
@@ -91,18 +97,18 @@ class Api:
     async def caption(self, request: Request) -> Response:
         """Have a model asked for a caption again."""
         number = image_id(request)
-
-        def ask() -> ImageRow:
-            if self._context.is_private(self._row(number).folder):
-                raise ApiError(409, "its folder is private, so no model is asked about it", "private")
-            if not self._context.captions_on():
-                raise ApiError(409, "captions are off: no Gemini key is set (GEMINI_API_KEY)", "captions_off")
-            with self._conflicts():
-                self._context.captions.ask_again(number, time.time())
-            return self._row(number)
-
-        row = await run_in_threadpool(ask)
+        row = await run_in_threadpool(self.ask, number)
         return success(CaptionReceipt(image_id=number, caption_status=row.caption_status), 202)
+
+    def ask(self, number: int) -> ImageRow:
+        """Have a model asked about an image, and return its row; blocking. Raises ApiError 404, 409."""
+        if self._context.is_private(self._row(number).folder):
+            raise ApiError(409, "its folder is private, so no model is asked about it", "private")
+        if not self._context.captions_on():
+            raise ApiError(409, "captions are off: no Gemini key is set (GEMINI_API_KEY)", "captions_off")
+        with self._conflicts():
+            self._context.captions.ask_again(number, time.time())
+        return self._row(number)
 
     async def stats(self, _request: Request) -> Response:
         """Return the counts."""
@@ -138,7 +144,7 @@ class Api:
 def image_id(request: Request) -> int:
     """Return the id in the path. Raises ApiError 404 where it can't be one."""
     text = str(request.path_params["image_id"])
-    number = _whole(text, _MAX_ID)
+    number = whole(text, MAX_ID)
     if number is None:
         raise ApiError(404, f"{text[:_QUOTED]!a}{'…' * (len(text) > _QUOTED)} is not an image's id")
     return number
@@ -149,18 +155,23 @@ def no_image(number: int) -> ApiError:
     return ApiError(404, f"there is no image {number}")
 
 
-def _query(query: Mapping[str, str]) -> ImageQuery:
+def image_query(query: Mapping[str, str]) -> ImageQuery:
+    """Return what a query asks for. Raises ApiError 400 saying what is wrong with it."""
     status = query.get("status")
     if status is not None and status not in STATUSES:
         raise ApiError(400, f"status is one of {', '.join(STATUSES)}")
-    gps = query.get("has_gps")
-    if gps not in {None, "true", "false"}:
-        raise ApiError(400, "has_gps is true or false")
+    caption_status = query.get("caption_status")
+    if caption_status is not None and caption_status not in CAPTION_STATUSES:
+        raise ApiError(400, f"caption_status is one of {', '.join(CAPTION_STATUSES)}")
+    gps, caption = _flag(query, "has_gps"), _flag(query, "has_caption")
+    month = query.get("month")
+    if month is not None and not MONTH.fullmatch(month):
+        raise ApiError(400, "month is a year and a month (2026-11)")
     cursor = query.get("cursor")
-    before = None if cursor is None else _whole(cursor, _MAX_ID)
+    before = None if cursor is None else whole(cursor, MAX_ID)
     if cursor is not None and before is None:
         raise ApiError(400, "cursor is what `next` of the page before said")
-    for key in ("q", "camera"):
+    for key in ("q", "camera", "folder"):
         if len(query.get(key, "")) > MAX_QUERY:
             raise ApiError(400, f"{key} is longer than {MAX_QUERY} characters")
     if query.get("sort", "arrived") not in {"arrived", "taken"}:
@@ -172,19 +183,30 @@ def _query(query: Mapping[str, str]) -> ImageQuery:
         camera=query.get("camera"),
         taken_from=_moment(query, "from"),
         taken_to=_moment(query, "to", after=True),
-        has_gps=None if gps is None else gps == "true",
+        has_gps=gps,
+        captioned=caption,
+        caption_status=caption_status,
+        month=month,
+        folder=query.get("folder"),
         before=before,
     )
 
 
+def _flag(query: Mapping[str, str], key: str) -> bool | None:
+    text = query.get(key)
+    if text not in {None, "true", "false"}:
+        raise ApiError(400, f"{key} is true or false")
+    return None if text is None else text == "true"
+
+
 def _limit(query: Mapping[str, str]) -> int:
-    number = _whole(query.get("limit", str(PAGE)), MAX_PAGE)
+    number = whole(query.get("limit", str(PAGE)), MAX_PAGE)
     if not number:
         raise ApiError(400, f"limit is a number from 1 to {MAX_PAGE}")
     return number
 
 
-def _whole(text: str, largest: int) -> int | None:
+def whole(text: str, largest: int) -> int | None:
     """Return the whole number that a text is; None where it is none, or a larger one."""
     # int() by itself takes digits of other scripts, and fails at more than 4,300 of any.
     is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(largest))

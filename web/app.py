@@ -25,11 +25,16 @@ from web.clients import Proxies, is_loopback
 from web.connections import Connection, Connections, places, raise_descriptor_limit
 from web.context import HANDLERS, AccessRules, Context, check_query
 from web.events import EventStream
+from web.failures import Failures
 from web.files import Files
 from web.metrics import HealthCheck, Metrics
-from web.middleware import HostMiddleware, OriginMiddleware, allow_origins
+from web.middleware import FullMiddleware, HostMiddleware, OriginMiddleware, allow_origins
+from web.numbers import Numbers
 from web.openapi import Document
 from web.pages import Pages
+from web.photo import PhotoPage
+from web.rendering import Renderer
+from web.sheet import Sheet
 from web.uploads import UploadHandler
 
 # How long requests in progress may take to end once the server stops.
@@ -56,7 +61,11 @@ class App:
     def __init__(self, context: Context, access: AccessRules) -> None:
         self.proxies = Proxies(access.trusted_proxies)
         doorkeeper = _doorkeeper(context, access, self.proxies)
-        api, files, pages = Api(context), Files(context), Pages(doorkeeper)
+        api, files = Api(context), Files(context)
+        renderer = Renderer(can_sign_out=doorkeeper is not None)
+        page = renderer.page
+        pages, sheet = Pages(doorkeeper, renderer), Sheet(context, api, renderer)
+        photo, failures = PhotoPage(context, api, renderer), Failures(context, api, renderer)
         self.events = EventStream(context, api.counts)
         self.uploads = UploadHandler(context)
         self.table: dict[str, Methods] = {
@@ -65,6 +74,7 @@ class App:
             "/api/images/{image_id}": {"GET": api.image, "PATCH": api.edit, "PUT": self.uploads.put},
             "/api/images/{image_id}/thumbnails/{size}": {"GET": files.thumbnail},
             "/api/images/{image_id}/original": {"GET": files.original},
+            "/api/images/{image_id}/sidecar": {"GET": files.sidecar},
             "/api/images/{image_id}/retry": {"POST": api.retry},
             "/api/images/{image_id}/caption": {"POST": api.caption},
             "/api/stats": {"GET": api.stats},
@@ -77,14 +87,31 @@ class App:
             SIGN_OUT: {"POST": pages.sign_out},
             "/static/{name}": {"GET": pages.asset},
             "/favicon.ico": {"GET": pages.icon},
-            "/": {"GET": pages.home},
+            "/": {"GET": page(sheet.page)},
+            "/images/{image_id}": {"GET": page(photo.page), "POST": page(photo.act)},
+            "/failed": {"GET": page(failures.page), "POST": page(failures.retry)},
+            "/stats": {"GET": page(Numbers(context, api, renderer).page)},
         }
         routes = [_route(path, methods) for path, methods in self.table.items()]
-        self._layers = _guarded(Starlette(routes=routes, exception_handlers=HANDLERS), access, doorkeeper)
+        app: ASGIApp = Starlette(routes=routes, exception_handlers=HANDLERS)
+        if doorkeeper is not None:
+            app = TokenMiddleware(app, doorkeeper)
+        app = allow_origins(FullMiddleware(OriginMiddleware(app, access), self._one_too_many), access)
+        # A request passes Host, CORS, the number of its kind, Origin and token, in this order.
+        self._layers = HostMiddleware(app, access)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         await self._layers(scope, receive, send)
+
+    def _one_too_many(self, scope: Scope) -> Response | None:
+        if scope["type"] != "http":
+            return None
+        path = scope["path"]
+        if path == "/api/events":
+            return self.events.refusal()
+        is_upload = scope["method"] == "PUT" or (scope["method"] == "POST" and path == "/api/images")
+        return self.uploads.refusal() if is_upload else None
 
     def stop(self) -> None:
         """End what would hold up the end of the server; on the event loop's thread."""
@@ -114,13 +141,6 @@ def _doorkeeper(context: Context, access: AccessRules, proxies: Proxies) -> Door
     with suppress(EnvironmentFault):
         sessions.sweep(time.time())
     return Doorkeeper(access.token, sessions, proxies)
-
-
-def _guarded(app: ASGIApp, access: AccessRules, doorkeeper: Doorkeeper | None) -> ASGIApp:
-    """Return an app behind its checks: a request passes Host, CORS, Origin and token, in this order."""
-    if doorkeeper is not None:
-        app = TokenMiddleware(app, doorkeeper)
-    return HostMiddleware(allow_origins(OriginMiddleware(app, access), access), access)
 
 
 def bind(access: AccessRules, port: int) -> socket.socket:
@@ -209,6 +229,8 @@ class Server:
             lifespan="off",
             ws="none",
             server_header=False,
+            # It would be of whenever uvicorn last came round; see middleware.py.
+            date_header=False,
             # uvicorn would take the word of whatever calls from 127.0.0.1; see clients.py.
             proxy_headers=False,
             timeout_graceful_shutdown=_GRACE_SECONDS,
@@ -217,7 +239,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until `stop`."""
-        asyncio.run(self._serve())
+        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+            runner.run(self._serve())
 
     def stop(self) -> None:
         """End the streams and the server; any thread or signal handler may call it."""
@@ -248,14 +271,14 @@ class _Server(uvicorn.Server):
             listener.listen(_BACKLOG)
 
     async def main_loop(self) -> None:
-        """Come round once a second, for the Date header, and at once when `woken`.
+        """Wait until `woken`, without coming round in between.
 
-        uvicorn's own ten times a second cost 0.3 % of a core while nothing happens, on a machine that idles all day
-        (`python -m tests.benchmarks.filing` measures it).
+        uvicorn's own ten times a second, for the Date header and its settings that are not used here, cost 0.3 % of a
+        core while nothing happens, on a machine that idles all day (`python -m tests.benchmarks.filing` measures it).
         """
-        while not await self.on_tick(0):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.woken.wait(), 1.0)
+        while not self.should_exit:
+            await self.woken.wait()
+            self.woken.clear()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

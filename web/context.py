@@ -38,9 +38,9 @@ _ABSOLUTE = re.compile(r"(?<![\w./])/[^\s:,;'\"()]+")
 class Context:
     """The parts behind the web; sizes are in bytes.
 
-    `health` returns how each part is, by its name, `captions_on` whether a model can be asked, `is_private` whether
-    photos of a subfolder of the inbox never leave the machine, `captions_line` how far the captions are. `retry` queues
-    a failed image again and raises Rejected where that can't be.
+    `template` is that of the library's names. `health` returns how each part is, by its name, `captions_on` whether a
+    model can be asked, `is_private` whether photos of a subfolder of the inbox never leave the machine, `captions_line`
+    how far the captions are. `retry` queues a failed image again and raises Rejected where that can't be.
     """
 
     catalogue: Catalogue
@@ -50,6 +50,7 @@ class Context:
     inbox: Root
     roots: Mapping[Place, Root]
     ignore: tuple[str, ...]
+    template: str
     upload_bytes: int
     min_free_bytes: int
     health: Callable[[], Mapping[str, PartHealth]]

@@ -19,12 +19,12 @@ from daemon.catalogue import ImageEvent
 from daemon.catalogue.history import History
 from daemon.catalogue.schema import Status
 from daemon.errors import EnvironmentFault
-from web.context import ApiError, Context
+from web.context import Context, failure
 from web.models import EventMessage, StatsAnswer, event_message
 
 _log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS, _EVENT_SECONDS = 0.5, 0.1
 _KEEP_ALIVE_SECONDS = 15.0
 _BATCH = 500
 # So many of the last messages are kept for listeners who are slow, and for those who come back.
@@ -70,10 +70,14 @@ class EventStream:
         self._stopping = True
         self._wake()
 
+    def refusal(self) -> Response | None:
+        """Return what one more listener is told where there is no place for him."""
+        return _FULL if self.listeners >= _MAX_LISTENERS else None
+
     async def stream(self, request: Request) -> Response:
         """Serve what happens from now on, or from the event on that the client saw last."""
-        if self.listeners >= _MAX_LISTENERS:
-            raise ApiError(503, f"{_MAX_LISTENERS} clients are listening already")
+        if (full := self.refusal()) is not None:
+            return full
         if request.method == "HEAD":
             return Response(headers=_HEADERS, media_type="text/event-stream")
         # Counted before anything is waited for: a thousand who come at once are not all let in.
@@ -140,7 +144,7 @@ class EventStream:
                 if news or is_other:
                     self._wake()
                 if len(events) < _BATCH:
-                    await self._pause(_LOOK_SECONDS - (time.monotonic() - began))
+                    await self._pause(began + _LOOK_SECONDS)
         except Exception as error:
             # The clients connect again by themselves.
             if not isinstance(error, EnvironmentFault):
@@ -163,11 +167,16 @@ class EventStream:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _pause(self, seconds: float) -> None:
-        if not self._stopping:
-            await asyncio.sleep(max(0.0, seconds))
+    async def _pause(self, until: float) -> None:
+        """Wait for the next look, or for an event: who looks at the page sees a photo come in at once."""
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, _EVENT_SECONDS))
+            # A tenth of what a look costs.
+            if await run_in_threadpool(self._history.last) != self._last:
+                return
 
 
+_FULL = failure(503, "unavailable", f"{_MAX_LISTENERS} clients are listening already")
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 

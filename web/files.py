@@ -15,7 +15,7 @@ from daemon.catalogue import ImageRow
 from daemon.catalogue.search import Search
 from daemon.decoding import formats
 from daemon.errors import DarkroomError
-from daemon.files.atomic import by_descriptor
+from daemon.files.atomic import Location, by_descriptor
 from daemon.files.names import component, split
 from daemon.files.opening import open_regular
 from daemon.filing.thumbnail_store import SIZES, Size
@@ -103,11 +103,35 @@ class Files:
         response.held = held
         return response
 
+    async def sidecar(self, request: Request) -> Response:
+        """Serve what lies beside a filed photo for other programs."""
+        number = image_id(request)
+        held, file, info, name = await run_in_threadpool(self._sidecar, number)
+        headers = {"ETag": f'"{info.st_size:x}-{info.st_mtime_ns:x}"', "Cache-Control": "private, no-cache"}
+        if (unchanged := _unchanged(request, headers)) is not None:
+            os.close(held)
+            return unchanged
+        response = _File(file, headers=headers, media_type="application/rdf+xml", filename=name, stat_result=info)
+        response.held = held
+        return response
+
+    def _sidecar(self, number: int) -> tuple[int, Path, os.stat_result, str]:
+        row = self._row(number)
+        found = None
+        if row.status == "done" and row.place == "library" and row.destination:
+            found = self._opened(self._context.roots["library"] / f"{row.destination}.xmp")
+        if found is None:
+            raise ApiError(404, f"image {number} has no sidecar: it is {row.status}", "not_ready")
+        return *found, f"{_filename(row)}.xmp"
+
     def _thumbnail(self, number: int, size: Size) -> tuple[ImageRow, tuple[Path, os.stat_result]]:
         row = self._row(number)
         found = None
-        if row.status in READY and row.sha256:
+        # Of a failed one, too, that was filed once.
+        if (row.status in READY or row.status == "failed") and row.sha256:
             found = _thumbnail(self._context.thumbnails.path(row.sha256, size))
+        if found is None and row.status in READY and row.width is None:
+            raise ApiError(404, f"image {number} has no thumbnail: nothing here decodes its kind", "no_thumbnail")
         if found is None:
             raise ApiError(404, f"image {number} has no thumbnail (yet): it is {row.status}", "not_ready")
         return row, found
@@ -126,7 +150,9 @@ class Files:
     def _placed(self, row: ImageRow) -> tuple[int, Path, os.stat_result] | None:
         if row.status in {"queued", "processing"} or row.place is None or not row.destination:
             return None
-        file = self._context.roots[row.place] / row.destination
+        return self._opened(self._context.roots[row.place] / row.destination)
+
+    def _opened(self, file: Location) -> tuple[int, Path, os.stat_result] | None:
         try:
             held = open_regular(file)
         except DarkroomError:  # missing, or a link, which leads anywhere

@@ -3,6 +3,8 @@
 import ipaddress
 import logging
 import re
+from collections.abc import Callable
+from email.utils import formatdate
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -54,6 +56,7 @@ class HostMiddleware:
             answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                headers.setdefault("Date", formatdate(usegmt=True))
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 if not self._access.cors_origins:
@@ -131,6 +134,22 @@ class OriginMiddleware:
         default = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
         ours = request.headers["host"].lower()
         return parts.netloc.lower().removesuffix(default) != ours.removesuffix(default) or not parts.netloc
+
+
+class FullMiddleware:
+    """Answers what would be one too many, before anything else is done for it.
+
+    A crowd that is sent away, and comes again, may not cost what it would if it were let in; so nobody is asked for a
+    token here, and all that is told is that the server is busy.
+    """
+
+    def __init__(self, app: ASGIApp, refusal: Callable[[Scope], Response | None]) -> None:
+        self._app = app
+        self._refusal = refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await (self._refusal(scope) or self._app)(scope, receive, send)
 
 
 def allow_origins(app: ASGIApp, access: AccessRules) -> ASGIApp:

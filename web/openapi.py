@@ -13,7 +13,7 @@ from pydantic_core import core_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
-from daemon.catalogue.schema import STATUSES
+from daemon.catalogue.schema import CAPTION_STATUSES, STATUSES
 from daemon.filing.thumbnail_store import SIZES
 from web.api import MAX_PAGE, MAX_QUERY, PAGE
 from web.context import Json
@@ -160,6 +160,8 @@ _REFUSED_UPLOADS = {
 _NAME: Schema = {"type": "string"}
 _SIZE: Schema = {"type": "string", "enum": list(SIZES)}
 _LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE}
+_MONTH: Schema = {"type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$", "examples": ["2026-11"]}
+_XMP: Schema = {"application/rdf+xml": {}}
 _NOT_FOUND = {404: "there is no such image"}
 _IMAGES: Schema = {"image/*": {}, "application/octet-stream": {}}
 
@@ -268,6 +270,18 @@ def _paths() -> Schema:
                 [number],
             )
         },
+        "/api/images/{image_id}/sidecar": {
+            "get": call(
+                "What lies beside a filed photo for other programs: XMP",
+                {
+                    200: content("the sidecar", _XMP),
+                    206: content("a range of it", _XMP | {"multipart/byteranges": {}}),
+                    304: {"description": "unchanged"},
+                },
+                {404: "no such image, or it has no sidecar", 416: "the range is outside the file"},
+                [number],
+            )
+        },
         "/api/images/{image_id}/retry": {
             "post": call(
                 "Queue a failed image again",
@@ -336,7 +350,27 @@ def _paths() -> Schema:
                 security=False,
             )
         },
-        "/": {"get": call("The start page", {303: {"description": "to the page to look at"}})},
+        "/": {
+            "get": shown("The contact sheet, for people; takes the same query as the list of images", _filters()[:-2])
+        },
+        "/images/{image_id}": {
+            "get": shown("The page of one photo", [number]),
+            "post": call(
+                "What a form of that page asks for",
+                {303: {"description": "done; to the page"}} | _page_of(404) | _page_of(409) | _page_of(413),
+                parameters=[number],
+                body=_form("act", "caption", "keywords"),
+            ),
+        },
+        "/failed": {
+            "get": shown("What failed, by its reason"),
+            "post": call(
+                "Queues one, a group or all of them again",
+                {303: {"description": "done; to the page"}},
+                body=_form("id", "reason", "all"),
+            ),
+        },
+        "/stats": {"get": shown("Numbers, drawn")},
         "/sign-in": {
             "get": call(
                 "Asks for the token",
@@ -359,6 +393,20 @@ def _paths() -> Schema:
             ),
         },
     }
+
+
+def shown(summary: str, parameters: list[Schema] | None = None) -> Schema:
+    """Return a page for people; what it refuses is a page, too."""
+    return call(summary, _page_of(200), parameters=parameters)
+
+
+def _page_of(status: int) -> dict[int, Any]:
+    return {status: content("a page", {"text/html": {}})}
+
+
+def _form(*names: str) -> Schema:
+    fields = {name: {"type": "string"} for name in names}
+    return {"application/x-www-form-urlencoded": {"schema": {"type": "object", "properties": fields}}}
 
 
 def _page() -> dict[int, Any]:
@@ -395,7 +443,16 @@ def _filters() -> list[Schema]:
         parameter("query", "camera", text, "words of the camera's make and model"),
         parameter("query", "from", day, "taken on this day or later; local time"),
         parameter("query", "to", day, "taken on this day or earlier; local time"),
+        parameter("query", "month", _MONTH, "of this month, of arrival or of the date taken: by `sort`; local time"),
+        parameter("query", "folder", text, "that came in this folder of the inbox, and in none that is in it"),
         parameter("query", "has_gps", {"type": "boolean"}, "with a place, or without"),
+        parameter("query", "has_caption", {"type": "boolean"}, "with a caption, or without"),
+        parameter(
+            "query",
+            "caption_status",
+            {"type": "string", "enum": list(CAPTION_STATUSES)},
+            "what became of the caption",
+        ),
         parameter(
             "query",
             "sort",

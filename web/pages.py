@@ -1,4 +1,4 @@
-"""The pages for people: the documentation, the sign-in, where `/` leads, and the files that the pages need."""
+"""The pages that show no photos: the documentation, the sign-in; and the files that all pages need."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from web.authentication import SIGN_IN, Doorkeeper
 from web.context import ApiError
+from web.rendering import Renderer
 
 _STATIC = Path(__file__).parent / "static"
 # Not the mimetypes module: what that says of .js depends on the machine's tables.
@@ -21,9 +22,6 @@ _TYPES = {
     ".webmanifest": "application/manifest+json",
 }
 
-# Taken out of a page where nobody signs in.
-_SIGN_OUT = b'<form method="post" action="/sign-out"><button>Sign out</button></form>\n'
-
 
 @dataclass(frozen=True)
 class _Asset:
@@ -33,36 +31,32 @@ class _Asset:
 
 
 class Pages:
-    """The handlers of pages. Their files are few and small: they are read once."""
+    """The handlers. The files are few and small: they are read once."""
 
-    def __init__(self, doorkeeper: Doorkeeper | None) -> None:
+    def __init__(self, doorkeeper: Doorkeeper | None, renderer: Renderer) -> None:
         """Take who looks at tokens, None where none is set."""
         self._doorkeeper = doorkeeper
-        files = [file for file in _STATIC.iterdir() if file.is_file()]
-        self._assets = {file.name: _asset(file, can_sign_out=doorkeeper is not None) for file in files}
+        self._renderer = renderer
+        self._assets = {file.name: _asset(file) for file in _STATIC.iterdir() if file.is_file()}
 
     async def asset(self, request: Request) -> Response:
         """Serve a file that a page needs."""
         name = request.path_params["name"]
         if name not in self._assets:
             raise ApiError(404, f"there is no file {name!a}")
-        return self._page(request, name)
-
-    async def home(self, _request: Request) -> Response:
-        """Lead to what there is to see."""
-        return RedirectResponse("/docs", 303)
+        return self._asset(request, name)
 
     async def docs(self, request: Request) -> Response:
         """Serve the documentation, to read and to try."""
-        return self._page(request, "docs.html")
+        return self._renderer.respond(request, "docs.html")
 
     async def icon(self, request: Request) -> Response:
         """Serve the icon under the name that browsers ask for unasked."""
-        return self._page(request, "favicon.svg")
+        return self._asset(request, "favicon.svg")
 
     async def sign_in_page(self, request: Request) -> Response:
         """Serve the page that asks for the token."""
-        return RedirectResponse("/", 303) if self._doorkeeper is None else self._page(request, "sign-in.html")
+        return RedirectResponse("/", 303) if self._doorkeeper is None else self._form(request, 200)
 
     async def sign_in(self, request: Request) -> Response:
         """Begin the session of a browser that knows the token."""
@@ -73,18 +67,21 @@ class Pages:
         except ApiError as error:
             if error.status != 429:
                 raise
-            return self._again("sign-in-later.html", 429, error.headers)
-        return answer or self._again("sign-in-again.html", 401, {})
+            message = "Too many wrong tokens from this address: wait a minute, then try again."
+            return self._form(request, 429, message, error.headers)
+        return answer or self._form(request, 401, "That is not the token.")
 
     async def sign_out(self, request: Request) -> Response:
         """End a browser's session."""
         return RedirectResponse(SIGN_IN, 303) if self._doorkeeper is None else await self._doorkeeper.sign_out(request)
 
-    def _again(self, name: str, status: int, headers: dict[str, str]) -> Response:
-        headers = {"Cache-Control": "no-store", **headers}
-        return Response(self._assets[name].content, status, headers=headers, media_type="text/html")
+    def _form(
+        self, request: Request, status: int, message: str | None = None, headers: dict[str, str] | None = None
+    ) -> Response:
+        headers = {"Cache-Control": "no-store", **(headers or {})}
+        return self._renderer.respond(request, "sign-in.html", status, headers=headers, message=message)
 
-    def _page(self, request: Request, name: str) -> Response:
+    def _asset(self, request: Request, name: str) -> Response:
         asset = self._assets[name]
         headers = {"Cache-Control": "no-cache", "ETag": asset.etag}
         if request.headers.get("if-none-match") == asset.etag:
@@ -92,9 +89,7 @@ class Pages:
         return Response(asset.content, headers=headers, media_type=asset.media_type)
 
 
-def _asset(file: Path, *, can_sign_out: bool) -> _Asset:
+def _asset(file: Path) -> _Asset:
     content = file.read_bytes()
-    if not can_sign_out:
-        content = content.replace(_SIGN_OUT, b"")
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     return _Asset(content, _TYPES.get(file.suffix, "application/octet-stream"), etag)

@@ -12,7 +12,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from web.context import ApiError, Context, closing, success
+from web.context import ApiError, Context, closing, failure, success
 from web.models import UploadReceipt
 from web.multipart import Begin, Data, Multipart
 from web.upload_file import UploadedFile
@@ -86,12 +86,22 @@ class UploadHandler:
             _log.debug("image %d: uploaded %s", receipt.image_id, upload.shown)
         return _answer(receipts)
 
+    def refusal(self) -> Response | None:
+        """Return what one more upload is told where there is no place for it, and nobody who stalls."""
+        if len(self.arriving) < _AT_ONCE or self._stalled() is not None:
+            return None
+        error = closing(_busy())
+        return failure(error.status, error.code, str(error), error.headers)
+
+    def _stalled(self) -> "_Arrival | None":
+        longest = max(self.arriving, key=lambda one: one.stalled_seconds)
+        return longest if longest.stalled_seconds >= _STALLED_SECONDS else None
+
     @contextmanager
     def _arrival(self) -> Iterator["_Arrival"]:
         """Count an upload for as long as it arrives. Raises ApiError 503 where it is one too many, or has to go."""
         if len(self.arriving) >= _AT_ONCE:
-            stalled = max(self.arriving, key=lambda one: one.stalled_seconds)
-            if stalled.stalled_seconds < _STALLED_SECONDS:
+            if (stalled := self._stalled()) is None:
                 raise _busy()
             self.arriving.discard(stalled)
             stalled.refuse(f"nothing came for {_STALLED_SECONDS:.0f} seconds, and others wait; send this again later")

@@ -119,8 +119,8 @@ class FailurePolicy:
         return self._stop(reason, settings, now)
 
 
-_IDLE_SECONDS = 1.0
-_LOOK_SECONDS = 2.0
+_SOON_SECONDS = 1.0
+_REST_SECONDS = 30.0
 _STOP_SECONDS = 3.0
 _REQUEST_SECONDS = 45.0
 _TOKENS = 2048
@@ -157,7 +157,7 @@ class Captioner:
         self._stored = stored
         self._pauses = CaptionPauses(stored)
         self._failures = FailurePolicy(captions, self._pauses)
-        self.loop = Loop("captioner", self._step, wake=captions.changed, within=session, report=report)
+        self.loop = Loop("captioner", self._step, wake=captions.changed, news=self._news, within=session, report=report)
         self._strikes = Strikes()
         self._client: tuple[str, gemini.Client] | None = None
         self._was_on: bool | None = None
@@ -205,11 +205,14 @@ class Captioner:
         if self._wait > _LIMIT_SECONDS:
             return self._wait
         due = self.captions.next_due()
-        return due - time.time() if due is not None and due - time.time() > _IDLE_SECONDS else 0.0
+        return due - time.time() if due is not None and due - time.time() > _SOON_SECONDS else 0.0
+
+    def _news(self) -> tuple[int, CaptionSettings]:
+        return self.captions.version(), self._settings()
 
     def _step(self) -> float:
         self._wait = self.run_once(time.time())
-        return min(self._wait, _LOOK_SECONDS)
+        return min(self._wait, _REST_SECONDS)
 
     def run_once(self, now: float) -> float:
         """Do one turn, at most one request; returns the seconds after which another makes sense.
@@ -240,14 +243,14 @@ class Captioner:
         settings = self._settings()
         self._log_state(settings, now)
         if settings.key is None:
-            return _IDLE_SECONDS
+            return _REST_SECONDS
         left = self._pauses.left(settings.fingerprint, now)
         if left is not None:
             return left
         job = self.captions.next(now)
         if job is None:
             due = self.captions.next_due()
-            return _IDLE_SECONDS if due is None else max(0.05, min(_IDLE_SECONDS, due - now))
+            return _REST_SECONDS if due is None else max(0.05, min(_REST_SECONDS, due - now))
         with self._blamed(job.id, lambda reason: self.captions.conclude(job.id, "failed", reason, now)):
             return self._work(job, settings, now)
 

@@ -22,7 +22,7 @@ _PENDING: Any = SQL("(caption_status = 'pending' AND +status = 'done')")
 _SIDECAR_DUE = SQL("(sidecar_due > 0 AND +status = 'done')")
 _REQUESTS_KEPT_SECONDS = 3 * 24 * 3600
 _BATCH = 500
-# What a person may write, in characters and in number.
+# What a person may write, in characters and in number; what stands in a file beside a photo is cut to that.
 MAX_CAPTION, MAX_KEYWORDS, MAX_KEYWORD = 10_000, 200, 200
 # How the wait for a caption can end without one.
 Ended = Literal["blocked", "failed", "private", "off"]
@@ -49,6 +49,16 @@ class Words:
     keywords: tuple[str, ...] | None = None
     title: str | None = None
     visible_text: str | None = None
+
+
+def cut_text(text: str | None) -> str | None:
+    """Return a caption or another text that is as long as the API allows."""
+    return None if text is None else text[:MAX_CAPTION]
+
+
+def cut_keywords(words: Iterable[str]) -> tuple[str, ...]:
+    """Return keywords, each once, that are as many and as long as the API allows."""
+    return tuple(dict.fromkeys(word[:MAX_KEYWORD] for word in words))[:MAX_KEYWORDS]
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class Captions:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self.changed = threading.Event()
+        self.version = catalogue.version
 
     def edit(
         self,

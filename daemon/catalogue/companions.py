@@ -7,7 +7,7 @@ from typing import Any, cast
 from peewee import SQL
 
 from daemon.catalogue.captions import Words
-from daemon.catalogue.database import Catalogue
+from daemon.catalogue.database import CURRENT, Catalogue, read_rows
 from daemon.catalogue.schema import (
     Cause,
     Companion,
@@ -96,15 +96,14 @@ class CompanionRows:
 
         The newest first; the stem is a path in the library, with any suffix behind it.
         """
-        # Written out: each photo asks, and peewee's query builder would take longer than the answer.
-        select, last = f"SELECT {', '.join(_PHOTO)} FROM image WHERE", "ORDER BY +id DESC LIMIT 100"  # noqa: S608
+        columns = ", ".join(_PHOTO).replace("original_name", "original_name AS name")
+        select, last = f"SELECT {columns} FROM image WHERE", "ORDER BY +id DESC LIMIT 100"  # noqa: S608
         named = f"folder = ? AND original_name COLLATE NOCASE IN ({', '.join('?' * len(names))}) AND +status = 'done'"
-        came = Image.raw(f"{select} {named} {last}", folder, *names)
         within = "place = 'library' AND destination >= ? AND destination < ?"
-        lie = Image.raw(f"{select} {within} {last}", f"{stem}.", f"{stem}/")
         with self._catalogue.reading():
-            found = list(came), list(lie)
-        return [_photo(row) for row in found[0]], [_photo(row) for row in found[1]]
+            came = read_rows(Image, Photo, f"{select} {named} {last}", folder, *names)
+            lie = read_rows(Image, Photo, f"{select} {within} {last}", f"{stem}.", f"{stem}/")
+        return came, lie
 
     def queued(self, folder: str, begins: Iterable[str], suffix: str) -> list[QueuedFile]:
         """Return the files of a folder that are not filed yet, by what their names begin with and their suffix."""
@@ -156,10 +155,10 @@ class CompanionRows:
     def waiting(self, folder: str, begins: Sequence[str]) -> list[tuple[int, str]]:
         """Return the companions that wait for a photo, of names that begin in one of some ways: id and name."""
         ranges = [bound for first in begins for bound in (first, first + "\U0010ffff")]
-        named = (Image.folder == folder) & SQL(f"({' OR '.join([_BETWEEN] * len(begins))})", ranges)
-        rows = Image.select(Image.id, Image.original_name).where(named & _WAITS).tuples()
+        named = " OR ".join([_BETWEEN] * len(begins))
+        waiting = f"SELECT id, original_name FROM image WHERE folder = ? AND ({named}) AND {_WAITS.sql}"  # noqa: S608
         with self._catalogue.reading():
-            return cast("list[tuple[int, str]]", list(rows))
+            return cast("list[tuple[int, str]]", CURRENT.execute_sql(waiting, (folder, *ranges)).fetchall())
 
     def due(self, image_ids: list[int], now: float) -> None:
         """Have companions looked at now."""
@@ -200,20 +199,17 @@ class SidecarRows:
 
     def of(self, image_id: int, place: Place) -> SidecarSource | None:
         """Return what an image's sidecar is written from; None where it lies in another folder, or nowhere."""
-        # Written out: peewee takes 2 ms to name all sixty columns.
-        found = Image.raw("SELECT * FROM image WHERE id = ? AND place = ?", image_id, place)
-        events = Event.select().where(Event.image_id == image_id).order_by(Event.id)
-        beside = (Companion.image_id == image_id) & (Companion.place == "library")
-        companions = Companion.select(Companion.destination).where(beside).order_by(Companion.id)
+        beside = "SELECT destination FROM companion WHERE image_id = ? AND place = 'library' ORDER BY id"
         with self._catalogue.reading():
-            row, history, beside_it = next(iter(found), None), list(events), list(companions)
-        if row is None:
-            return None
-        names = [one.destination for one in beside_it]
+            rows = read_rows(Image, ImageRow, "SELECT * FROM image WHERE id = ? AND place = ?", image_id, place)
+            if not rows:
+                return None
+            history = read_rows(Event, ImageEvent, "SELECT * FROM event WHERE image_id = ? ORDER BY id", image_id)
+            companions = read_rows(Companion, Companion, beside, image_id)
+        names = [companion.destination for companion in companions]
         packets = [name for name in names if name.lower().endswith(".xmp") and not _is_of_duplicate(name)]
         takeouts = [name for name in names if name.lower().endswith(".json")]
-        lines = tuple(ImageEvent(**event.__data__) for event in history)
-        return SidecarSource(ImageRow(**row.__data__), lines, tuple(packets), tuple(takeouts))
+        return SidecarSource(rows[0], tuple(history), tuple(packets), tuple(takeouts))
 
     def adopt(
         self,

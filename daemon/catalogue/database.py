@@ -5,11 +5,11 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import peewee
 
@@ -52,6 +52,54 @@ class _Current(peewee.DatabaseProxy):
 
 
 CURRENT = _Current()
+_NO_EXPRESSIONS: Mapping[str, str] = {}
+_Row = TypeVar("_Row")
+Value = str | int | float | None
+
+
+# What runs with each photo is written out and goes through these: peewee needs longer to write a statement, and to make
+# models of a few rows, than SQLite to run it.
+
+
+def read_rows(model: type[peewee.Model], row: Callable[..., _Row], statement: str, *values: object) -> list[_Row]:
+    """Return what `row` makes of each row of a statement, given its columns by name, each as its field has it."""
+    cursor = CURRENT.execute_sql(statement, values)
+    names = [column[0] for column in cursor.description]
+    fields: Mapping[str, peewee.Field] = model._meta.fields
+    converted = [(name, fields[name].python_value) for name in names if isinstance(fields.get(name), _CONVERTED)]
+    rows = [dict(zip(names, found, strict=True)) for found in cursor]
+    for columns in rows:
+        for name, convert in converted:
+            columns[name] = convert(columns[name])
+    return [row(**columns) for columns in rows]
+
+
+def read_value(statement: str, *values: object) -> Any:
+    """Return the first value of the first row as SQLite has it; None where there is none."""
+    row = CURRENT.execute_sql(statement, values).fetchone()
+    return None if row is None else row[0]
+
+
+def update_rows(
+    model: type[peewee.Model],
+    changes: Mapping[str, Value],
+    where: str,
+    *values: object,
+    expressions: Mapping[str, str] = _NO_EXPRESSIONS,
+) -> int:
+    """Change columns of some rows; return how many rows. `expressions` are of columns that are not just set to "?"."""
+    meta = model._meta
+    columns = ", ".join(f"{name} = {expressions.get(name, '?')}" for name in changes)
+    changed = [meta.fields[name].db_value(value) for name, value in changes.items()]
+    statement = f"UPDATE {meta.table_name} SET {columns} WHERE {where}"  # noqa: S608
+    return int(CURRENT.execute_sql(statement, (*changed, *values)).rowcount)
+
+
+def insert_row(model: type[peewee.Model], row: Mapping[str, Value]) -> None:
+    """Add one row."""
+    meta = model._meta
+    statement = f"INSERT INTO {meta.table_name} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"  # noqa: S608
+    CURRENT.execute_sql(statement, [meta.fields[name].db_value(value) for name, value in row.items()])
 
 
 class FilenameField(peewee.Field):
@@ -112,6 +160,10 @@ class WordsField(JsonField):
         return None if value is None else tuple(json.loads(value))
 
 
+# The others are in Python what they are in SQLite.
+_CONVERTED = (FilenameField, CodeField, JsonField)
+
+
 class Catalogue:
     """One open database.
 
@@ -160,6 +212,14 @@ class Catalogue:
 
     def _user_version(self) -> int:
         return int(self._db.execute_sql("PRAGMA user_version").fetchone()[0])
+
+    def version(self) -> int:
+        """Return a number that is another one after each write by another thread or process.
+
+        It is the session's own, and costs next to nothing. Raises EnvironmentFault.
+        """
+        with self.session():
+            return int(self._db.execute_sql("PRAGMA data_version").fetchone()[0])
 
     @contextmanager
     def session(self) -> Iterator[None]:

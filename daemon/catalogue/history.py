@@ -19,6 +19,11 @@ class Outcome:
     row: ImageRow | None
 
 
+# What says how a file came whose name has bytes that are no UTF-8: a row keeps what `display` makes of a name, its
+# history the name itself.
+CAME_UNDECODABLE = Event.kind.in_([EventKind.QUEUED, EventKind.RENAMED]) & (fn.TYPEOF(Event.path) == "blob")
+
+
 class History:
     """The events in the order in which they were written; numbers only grow. Reads only; any thread may call it."""
 
@@ -32,6 +37,14 @@ class History:
                 ImageEvent(**row.__data__)
                 for row in Event.select().where(Event.image_id == image_id).order_by(Event.id)
             ]
+
+    def undecodable_path(self, shown: str) -> str | None:
+        """Return the path of the inbox with bytes that are no UTF-8 which rows have as `shown`; None where none is."""
+        if r"\udc" not in shown:
+            return None
+        with self._catalogue.reading():
+            paths = [row.path for row in Event.select(Event.path).where(CAME_UNDECODABLE).order_by(Event.id.desc())]
+        return next((path for path in paths if display(path) == shown), None)
 
     def last(self) -> int:
         """Return the number of the newest event, 0 where there is none."""

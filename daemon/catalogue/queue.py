@@ -6,15 +6,16 @@ what turns out not to be the image's fault gives the attempt back. `not_before` 
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, cast
 
-from peewee import SQL, Case, ModelSelect, fn
+from peewee import fn
 
-from daemon.catalogue.database import CURRENT, Catalogue, FilenameField
+from daemon.catalogue.database import CURRENT, Catalogue, FilenameField, insert_row, read_rows, read_value, update_rows
+from daemon.catalogue.history import CAME_UNDECODABLE
 from daemon.catalogue.schema import (
     FINAL,
     Cause,
-    Companion,
     Event,
     EventKind,
     Facts,
@@ -25,7 +26,7 @@ from daemon.catalogue.schema import (
     RawExif,
     Upload,
 )
-from daemon.errors import EnvironmentFault, NameRefused, Postponed, WaitingReason, Withdrawn
+from daemon.errors import EnvironmentFault, FailureReason, NameRefused, Postponed, WaitingReason, Withdrawn
 from daemon.files.names import display
 from daemon.files.opening import Snapshot
 from daemon.files.walk import Found
@@ -101,6 +102,7 @@ class Queue:
                 original_name=upload.original_name,
                 source="upload",
                 created_at=now,
+                arrived_on=_day(now),
                 not_before=now,
                 size_bytes=upload.size,
                 mtime_ns=upload.mtime_ns,
@@ -124,21 +126,15 @@ class Queue:
 
         Those that were never tried go first, those that have met a fault of the environment last.
         """
-        claimed = (
-            Image.update(status="processing", claimed_at=now, attempts=Image.attempts + 1, token=_TOKEN)
-            .where(Image.id == _oldest(now, Image.id))
-            .returning(*_JOB_COLUMNS)
-        )
         with self._catalogue.noting():
-            rows = list(claimed.execute())
+            rows = read_rows(Image, Image, _CLAIM, now, now)
         return _job(rows[0]) if rows else None
 
-    def following(self, now: float) -> Job | None:
-        """Look at the row that `claim` would take next, and leave it as it is; None when nothing is due."""
-        oldest = _oldest(now, *_JOB_COLUMNS)
+    def following(self, now: float, most: int) -> list[Job]:
+        """Look at the rows that `claim` would take next, in that order, and leave them as they are."""
         with self._catalogue.reading():
-            row = oldest.first()
-        return None if row is None else _job(row)
+            rows = read_rows(Image, Image, _FOLLOWING, now, most)
+        return list(map(_job, rows))
 
     def next_due(self, now: float | None = None) -> float | None:
         """Return when the next queued row is due; None when none waits.
@@ -146,7 +142,7 @@ class Queue:
         Given `now`, rows that have been seen or claimed later than that are due: the clock was set back.
         """
         with self._catalogue.reading():
-            due: float | None = Image.select(fn.MIN(Image.not_before)).where(Image.status == "queued").scalar()
+            due: float | None = read_value(_NEXT_DUE)
             if now is None or due is None or due <= now:
                 return due
             later = fn.COALESCE(Image.claimed_at, Image.created_at) > now + 1
@@ -160,6 +156,8 @@ class Queue:
     def postpone(self, job: Job, later: Postponed, now: float, snapshot: Snapshot | None = None) -> None:
         """Put a row back without spending the attempt; `snapshot` is what the file looks like now."""
         changes: dict[str, Any] = {"attempts": job.attempts - 1}
+        if later.reason is WaitingReason.INCOMPLETE:
+            changes["rank"] = _TRIED
         if snapshot is not None:
             changes |= {"size_bytes": snapshot.size, "mtime_ns": snapshot.mtime_ns, "quiet_since": snapshot.since}
         self._back(job, later.reason, later.detail, now + later.seconds, now, changes)
@@ -214,14 +212,12 @@ class Queue:
         """Write down what was learned and where the file is about to go; False when that name is another row's."""
         changes = {**_columns(facts), "place": place, "destination": destination}
         if facts.caption_status is not None:
-            kept = (_CAPTION_IS_WRITTEN, Image.caption_status)
-            changes["caption_status"] = Case(None, [kept], facts.caption_status)
-        update = Image.update(changes).where((Image.id == job.id) & (Image.status == "processing"))
-        image, companion = _owners(job, place, destination, facts.companion_of)
+            changes["caption_status"] = facts.caption_status
+        name = _name(job, place, destination, facts.companion_of)
         with self._catalogue.writing():
-            if image.exists() or companion.exists():
+            if read_value(_OWNED, *name):
                 return False
-            if not update.execute():
+            if not update_rows(Image, changes, "id = ? AND status = 'processing'", job.id, expressions=_EXPRESSIONS):
                 raise Withdrawn(f"image {job.id} was taken out of the queue while it was being filed")
             if facts.raw:
                 RawExif.replace(image_id=job.id, tags=facts.raw).execute()
@@ -229,9 +225,9 @@ class Queue:
 
     def owned(self, job: Job, place: Place, destination: str, companion_of: int | None = None) -> bool:
         """Return whether a name in one of the folders is another row's."""
-        image, companion = _owners(job, place, destination, companion_of)
+        name = _name(job, place, destination, companion_of)
         with self._catalogue.reading():
-            return bool(image.exists() or companion.exists())
+            return bool(read_value(_OWNED, *name))
 
     def finish(self, job: Job, now: float, stays: str | None = None) -> None:
         """Make a row final whose file is at its destination; `path` stays until `left` says that the name is gone.
@@ -247,9 +243,9 @@ class Queue:
         changes = {**_columns(facts), "duplicate_of": original, **_stays(stays)}
         self._finish(job, "duplicate", now, changes, {"cause": Cause.DELETED, "other_id": original})
 
-    def fail_in_place(self, job: Job, error: str, now: float) -> None:
+    def fail_in_place(self, job: Job, error: str, failure: FailureReason, now: float) -> None:
         """Fail a row whose file stays in the inbox."""
-        changes = {"error": error, "place": None, "destination": None}
+        changes = {"error": error, "failure": failure, "place": None, "destination": None}
         self._finish(job, "failed", now, changes, {"text": error}, leaves=False)
 
     def _finish(
@@ -264,23 +260,22 @@ class Queue:
     ) -> None:
         spent = max(0, round((now - job.claimed_at) * 1000))
         final = {"status": status, "processed_at": now, "processing_ms": spent, "waiting": None, "waiting_detail": None}
-        update = Image.update({**final, **changes}).where(Image.id == job.id)
         with self._catalogue.writing():
             # It left under the name that it was claimed by: an event that says otherwise was of a file that had the
             # name before it, as where two files swap theirs.
-            if leaves and Image.select(Image.path).where(Image.id == job.id).scalar() not in {job.path, None}:
+            if leaves and _filename.python_value(read_value(_PATH, job.id)) not in {job.path, None}:
                 name = {"original_name": job.original_name, "folder": display(job.folder)}
                 Image.update({**name, "sidecar_due": Image.sidecar_due + 1}).where(Image.id == job.id).execute()
-            update.execute()
-            Event.insert(image_id=job.id, at=now, kind=EventKind(status), **event).execute()
+            update_rows(Image, {**final, **changes}, "id = ?", job.id)
+            insert_row(Event, {"image_id": job.id, "at": now, "kind": EventKind(status), **event})
 
     def left(self, image_id: int) -> str | None:
         """Note that a final row's file has left the inbox; return the name that the row had there."""
         changes = {"path": None, "token": None, "waiting": None, "waiting_detail": None}
         with self._catalogue.noting():
-            row = Image.select(Image.path).where(Image.id == image_id).first()
-            Image.update(changes).where(Image.id == image_id).execute()
-        return None if row is None else row.path
+            path = _filename.python_value(read_value(_PATH, image_id))
+            update_rows(Image, changes, "id = ?", image_id)
+        return path
 
     def stays(self, image_id: int, reason: str) -> None:
         """Note why a filed row's name can't be removed from the inbox."""
@@ -305,16 +300,15 @@ class Queue:
 
     def filed(self, sha256: str) -> tuple[int, str] | None:
         """Return the image that was filed with these bytes, its id and its place in the library; None for none."""
-        # The status as a literal: that it is the one of the partial index must be plain to SQLite.
-        filed = Image.select(Image.id, Image.destination).where((Image.sha256 == sha256) & SQL("status = 'done'"))
         with self._catalogue.reading():
-            row = filed.first()
-        return None if row is None else (row.id, row.destination)
+            rows = read_rows(Image, Image, _FILED, sha256)
+        return (rows[0].id, rows[0].destination) if rows else None
 
     def lost(self, image_id: int, destination: str, now: float) -> None:
         """Note that a filed original is no longer where it was filed, so that its bytes may be filed anew."""
         error = f"no longer at library/{display(destination)}; its bytes came again and were filed anew"
-        changes = {"status": "failed", "error": error, "place": None, "destination": None}
+        lost = {"error": error, "failure": FailureReason.LOST}
+        changes = {"status": "failed", **lost, "place": None, "destination": None}
         with self._catalogue.writing():
             Image.update(changes).where(Image.id == image_id).execute()
             event = {"image_id": image_id, "at": now, "place": "library", "path": destination}
@@ -323,8 +317,9 @@ class Queue:
     # -- what a crash has left
 
     def hasten(self, now: float) -> None:
-        """Make due what waits for a disk or a folder, or after a fault: whoever starts anew may have mended it."""
+        """Make due what whoever starts anew may have mended (a disk, a folder, a fault), or configured otherwise."""
         reasons = [WaitingReason.DISK, WaitingReason.FOLDER, WaitingReason.FAULT]
+        reasons += [WaitingReason.QUIET, WaitingReason.INCOMPLETE]
         waits = (Image.status == "queued") & Image.waiting.in_(reasons)
         with self._catalogue.writing():
             Image.update(not_before=now).where(waits & (Image.not_before > now)).execute()
@@ -362,6 +357,14 @@ class Queue:
         with self._catalogue.reading():
             return [row.id for row in Image.select(Image.id).where(_FAILED).order_by(Image.id)]
 
+    def undecodable_path(self, job: Job) -> str | None:
+        """Return the path under which a file came where that is no UTF-8; None for any other."""
+        came = (Event.image_id == job.id) & CAME_UNDECODABLE
+        with self._catalogue.reading():
+            event = Event.select().where(came).order_by(Event.id.desc()).first()
+        is_it = event is not None and display(event.path.rpartition("/")[2]) == job.original_name
+        return event.path if is_it else None
+
     def again(self, image_id: int, path: str, now: float, *, returning: bool) -> bool:
         """Queue a failed row under an inbox name; False when that name is another row's.
 
@@ -371,7 +374,7 @@ class Queue:
         changes: dict[str, Any] = {"status": "queued", "path": path, "not_before": now, "attempts": 0, "rank": 0}
         changes |= {"waiting": None, "waiting_detail": None}
         if not returning:
-            changes |= {"error": None, "place": None, "destination": None}
+            changes |= {"error": None, "failure": None, "place": None, "destination": None}
         with self._catalogue.writing():
             if Image.select().where((Image.path == path) & (Image.id != image_id)).exists():
                 return False
@@ -388,7 +391,7 @@ class Queue:
 
     def returned(self, image_id: int, now: float) -> None:
         """Note that a returning row's file is in the inbox, and only there."""
-        changes = {"error": None, "place": None, "destination": None, "not_before": now}
+        changes = {"error": None, "failure": None, "place": None, "destination": None, "not_before": now}
         with self._catalogue.writing():
             # Not one that returned before: it may have been filed since, and has another place.
             Image.update(changes).where((Image.id == image_id) & _RETURNING).execute()
@@ -404,23 +407,26 @@ class Queue:
 
 _FAILED = Image.status == "failed"
 _HIDDEN = (Image.status == "queued") & Image.token.is_null(False)
-# Nobody can foretell it; a file that waits under its hidden name keeps it.
-_TOKEN = fn.COALESCE(Image.token, fn.LOWER(fn.HEX(fn.RANDOMBLOB(8))))
 _TRIED, _FAULTY = 1, 2
 # On its way from `failed/` into the inbox: see `again`.
 _RETURNING = (Image.status == "queued") & Image.destination.is_null(False)
-# A person's words, written while the file waited: no model is asked for others.
-_CAPTION_IS_WRITTEN = fn.INSTR(fn.COALESCE(Image.edited, ""), "caption") > 0
 # Which row this one is beside, or a copy of, and why it failed: that is no more than the newest plan says.
-_ALWAYS_WRITTEN = frozenset({"error", "duplicate_of", "companion_of"})
-# Naming them counts: peewee takes 2 ms to write out all sixty of a row.
-_JOB_COLUMNS: tuple[Any, ...] = tuple(
-    getattr(Image, name)
-    for name in (
-        "id path original_name source created_at attempts size_bytes mtime_ns quiet_since claimed_at token waiting"
-        " place destination sha256 error companion_of"
-    ).split()
-)
+_ALWAYS_WRITTEN = frozenset({"error", "failure", "duplicate_of", "companion_of"})
+_JOB = """id, path, original_name, source, created_at, attempts, size_bytes, mtime_ns, quiet_since, claimed_at, token,
+ waiting, waiting_detail, place, destination, sha256, error, failure, companion_of"""
+_DUE = "FROM image WHERE status = 'queued' AND not_before <= ? AND destination IS NULL ORDER BY rank, id"
+_FOLLOWING = f"SELECT {_JOB} {_DUE} LIMIT ?"
+_NEXT_DUE = "SELECT MIN(not_before) FROM image WHERE status = 'queued'"
+# Nobody can foretell a token; a file that waits under its hidden name keeps it.
+_CLAIM = f"""UPDATE image SET status = 'processing', claimed_at = ?, attempts = attempts + 1,
+ token = COALESCE(token, LOWER(HEX(RANDOMBLOB(8)))) WHERE id = (SELECT id {_DUE} LIMIT 1) RETURNING {_JOB}"""  # noqa: S608
+_FILED = "SELECT id, destination FROM image WHERE sha256 = ? AND status = 'done' LIMIT 1"
+_PATH = "SELECT path FROM image WHERE id = ?"
+# Whether a name is another row's, of an image or of a companion.
+_OWNED = """SELECT EXISTS (SELECT 1 FROM image WHERE place = ? AND destination = ? AND id != ?)
+ OR EXISTS (SELECT 1 FROM companion WHERE place = ? AND destination = ? AND image_id != ?)"""
+# A person's words, written while the file waited, stay: no model is asked for others.
+_EXPRESSIONS = {"caption_status": "IIF(INSTR(COALESCE(edited, ''), 'caption'), caption_status, ?)"}
 _filename = FilenameField()
 # path, id, size_bytes, mtime_ns, status, and whether the file has a place outside the inbox. Plain SQL, here and for
 # the new rows: a burst of 50,000 files is an ordinary day, and peewee's query builder takes most of its time.
@@ -455,25 +461,20 @@ def _job(row: Image) -> Job:
         claimed_at=row.claimed_at or row.created_at,
         token=row.token or "",
         waiting=row.waiting,
+        waiting_detail=row.waiting_detail or "",
         place=cast("Place | None", row.place),
         destination=row.destination,
         sha256=row.sha256,
         error=row.error,
+        failure=row.failure,
         companion_of=row.companion_of,
     )
 
 
-def _owners(job: Job, place: Place, destination: str, companion_of: int | None) -> tuple[Any, Any]:
-    """Return the queries for the other rows, of an image and of a companion, that have a name."""
-    other = (Image.place == place) & (Image.destination == destination) & (Image.id != job.id)
-    beside = (Companion.place == place) & (Companion.destination == destination)
-    another = Companion.image_id != (companion_of or 0)
-    return Image.select().where(other), Companion.select().where(beside & another)
-
-
-def _oldest(now: float, *columns: Any) -> "ModelSelect[Image]":
-    due = (Image.status == "queued") & (Image.not_before <= now) & Image.destination.is_null()
-    return Image.select(*columns).where(due).order_by(Image.rank, Image.id).limit(1)
+def _name(job: Job, place: Place, destination: str, companion_of: int | None) -> tuple[object, ...]:
+    """Return what `_OWNED` is asked about."""
+    where = place, _filename.db_value(destination)
+    return *where, job.id, *where, companion_of or 0
 
 
 def _known(files: Sequence[Found]) -> dict[str | None, tuple[Any, ...]]:
@@ -504,11 +505,17 @@ def _new_row(file: Found, now: float) -> dict[str, Any]:
         "status": "queued",
         "attempts": 0,
         "created_at": now,
+        "arrived_on": _day(now),
         "not_before": now,
         "size_bytes": file.size,
         "mtime_ns": file.mtime_ns,
         "quiet_since": now,
     }
+
+
+def _day(now: float) -> str:
+    """Return the local day of a moment, as the trigger for other rows has it; that would double the time of a burst."""
+    return datetime.fromtimestamp(now).astimezone().date().isoformat()
 
 
 def _names(path: str) -> dict[str, Any]:
@@ -534,7 +541,7 @@ def _touch(row: tuple[Any, ...], file: Found, now: float) -> None:
     if status == "queued":
         changes |= {"not_before": now, "attempts": 0, "rank": 0}
     elif status == "failed" and not has_left:
-        changes |= {"status": "queued", "not_before": now, "attempts": 0, "rank": 0, "error": None}
+        changes |= {"status": "queued", "not_before": now, "attempts": 0, "rank": 0, "error": None, "failure": None}
         event = {"image_id": image_id, "at": now, "path": file.path}
         Event.insert(kind=EventKind.QUEUED, cause=Cause.CHANGED, **event).execute()
     Image.update(changes).where(Image.id == image_id).execute()

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-from peewee import AutoField, FloatField, IntegerField, Model, TextField
+from peewee import AutoField, CompositeKey, FloatField, IntegerField, Model, TextField
 
 from daemon.catalogue.database import CURRENT, CodeField, FilenameField, JsonField, WordsField
-from daemon.errors import WaitingReason
+from daemon.errors import FailureReason, WaitingReason
 
 Status = Literal["queued", "processing", "done", "duplicate", "failed"]
 Final = Literal["done", "duplicate", "failed"]
@@ -18,6 +18,7 @@ Tags = Mapping[str, object]
 """Every EXIF tag of an image, as JSON values."""
 
 STATUSES: tuple[Status, ...] = ("queued", "processing", "done", "duplicate", "failed")
+CAPTION_STATUSES: tuple[CaptionStatus, ...] = ("off", "pending", "done", "blocked", "failed", "private")
 FINAL: dict[Place, Final] = {"library": "done", "duplicates": "duplicate", "failed": "failed"}
 
 
@@ -90,6 +91,7 @@ class ImageRow:
     folder: str = ""
     source: str = "inbox"
     created_at: float = 0.0
+    arrived_on: str | None = None
     not_before: float = 0.0
     attempts: int = 0
     rank: int = 0
@@ -103,6 +105,7 @@ class ImageRow:
     processed_at: float | None = None
     processing_ms: int | None = None
     error: str | None = None
+    failure: FailureReason | None = None
     warning: str | None = None
     place: Place | None = None
     destination: str | None = None
@@ -111,6 +114,7 @@ class ImageRow:
     format: str | None = None
     width: int | None = None
     height: int | None = None
+    colour: int | None = None
     taken_at: str | None = None
     taken_from: str | None = None
     taken_utc: float | None = None
@@ -173,10 +177,12 @@ class Job:
     claimed_at: float
     token: str = ""
     waiting: WaitingReason | None = None
+    waiting_detail: str = ""
     place: Place | None = None
     destination: str | None = None
     sha256: str | None = None
     error: str | None = None
+    failure: FailureReason | None = None
     companion_of: int | None = None
 
 
@@ -185,7 +191,7 @@ class Facts:
     """What a row learns when its file is filed.
 
     None is not known. It leaves a column as it is, but for those of a decoded image (`format` is known), and for
-    `error`, `duplicate_of` and `companion_of`, which are what the newest plan says.
+    `error`, `failure`, `duplicate_of` and `companion_of`, which are what the newest plan says.
     """
 
     sha256: str | None = None
@@ -193,6 +199,7 @@ class Facts:
     format: str | None = None
     width: int | None = None
     height: int | None = None
+    colour: int | None = None
     warning: str | None = None
     taken_at: str | None = None
     taken_from: str | None = None
@@ -211,6 +218,7 @@ class Facts:
     lat: float | None = None
     lon: float | None = None
     error: str | None = None
+    failure: FailureReason | None = None
     duplicate_of: int | None = None
     companion_of: int | None = None
     caption_status: CaptionStatus | None = None
@@ -247,6 +255,7 @@ class Image(_Base):
     folder = TextField(default="")
     source = TextField(default="inbox")
     created_at = FloatField()
+    arrived_on = TextField(null=True)
     not_before = FloatField()
     attempts = IntegerField(default=0)
     rank = IntegerField(default=0)
@@ -260,6 +269,7 @@ class Image(_Base):
     processed_at = FloatField(null=True)
     processing_ms = IntegerField(null=True)
     error = TextField(null=True)
+    failure = CodeField(FailureReason, null=True)
     warning = TextField(null=True)
 
     place = TextField(null=True)
@@ -270,6 +280,7 @@ class Image(_Base):
     format = TextField(null=True)
     width = IntegerField(null=True)
     height = IntegerField(null=True)
+    colour = IntegerField(null=True)
     taken_at = TextField(null=True)
     taken_from = TextField(null=True)
     taken_utc = FloatField(null=True)
@@ -339,14 +350,27 @@ class Event(_Base):
 
 
 class Tally(_Base):
-    """How many images have each status, and the time they took."""
+    """How many images have each status, the time they took and their bytes."""
 
     status = TextField(primary_key=True)
     n = IntegerField()
     processing_ms = IntegerField()
+    size_bytes = IntegerField()
 
     class Meta:
         table_name = "tally"
+
+
+class Facet(_Base):
+    """How many filed images have one value of what people choose by."""
+
+    kind = TextField()
+    value = TextField()
+    n = IntegerField()
+
+    class Meta:
+        table_name = "facet"
+        primary_key = CompositeKey("kind", "value")
 
 
 class Setting(_Base):

@@ -11,6 +11,8 @@ CREATE TABLE image (
     folder TEXT NOT NULL,
     source TEXT NOT NULL CHECK (source IN ('inbox', 'upload')),
     created_at REAL NOT NULL,
+    -- the local day of created_at, where the program ran
+    arrived_on TEXT,
     not_before REAL NOT NULL,
     attempts INTEGER NOT NULL,
     -- who goes first among those that are due: 0 never tried, 1 tried before, 2 has met a fault of the environment
@@ -27,6 +29,8 @@ CREATE TABLE image (
     processed_at REAL,
     processing_ms INTEGER,
     error TEXT,
+    -- a FailureReason: what `error` says, in a code
+    failure TEXT,
     warning TEXT,
     -- where the file goes or went: written before the move, so that start-up can finish or undo it
     place TEXT CHECK (place IN ('library', 'duplicates', 'failed')),
@@ -36,6 +40,8 @@ CREATE TABLE image (
     format TEXT,
     width INTEGER,
     height INTEGER,
+    -- the class of the mean colour (decoding/thumbnails.py)
+    colour INTEGER,
     -- local time without offset, and where it is from (filing/dates.py has the codes)
     taken_at TEXT,
     taken_from TEXT,
@@ -88,13 +94,20 @@ CREATE INDEX image_queue ON image (rank, id, not_before) WHERE status = 'queued'
 CREATE INDEX image_hidden ON image (id) WHERE status = 'queued' AND token IS NOT NULL;
 CREATE INDEX image_due ON image (not_before) WHERE status = 'queued';
 CREATE INDEX image_leaving ON image (id) WHERE path IS NOT NULL AND status NOT IN ('queued', 'processing');
-CREATE INDEX image_status ON image (status, id);
+-- Wide enough for the filters of a list: one that nothing passes is told from this index alone.
+CREATE INDEX image_status ON image (status, id, caption_status, lat, folder);
 CREATE INDEX image_folder ON image (folder) WHERE folder <> '';
 CREATE INDEX image_processed ON image (processed_at);
 -- Ranges of local time; the id makes the index enough to sort by.
 CREATE INDEX image_taken ON image (taken_at, id);
 -- What has no date comes last, before all dates.
-CREATE INDEX image_taken_order ON image (coalesce(taken_order, -1e12), id);
+CREATE INDEX image_taken_order ON image (coalesce(taken_order, -1e12), id, status, caption_status, lat, folder);
+-- The months of the contact sheet, in both of its orders.
+CREATE INDEX image_month_arrived ON image (substr(arrived_on, 1, 7), id) WHERE status = 'done';
+CREATE INDEX image_month_taken ON image (substr(taken_at, 1, 7), coalesce(taken_order, -1e12), id)
+    WHERE status = 'done';
+CREATE INDEX image_duplicate ON image (duplicate_of) WHERE duplicate_of IS NOT NULL;
+CREATE INDEX image_failure ON image (coalesce(failure, 'other'), id) WHERE status = 'failed';
 CREATE INDEX image_gps ON image (id) WHERE lat IS NOT NULL;
 CREATE INDEX image_waiting_bytes ON image (sha256) WHERE status = 'queued' AND sha256 IS NOT NULL;
 CREATE INDEX image_waiting ON image (status, waiting, waiting_detail) WHERE waiting IS NOT NULL;
@@ -134,24 +147,27 @@ CREATE TABLE session (
     expires_at REAL NOT NULL
 );
 
--- How many images have each status, and the time they took; triggers keep it, so counting scans nothing.
-CREATE TABLE tally (status TEXT PRIMARY KEY, n INTEGER NOT NULL, processing_ms INTEGER NOT NULL);
+-- How many images have each status, the time they took and their bytes; triggers keep it, so counting scans nothing.
+CREATE TABLE tally (
+    status TEXT PRIMARY KEY, n INTEGER NOT NULL, processing_ms INTEGER NOT NULL, size_bytes INTEGER NOT NULL
+);
 INSERT INTO tally VALUES
-    ('queued', 0, 0), ('processing', 0, 0), ('done', 0, 0), ('duplicate', 0, 0), ('failed', 0, 0);
+    ('queued', 0, 0, 0), ('processing', 0, 0, 0), ('done', 0, 0, 0), ('duplicate', 0, 0, 0), ('failed', 0, 0, 0);
 CREATE TRIGGER tally_insert AFTER INSERT ON image BEGIN
-    UPDATE tally SET n = n + 1, processing_ms = processing_ms + coalesce(new.processing_ms, 0)
-     WHERE status = new.status;
+    UPDATE tally SET n = n + 1, processing_ms = processing_ms + coalesce(new.processing_ms, 0),
+        size_bytes = size_bytes + coalesce(new.size_bytes, 0) WHERE status = new.status;
 END;
 CREATE TRIGGER tally_delete AFTER DELETE ON image BEGIN
-    UPDATE tally SET n = n - 1, processing_ms = processing_ms - coalesce(old.processing_ms, 0)
-     WHERE status = old.status;
+    UPDATE tally SET n = n - 1, processing_ms = processing_ms - coalesce(old.processing_ms, 0),
+        size_bytes = size_bytes - coalesce(old.size_bytes, 0) WHERE status = old.status;
 END;
-CREATE TRIGGER tally_update AFTER UPDATE OF status, processing_ms ON image
-WHEN old.status IS NOT new.status OR old.processing_ms IS NOT new.processing_ms BEGIN
-    UPDATE tally SET n = n - 1, processing_ms = processing_ms - coalesce(old.processing_ms, 0)
-     WHERE status = old.status;
-    UPDATE tally SET n = n + 1, processing_ms = processing_ms + coalesce(new.processing_ms, 0)
-     WHERE status = new.status;
+CREATE TRIGGER tally_update AFTER UPDATE OF status, processing_ms, size_bytes ON image
+WHEN old.status IS NOT new.status OR old.processing_ms IS NOT new.processing_ms
+    OR old.size_bytes IS NOT new.size_bytes BEGIN
+    UPDATE tally SET n = n - 1, processing_ms = processing_ms - coalesce(old.processing_ms, 0),
+        size_bytes = size_bytes - coalesce(old.size_bytes, 0) WHERE status = old.status;
+    UPDATE tally SET n = n + 1, processing_ms = processing_ms + coalesce(new.processing_ms, 0),
+        size_bytes = size_bytes + coalesce(new.size_bytes, 0) WHERE status = new.status;
 END;
 
 -- How many filed images have each caption_status, kept like `tally`.
@@ -167,6 +183,61 @@ WHEN old.status IS NOT new.status OR old.caption_status IS NOT new.caption_statu
     UPDATE caption_tally SET n = n - 1 WHERE old.status = 'done' AND status = old.caption_status;
     INSERT INTO caption_tally SELECT new.caption_status, 1 WHERE new.status = 'done'
         ON CONFLICT (status) DO UPDATE SET n = n + 1;
+END;
+
+-- How many filed images have each value of what people choose by, kept like `tally`: months in both orders, days of
+-- arrival, cameras, folders, formats. Counted is what has its day of arrival: one that comes without is given it below.
+CREATE TABLE facet (
+    kind TEXT NOT NULL, value TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (kind, value)
+) WITHOUT ROWID;
+CREATE TRIGGER facet_insert AFTER INSERT ON image
+WHEN new.status = 'done' AND new.arrived_on IS NOT NULL BEGIN
+    INSERT INTO facet SELECT column1, column2, 1 FROM (VALUES
+            ('arrived', substr(new.arrived_on, 1, 7)), ('day', new.arrived_on), ('taken', substr(new.taken_at, 1, 7)),
+            ('camera', coalesce(new.camera_model, new.camera_make)), ('folder', nullif(new.folder, '')),
+            ('format', new.format))
+     WHERE new.status = 'done' AND new.arrived_on IS NOT NULL AND column2 IS NOT NULL ON CONFLICT (kind, value) DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER facet_delete AFTER DELETE ON image WHEN old.status = 'done' BEGIN
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'arrived'
+        AND value = substr(old.arrived_on, 1, 7);
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'day'
+        AND value = old.arrived_on;
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'taken'
+        AND value = substr(old.taken_at, 1, 7);
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'camera'
+        AND value = coalesce(old.camera_model, old.camera_make);
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'folder'
+        AND value = old.folder;
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'format'
+        AND value = old.format;
+END;
+CREATE TRIGGER facet_update AFTER UPDATE OF status, arrived_on, taken_at, camera_make, camera_model, folder, format
+    ON image
+WHEN 'done' IN (old.status, new.status) BEGIN
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'arrived'
+        AND value = substr(old.arrived_on, 1, 7);
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'day'
+        AND value = old.arrived_on;
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'taken'
+        AND value = substr(old.taken_at, 1, 7);
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'camera'
+        AND value = coalesce(old.camera_model, old.camera_make);
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'folder'
+        AND value = old.folder;
+    UPDATE facet SET n = n - 1 WHERE old.status = 'done' AND old.arrived_on IS NOT NULL AND kind = 'format'
+        AND value = old.format;
+    INSERT INTO facet SELECT column1, column2, 1 FROM (VALUES
+            ('arrived', substr(new.arrived_on, 1, 7)), ('day', new.arrived_on), ('taken', substr(new.taken_at, 1, 7)),
+            ('camera', coalesce(new.camera_model, new.camera_make)), ('folder', nullif(new.folder, '')),
+            ('format', new.format))
+     WHERE new.status = 'done' AND new.arrived_on IS NOT NULL AND column2 IS NOT NULL ON CONFLICT (kind, value) DO UPDATE SET n = n + 1;
+END;
+
+-- For rows that are restored. Written once, and kept: what was counted under a day must be found under it again, in
+-- whatever zone the program runs then.
+CREATE TRIGGER image_arrived AFTER INSERT ON image WHEN new.arrived_on IS NULL BEGIN
+    UPDATE image SET arrived_on = strftime('%Y-%m-%d', new.created_at, 'unixepoch', 'localtime') WHERE id = new.id;
 END;
 
 CREATE TABLE caption_request (id INTEGER PRIMARY KEY, model TEXT NOT NULL, at REAL NOT NULL);

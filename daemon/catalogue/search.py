@@ -8,6 +8,7 @@ from peewee import Expression, fn
 
 from daemon.catalogue.database import Catalogue
 from daemon.catalogue.schema import (
+    CaptionStatus,
     Companion,
     Event,
     EventKind,
@@ -24,6 +25,8 @@ from daemon.files.names import display
 FileKind = Literal["image", "companion"]
 _MAX_WORDS = 32
 _BATCH = 500
+# Sorting more takes longer than a walk along the dates mostly does, and than one along all of them at worst.
+_FREQUENT = 5_000
 # As the index `image_taken_order` has it.
 _TAKEN_ORDER = "coalesce(image.taken_order, -1e12)"
 _LAST_ORDER = "(SELECT coalesce(last.taken_order, -1e12) FROM image AS last WHERE last.id = ?)"
@@ -37,6 +40,10 @@ class ImageQuery:
     `camera` in cameras alone. `taken_from` (inclusive) and `taken_to` (exclusive) are local times in ISO 8601. `before`
     is the id that the page ends at. `sort` is by what the newest are first: when they came, or when they were taken,
     which is `taken_utc` where known, else local time in this machine's zone; those without a date come last.
+
+    `model` is a camera's name exactly, as `Facets` has it, `folder` one of the inbox and none of those in it, `month`
+    ("2026-11") that of arrival or of the date taken, by `sort`. `at` is the id that the page begins with, `after` the
+    one that it ends behind: then it holds those that are next newer.
     """
 
     status: Status | None = None
@@ -46,6 +53,13 @@ class ImageQuery:
     taken_to: str | None = None
     has_gps: bool | None = None
     before: int | None = None
+    model: str | None = None
+    folder: str | None = None
+    month: str | None = None
+    captioned: bool | None = None
+    caption_status: CaptionStatus | None = None
+    at: int | None = None
+    after: int | None = None
     sort: Literal["arrived", "taken"] = "arrived"
 
 
@@ -57,10 +71,9 @@ class Search:
 
     def page(self, query: ImageQuery, limit: int) -> list[ImageRow]:
         """Return the newest images that match, newest first; none where the one is gone that it was to go on behind."""
-        sql, parameters = _statement(query, limit)
         found: list[ImageRow] = []
         with self._catalogue.reading():
-            ids = [row[0] for row in Image.raw(sql, *parameters).tuples()]
+            ids = self.ids(query, limit)
             for start in range(0, len(ids), _BATCH):
                 batch = ids[start : start + _BATCH]
                 # As dictionaries: to make models of them first would take twice as long.
@@ -74,6 +87,24 @@ class Search:
         with self._catalogue.reading():
             row = Image.get_or_none(Image.id == image_id)
         return None if row is None else ImageRow(**row.__data__)
+
+    def first_of(self, month: str, sort: Literal["arrived", "taken"]) -> int | None:
+        """Return the newest filed image of a month ("2026-11"), None where it has none."""
+        found = self.ids(ImageQuery(status="done", month=month, sort=sort), 1)
+        return found[0] if found else None
+
+    def ids(self, query: ImageQuery, limit: int) -> list[int]:
+        """Return the ids of a page, newest first."""
+        with self._catalogue.reading():
+            sql, parameters = _statement(query, limit, is_frequent=query.sort == "taken" and _is_frequent(query))
+            found = [row[0] for row in Image.raw(sql, *parameters).tuples()]
+        return found if query.after is None else found[::-1]
+
+    def duplicates_of(self, image_id: int, limit: int) -> list[int]:
+        """Return the ids of the images that came with the bytes of another one, oldest first."""
+        same = Image.select(Image.id).where(Image.duplicate_of == image_id).order_by(Image.id).limit(limit)
+        with self._catalogue.reading():
+            return [row.id for row in same]
 
     def raw_exif(self, image_id: int) -> Tags:
         """Return every EXIF tag of an image."""
@@ -201,31 +232,71 @@ class Inventory:
             return found | {row.destination for row in Companion.select(Companion.destination).where(companions)}
 
 
-def _statement(query: ImageQuery, limit: int) -> tuple[str, list[Any]]:
+def _statement(query: ImageQuery, limit: int, *, is_frequent: bool = False) -> tuple[str, list[Any]]:
     """Return the query for the ids of a page, and its parameters.
 
     Each form walks one index in the order of ids, or of dates, but a range of dates, or words in the order of dates:
-    their matches are sorted.
+    their matches are sorted. Where the words are frequent that would take seconds: then the dates are walked instead.
     """
     match = " AND ".join(_match(query))
-    conditions, parameters = ([], []) if not match else (["image_text MATCH ?"], [match])
-    key = "image_text.rowid" if match else "image.id"
+    # What few matches pass is told by the index of a status, from which nothing is looked up.
+    is_narrow = query.status is not None and (query.status != "done" or _has_filters(query))
+    conditions: list[str] = []
+    parameters: list[Any] = [match] if match else []
+    table, key = "image", "image.id"
+    if match and ((query.sort == "taken" and is_frequent) or (query.sort == "arrived" and is_narrow)):
+        table = f"image INDEXED BY {'image_taken_order' if query.sort == 'taken' else 'image_status'}"
+        conditions.append("image.id IN (SELECT rowid FROM image_text WHERE image_text MATCH ?)")
+    elif match:
+        table, key = "image_text CROSS JOIN image ON image.id = image_text.rowid", "image_text.rowid"
+        conditions.append("image_text MATCH ?")
+    elif query.sort == "taken" and (query.month is None or query.status != "done"):
+        # SQLite would rather take all of a status, and sort them.
+        table = "image INDEXED BY image_taken_order"
     for condition, value in _conditions(query, key):
         conditions.append(condition)
         parameters += value
-    table = "image_text CROSS JOIN image ON image.id = image_text.rowid" if match else "image"
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    order = f"{_TAKEN_ORDER} DESC, {key} DESC" if query.sort == "taken" else f"{key} DESC"
+    way = "DESC" if query.after is None else "ASC"
+    order = f"{_TAKEN_ORDER} {way}, {key} {way}" if query.sort == "taken" else f"{key} {way}"
     return f"SELECT {key} FROM {table}{where} ORDER BY {order} LIMIT ?", [*parameters, limit]  # noqa: S608
 
 
+def _is_frequent(query: ImageQuery) -> bool:
+    """Return whether so many images have the words of a query that sorting them takes longer than any other way."""
+    if not (match := " AND ".join(_match(query))):
+        return False
+    sql = "SELECT count(*) FROM (SELECT 1 FROM image_text WHERE image_text MATCH ? LIMIT ?)"
+    [(n,)] = Image.raw(sql, match, _FREQUENT).tuples()
+    return bool(n == _FREQUENT)
+
+
+def _has_filters(query: ImageQuery) -> bool:
+    return (query.has_gps, query.captioned, query.caption_status, query.folder) != (None, None, None, None)
+
+
 def _conditions(query: ImageQuery, key: str) -> Iterator[tuple[str, list[Any]]]:
-    if query.before is not None and query.sort == "taken":
-        # The first of these alone is what SQLite looks up in the index.
-        yield f"{_TAKEN_ORDER} <= {_LAST_ORDER}", [query.before]
-        yield f"({_TAKEN_ORDER}, {key}) < ({_LAST_ORDER}, ?)", [query.before, query.before]
-    elif query.before is not None:
-        yield f"{key} < ?", [query.before]
+    for end, compared in ((query.before, "<"), (query.at, "<="), (query.after, ">")):
+        if end is not None and query.sort == "taken":
+            # The first of these alone is what SQLite looks up in the index.
+            yield f"{_TAKEN_ORDER} {compared[0]}= {_LAST_ORDER}", [end]
+            yield f"({_TAKEN_ORDER}, {key}) {compared} ({_LAST_ORDER}, ?)", [end, end]
+        elif end is not None:
+            yield f"{key} {compared} ?", [end]
+    if query.month is not None and query.status == "done":
+        # As the partial indexes have it: a parameter would not show SQLite that they hold all that is wanted.
+        yield "image.status = 'done'", []
+    if query.month is not None:
+        yield f"substr(image.{'taken_at' if query.sort == 'taken' else 'arrived_on'}, 1, 7) = ?", [query.month]
+    if query.model is not None:
+        yield "coalesce(image.camera_model, image.camera_make) = ?", [query.model]
+    if query.folder is not None:
+        yield "image.folder = ?", [query.folder]
+    if query.captioned is not None:
+        # By its status, which the indexes have: a caption has none but this.
+        yield f"image.caption_status {'=' if query.captioned else '<>'} 'done'", []
+    if query.caption_status is not None:
+        yield "image.caption_status = ?", [query.caption_status]
     if query.status is not None:
         yield "image.status = ?", [query.status]
     if query.taken_from is not None:

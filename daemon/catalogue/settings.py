@@ -6,6 +6,7 @@ from daemon.loop import LoopFault
 
 # Behind it the name of the loop.
 _FAULT = "fault of "
+_RECOVERIES = "recoveries"
 _PLACES: dict[str, Place] = {place: place for place in FINAL}
 
 
@@ -47,6 +48,25 @@ class Settings:
     def set_pause(self, reason: str | None, since: float = 0.0) -> None:
         """Keep why the queue is paused; None where it goes on."""
         self.set("paused", None if reason is None else {"reason": reason, "since": since})
+
+    def begin_recovery(self, image_id: int) -> int:
+        """Note that what was left of an image is about to be resolved, and return how often that was begun so far.
+
+        Whoever counts it has not ended it: the next process sees what the last ones died of.
+        """
+        tries = self._recoveries()
+        tries[str(image_id)] = tries.get(str(image_id), 0) + 1
+        self.set(_RECOVERIES, tries)
+        return tries[str(image_id)]
+
+    def end_recoveries(self) -> None:
+        """Note that all has been resolved that was left."""
+        if self._recoveries():
+            self.set(_RECOVERIES, None)
+
+    def _recoveries(self) -> dict[str, int]:
+        stored = self.get(_RECOVERIES)
+        return dict(stored) if isinstance(stored, dict) else {}
 
     def expected(self, folder: str) -> str | None:
         """Return the name of a file, relative to a folder, that should lie there if it is the right one, if any."""

@@ -114,6 +114,13 @@ class Statistics:
             rows = cast("list[tuple[float, int | None]]", list(recent.order_by(Image.processed_at).tuples()))
         return [(at, milliseconds or 0) for at, milliseconds in rows]
 
+    def recent_milliseconds(self, limit: int) -> list[int]:
+        """Return how long each of the newest final images took, in milliseconds."""
+        recent = Image.select(Image.processing_ms).where(Image.processing_ms.is_null(False))
+        newest = recent.order_by(Image.processed_at.desc()).limit(limit).tuples()
+        with self._catalogue.reading():
+            return [milliseconds for (milliseconds,) in cast("list[tuple[int]]", list(newest))]
+
     def _reasons(self, rows_of: Any) -> dict[str, int]:
         rows = (
             Image.select(Image.waiting, Image.waiting_detail, fn.COUNT(Image.id))

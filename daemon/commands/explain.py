@@ -160,10 +160,15 @@ class Explainer:
             yield f"{ahead:,} others are before it"
 
     def _reason(self, row: ImageRow, reason: WaitingReason, now: float) -> str:
-        settle = self._config.inbox.settle_seconds
-        if reason is WaitingReason.QUIET and row.quiet_since is not None:
-            return f"quiet for {max(0.0, min(now - row.quiet_since, settle)):.0f} of {settle:g} s"
-        return reason.sentence(row.waiting_detail or "")
+        sentence, settings = reason.sentence(row.waiting_detail or ""), self._config.inbox
+        unchanged = max(0.0, now - (row.quiet_since or now))
+        if reason is WaitingReason.QUIET:
+            wanted = float(row.waiting_detail or settings.settle_seconds)
+            return f"quiet for {min(unchanged, wanted):.0f} of {wanted:g} s"
+        if reason is WaitingReason.INCOMPLETE:
+            wanted = settings.incomplete_minutes
+            return f"{sentence}; unchanged for {min(unchanged / 60, wanted):.0f} of {wanted:g} minutes, then it fails"
+        return sentence
 
     def _why_unqueued(self, path: Path, inside: str) -> str:
         settings = self._config.inbox

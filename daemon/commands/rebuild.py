@@ -22,9 +22,9 @@ from daemon.catalogue import Catalogue, Final, ImageEvent, ImageRow, Place
 from daemon.catalogue.restore import Restore
 from daemon.catalogue.schema import FINAL, Cause, EventKind
 from daemon.config import Config
-from daemon.decoding import Decoded
+from daemon.decoding import MAX_TEXT_BYTES, Decoded, TextReader
 from daemon.decoding.sandbox import Sandbox
-from daemon.errors import DarkroomError, EnvironmentFault, Rejected, Transient
+from daemon.errors import DarkroomError, EnvironmentFault, FailureReason, Rejected, Transient
 from daemon.files import atomic, lock, state_folder
 from daemon.files.atomic import Location, Root, by_descriptor
 from daemon.files.names import component, display
@@ -35,7 +35,7 @@ from daemon.filing.destination import FailureNote, facts_of, order, read_reason,
 from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
 from daemon.filing.zones import ZoneFinder
 from daemon.sidecar.sidecars import NAMESPACE, SidecarFacts, path_beside, read_facts
-from daemon.sidecar.xmp import Malformed, Packet
+from daemon.sidecar.xmp import Packet
 
 # A database, and what SQLite keeps beside one.
 _SUFFIXES = ("", "-wal", "-shm")
@@ -85,7 +85,8 @@ def _fill(config: Config, file: Path) -> "RebuildReport":
     console = Console(stderr=True)
     try:
         with catalogue.session(), Progress(console=console, disable=not console.is_terminal) as progress:
-            work = Rebuild(catalogue, roots(config), thumbnail_store(config), sandbox.decode, config.inbox.ignore)
+            decode, ignore = sandbox.decode, config.inbox.ignore
+            work = Rebuild(catalogue, roots(config), thumbnail_store(config), decode, sandbox, ignore)
             task = progress.add_task("rebuilding", total=work.total())
             return work.run(lambda: progress.advance(task))
     finally:
@@ -132,10 +133,11 @@ class Rebuild:
         roots: Mapping[Place, Root],
         thumbnails: ThumbnailStore,
         decode: Callable[[Path], Decoded],
+        reader: TextReader,
         ignore: tuple[str, ...],
     ) -> None:
         self._rows, self._roots, self._thumbnails = Restore(catalogue), roots, thumbnails
-        self._decode, self._ignore = decode, ignore
+        self._decode, self._reader, self._ignore = decode, reader, ignore
         self._report = RebuildReport()
         self._zones = ZoneFinder()
         # What nothing speaks of, and what is no image: only once all known ids are taken, all photos known.
@@ -150,7 +152,7 @@ class Rebuild:
         """Restore all that there is; `on_file` is called after each file. Raises EnvironmentFault."""
         self._thumbnails.sweep()
         for file in self._files():
-            if not is_note(file.path) and not self._rows.has(file.place, file.inside):
+            if not is_note(file.path, self._reader) and not self._rows.has(file.place, file.inside):
                 if file.place == "failed":
                     self._restore_failed(file)
                 else:
@@ -178,7 +180,7 @@ class Rebuild:
             self._write(file, _failed_row(note, file.path), [_queued(note.created_at, note.source, note.path)])
 
     def _restore_filed(self, file: _File) -> None:
-        known = _sidecar_of(file.path)
+        known = _sidecar_of(file.path, self._reader)
         try:
             fd = open_regular(file.path)
             try:
@@ -205,7 +207,7 @@ class Rebuild:
         if file.place == "duplicates" and file.decoded is not None:
             row = replace(row, duplicate_of=self._rows.filed(file.decoded.sha256))
         if file.place == "failed":
-            row = replace(row, error="found in the failed folder without its reason")
+            row = replace(row, error="found in the failed folder without its reason", failure=FailureReason.OTHER)
         self._report.new_ids += self._write(file, row, ())
 
     def _write(self, file: _File, known: ImageRow, history: Sequence[ImageEvent]) -> bool:
@@ -249,23 +251,27 @@ class Rebuild:
             self._thumbnails.save(decoded.sha256, decoded.small, decoded.medium)
 
 
-def is_note(path: Location) -> bool:
+def is_note(path: Location, reader: TextReader) -> bool:
     """Return whether a file is Darkroom's own note beside another one, not a file that came."""
     if path.name.endswith(_REASON):
         return read_reason(path.with_name(path.name.removesuffix(_REASON))) is not None
-    packet = _packet(path) if path.name.endswith(".xmp") else None
+    packet = _packet(path, reader) if path.name.endswith(".xmp") else None
     return packet is not None and packet.has(NAMESPACE, "SHA256")
 
 
-def _sidecar_of(photo: Location) -> SidecarFacts | None:
-    packet = _packet(path_beside(photo))
+def _sidecar_of(photo: Location, reader: TextReader) -> SidecarFacts | None:
+    packet = _packet(path_beside(photo), reader)
     return None if packet is None else read_facts(packet)
 
 
-def _packet(path: Location) -> Packet | None:
+def _packet(path: Location, reader: TextReader) -> Packet | None:
     try:
-        return Packet.parse(path.read_bytes())
-    except (OSError, DarkroomError, Malformed):
+        content = path.read_bytes(MAX_TEXT_BYTES + 1)
+    except (OSError, DarkroomError):
+        return None
+    try:
+        return Packet.of(reader.read_xmp(content))
+    except (Rejected, Transient):
         return None
 
 
@@ -279,6 +285,7 @@ def _failed_row(note: FailureNote, path: Location) -> ImageRow:
         created_at=note.created_at,
         processed_at=_stat_of(reason_beside(path)).st_mtime,
         error=note.error,
+        failure=FailureReason(note.failure),
     )
 
 

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 
 from daemon.app import Darkroom, build, inbox, open_catalogue, prepare, roots
 from daemon.catalogue.schema import Status
+from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.settings import Settings
 from daemon.commands import doctor, undo
 from daemon.commands.probes import sweep
 from daemon.config import Config
 from daemon.errors import EnvironmentFault
 from daemon.files import lock
+from daemon.files.names import display
 from daemon.filing import recovery
 from daemon.filing.consumer import Turn
 from daemon.health import sentence_of
@@ -34,10 +36,12 @@ _log = logging.getLogger(__name__)
 
 # What an executor's thread may take to end after the parts have stopped.
 _LEAVE_SECONDS = 3.0
+# How many of the files that stay in the inbox --once names.
+_NAMED = 100
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
-    """Run; 0 when stopped cleanly, 1 when --once left failed or unfiled images."""
+    """Run; 0 when stopped cleanly, 1 when --once left failed images, or any in the inbox."""
     catalogue = open_catalogue(config)
     # One connection for all of it: SQLite makes and removes its log with the first and the last one.
     with catalogue.session():
@@ -119,6 +123,7 @@ def web_context(darkroom: Darkroom) -> "Context":
         inbox=inbox(config),
         roots=roots(config),
         ignore=config.inbox.ignore,
+        template=config.filing.template,
         upload_bytes=min(limits.upload_mb, limits.file_mb) * 1_000_000,
         min_free_bytes=limits.min_free_mb * 1_000_000,
         health=darkroom.health,
@@ -130,11 +135,16 @@ def web_context(darkroom: Darkroom) -> "Context":
 
 
 class _Once:
-    """One pass over the inbox: until all is filed, or only files that others are still writing are left."""
+    """One pass over the inbox: until all is filed, or only files are left that others are still writing.
+
+    How long a file must be unchanged is waited out, but not how long its rest may still come.
+    """
 
     def __init__(self, darkroom: Darkroom) -> None:
         self._darkroom = darkroom
-        self._grace = darkroom.config.inbox.settle_seconds + 1
+        waits = darkroom.config.inbox
+        # The second time out of sight, as `InboxFile.check_complete` has it.
+        self._grace = max(waits.settle_seconds, waits.quiet_seconds) + waits.settle_seconds + 1
         self._blocked_since: float | None = None
         self._stopped = False
 
@@ -194,13 +204,21 @@ class _Once:
         stats = self._darkroom.statistics.stats(time.time())
         new = {status: n - before[status] for status, n in stats.counts.items()}
         _log.info("%d filed, %d duplicates, %d failed", new["done"], new["duplicate"], new["failed"])
-        if stats.counts["queued"]:
-            reasons = "; ".join(f"{n} {reason}" for reason, n in stats.waiting.items())
-            _log.info("%d stay in the inbox for now%s", stats.counts["queued"], f": {reasons}" if reasons else "")
+        stay = stats.counts["queued"]
+        if stay:
+            self._name_queued(stay)
         if new["failed"] > 0:
             _log.warning("what failed is in %s, with the reasons", self._darkroom.config.folders.failed)
         troubled = self._darkroom.consumer.paused or self._darkroom.consumer.loop.fault
-        return 1 if new["failed"] > 0 or troubled else 0
+        return 1 if new["failed"] > 0 or stay or troubled else 0
+
+    def _name_queued(self, count: int) -> None:
+        rows = Search(self._darkroom.catalogue).page(ImageQuery(status="queued"), _NAMED)
+        for row in reversed(rows):
+            reason = f": {row.waiting_text}" if row.waiting_text else ""
+            _log.warning("image %d stays in the inbox: %s%s", row.id, display(row.path or row.original_name), reason)
+        if count > len(rows):
+            _log.warning("%d others stay in the inbox, too", count - len(rows))
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from daemon.app import decoder_count
 from daemon.config import Config
 from daemon.errors import ConfigError, DarkroomError
 from daemon.files.names import display
@@ -32,7 +33,16 @@ def main(config: Config, args: argparse.Namespace) -> int:
     namespaces = flavour == "system" or _user_namespaces()
     # A user's manager has no right to filter addresses.
     offline = flavour == "system" and _is_offline(config)
-    text = unit(config, file, program(sys.argv[0]), flavour, account, namespaces=namespaces, offline=offline)
+    text = unit(
+        config,
+        file,
+        program(sys.argv[0]),
+        flavour,
+        account,
+        namespaces=namespaces,
+        offline=offline,
+        decoders=decoder_count(config),
+    )
     try:
         text.encode()
     except UnicodeEncodeError as error:

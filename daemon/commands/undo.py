@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from daemon.app import open_catalogue, thumbnail_store
 from daemon.catalogue import Catalogue, ImageRow
+from daemon.catalogue.history import History
 from daemon.catalogue.restore import UndoJournal, UndoMove, UndoRows
 from daemon.catalogue.search import Inventory, Search
 from daemon.config import Config
@@ -78,6 +79,7 @@ class Undo:
 
     def __init__(self, catalogue: Catalogue, folders: Mapping[str, Path], thumbnails: ThumbnailStore) -> None:
         self._rows, self._search, self._inventory = UndoRows(catalogue), Search(catalogue), Inventory(catalogue)
+        self._history = History(catalogue)
         self._folders, self._thumbnails = folders, thumbnails
         self._roots = {name: Root(path, own_links=name != "failed") for name, path in folders.items()}
         self._numbers = NumberedNames()
@@ -114,8 +116,8 @@ class Undo:
         try:
             return self._out(row, original, to, lambda name: name)
         except NameRefused:
-            # exFAT and SMB refuse a colon, eCryptfs 144 bytes.
-            return self._out(row, original, to, names.portable)
+            # exFAT and SMB refuse a colon and what is no UTF-8, eCryptfs 144 bytes.
+            return self._out(row, original, to, _portable)
 
     def _out(self, row: ImageRow, original: Location, to: Path, shape: _Shape) -> Path:
         journal = UndoJournal(row.id, str(to), tuple(self._plan(row, original, to, shape)))
@@ -127,19 +129,25 @@ class Undo:
         """Yield where the image, its companions and its sidecar go."""
         if self._size(original) is None:
             raise Rejected(f"image {row.id}: {original} is gone")
-        came = shape(_came_as(row.folder, row.original_name))
+        came = shape(self._came_as(row.folder, row.original_name))
         taken: set[Path] = set()
         yield (first := self._move(original, to, came, taken))
         companions = self._inventory.beside(row.id)
         files = [(self._roots[one.place] / one.destination, one) for one in companions]
         for path, one in files:
             if self._size(path) is not None:
-                yield self._move(path, to, shape(_came_as(one.folder, one.original_name)), taken)
+                yield self._move(path, to, shape(self._came_as(one.folder, one.original_name)), taken)
         # Last: where the photo came with an .xmp of this name, that is its owner's and keeps the name.
         sidecar = path_beside(original)
         if sidecar not in [path for path, _ in files] and self._size(sidecar) is not None:
             name = path_beside(Root(to) / Path(first.new).name).name
             yield self._move(sidecar, to, came.with_name(name), taken)
+
+    def _came_as(self, folder: str, name: str) -> PurePosixPath:
+        raw = self._history.undecodable_path(f"{folder}/{name}" if folder else name)
+        if raw is not None:
+            return PurePosixPath(raw)
+        return PurePosixPath(*(names.component(part) for part in folder.split("/") if part), names.component(name))
 
     def _move(self, old: Location, to: Path, wanted: PurePosixPath, taken: set[Path]) -> UndoMove:
         """Return the move of one file to the first name that is free; its new name is `taken` then."""
@@ -228,6 +236,5 @@ class Undo:
                     file.unlink(missing_ok=True)
 
 
-def _came_as(folder: str, name: str) -> PurePosixPath:
-    parts = [names.component(part) for part in folder.split("/") if part]
-    return PurePosixPath(*parts, names.component(name))
+def _portable(path: PurePosixPath) -> PurePosixPath:
+    return names.portable(PurePosixPath(*(names.component(part) for part in path.parts)))

@@ -1,15 +1,15 @@
 """Decodes one image file: hashes it, decodes it in full and reads its EXIF.
 
-Runs in the worker process. Whatever the decoders make of hostile bytes leaves here as one of Darkroom's errors.
+Runs in a process of the sandbox. Whatever the decoders make of hostile bytes leaves here as one of Darkroom's errors.
 """
 
 import hashlib
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
-from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
@@ -30,20 +30,22 @@ from daemon.decoding.formats import (
     identify,
     is_beginning,
 )
+from daemon.decoding.thumbnails import Thumbnails
 from daemon.decoding.truncation import ends_early
-from daemon.errors import DarkroomError, Rejected, Transient, Truncated, Unresponsive
+from daemon.errors import DarkroomError, FailureReason, Rejected, Transient, Truncated, Unresponsive
 from daemon.files.atomic import UNREACHABLE
-from daemon.files.opening import Identity, unchanged
+from daemon.files.opening import Identity
 
 
-def decode(path: Path, limits: Limits) -> Decoded:
-    """Return all that the bytes of one file tell.
+def decode(file: BufferedReader, limits: Limits) -> Decoded:
+    """Return all that the bytes of an open file tell.
 
     Raises Rejected for what can never be filed, Truncated for what may still be arriving, Transient where a
-    later attempt may go well, Postponed when the file changed meanwhile and Withdrawn when it is gone.
+    later attempt may go well, Unresponsive where the disk does not answer.
     """
+    identity = Identity.of(os.fstat(file.fileno()))
     # Decoders warn of much that is wrong with a file; only errors decide about it.
-    with unchanged(path) as (file, identity), warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings(action="ignore"):
         return _decode(file, identity, limits)
 
 
@@ -51,7 +53,8 @@ def _decode(file: BufferedReader, identity: Identity, limits: Limits) -> Decoded
     if identity.size == 0:
         raise Truncated("the file is empty")
     if identity.size > limits.file_mb << 20:
-        raise Rejected(f"{identity.size >> 20} MB, more than the limit of {limits.file_mb} MB")
+        message = f"{identity.size >> 20} MB, more than the limit of {limits.file_mb} MB"
+        raise Rejected(message, FailureReason.TOO_LARGE)
     with _explained(file, None, limits):
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         kind = _identified(file)
@@ -66,18 +69,29 @@ def _decode(file: BufferedReader, identity: Identity, limits: Limits) -> Decoded
     if kind is PNG and (names := repairs.damaged_chunks(file)) and shown.warning is None:
         shown = replace(shown, warning=f"what stands beside its pixels is damaged: {', '.join(names)}")
     width, height = shown.size or (None, None)
+    made = shown.thumbnails
     return Decoded(
-        identity, sha256, kind.name, kind.suffixes, width, height, shown.exif, *shown.thumbnails, shown.warning
+        identity=identity,
+        sha256=sha256,
+        format=kind.name,
+        suffixes=kind.suffixes,
+        width=width,
+        height=height,
+        exif=shown.exif,
+        small=made.small,
+        medium=made.medium,
+        colour=made.colour,
+        warning=shown.warning,
     )
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """What a file's content came to: its size upright, its EXIF, and the small and the medium thumbnail."""
+    """What a file's content came to: its size upright, its EXIF, and its thumbnails."""
 
     exif: Exif
     size: tuple[int, int] | None = None
-    thumbnails: tuple[bytes, bytes] = (b"", b"")
+    thumbnails: Thumbnails = field(default_factory=Thumbnails)
     warning: str | None = None
 
 
@@ -113,7 +127,7 @@ def _identified(file: BufferedReader) -> Format:
         raise Truncated("nothing but zeros where an image should begin")
     if is_beginning(head):
         raise Truncated("the file ends within its first bytes")
-    raise Rejected(f"not an image: it looks like {describe(head)}")
+    raise Rejected(f"not an image: it looks like {describe(head)}", FailureReason.NOT_AN_IMAGE)
 
 
 def _exif(file: BinaryIO, kind: Format, picture: Image.Image) -> tuple[Exif, str | None]:
@@ -148,17 +162,18 @@ def _explained(file: BufferedReader, kind: Format | None, limits: Limits) -> Ite
         if isinstance(error, OSError) and error.errno in UNREACHABLE:
             raise Unresponsive(f"can't be read: {error.strerror}") from error
         if isinstance(error, OSError) and error.errno:
-            raise Transient(f"can't be read: {error.strerror}") from error
+            raise Transient(f"can't be read: {error.strerror}", FailureReason.UNREADABLE) from error
         if kind and ends_early(file, kind, decoded=False):
             raise Truncated(f"the {kind.name} ends early") from error
         # Decoders report it in words of their own; libheif's "security limit" is about the file, not about us.
         # They have no code for it.
         if isinstance(error, MemoryError) or ("memory" in reason.lower() and "limit" not in reason.lower()):
-            raise Transient(f"needs more than the limit of {limits.memory_mb} MB to decode") from error
+            message = f"needs more than the limit of {limits.memory_mb} MB to decode"
+            raise Transient(message, FailureReason.MEMORY) from error
         if kind is None:
-            raise Transient(f"can't be read: {reason}") from error
+            raise Transient(f"can't be read: {reason}", FailureReason.UNREADABLE) from error
         if reason.lower().startswith("unsupported"):
             raise UnsupportedError(reason) from error
         if isinstance(error, UnidentifiedImageError) or not reason:
             reason = "its header makes no sense"
-        raise Rejected(f"a damaged {kind.name}: {reason}") from error
+        raise Rejected(f"a damaged {kind.name}: {reason}", FailureReason.DAMAGED) from error

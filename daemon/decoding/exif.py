@@ -30,6 +30,8 @@ _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)")
 _MAX_DATE = 64
 _UNKNOWN_ISO = 65535
 """What the 16-bit ISO tag holds where the sensitivity does not fit; the newer tags then have it."""
+_MAX_ISO = 1 << 32
+"""What no tag can hold; a maker note's text might."""
 
 
 def fields(tags: Tags) -> Exif:
@@ -115,9 +117,13 @@ def _iso(tags: Tags) -> int | None:
         "EXIF ISOSpeed",
     ):
         value = _number(tags, name)
-        if value is not None and 0 < value != _UNKNOWN_ISO:
+        if value is not None and 0 < value < _MAX_ISO and value != _UNKNOWN_ISO:
             return round(value)
     return None
+
+
+def _possible_iso(value: int) -> int | None:
+    return value if 0 < value < _MAX_ISO else None
 
 
 def _taken(tags: Tags) -> str | None:
@@ -272,9 +278,9 @@ def _canon_iso(file: BinaryIO) -> int | None:
         )
         camera = str(found.get("MakerNote ISO", ""))
         if camera.isdecimal():
-            return int(camera)
+            return _possible_iso(int(camera))
         base, auto = (float(str(found[f"MakerNote {name}"])) for name in ("BaseISO", "AutoISO"))
-        return round(2 ** (base / 32) * 100 / 32 * 2 ** (auto / 32)) if base > 0 else None
+        return _possible_iso(round(2 ** (base / 32) * 100 / 32 * 2 ** (auto / 32))) if base > 0 else None
     except Exception:  # as in read_file: any exception may come out
         return None
 

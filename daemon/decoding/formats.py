@@ -1,18 +1,18 @@
 """Knows what a file is by its first bytes, never by its name or by what a client calls it.
 
-Pure Python and free of decoders, so an upload can be judged in the main program. Of a file that is no image it guesses
-what else it may be, so that the reason given is of use to its owner.
+By their signature alone an upload is judged in the main program: nothing is followed to where a file says that more
+is. Which TIFF is a RAW file its directories tell, and they are read where all is decoded. Of a file that is no image
+it guesses what else it may be, so that the reason given is of use to its owner.
 """
 
-import io
 import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from daemon.decoding import tiff
 
-HEAD_BYTES = 65536
-"""How much of a file's beginning `sniff` needs to tell every RAW format from TIFF; 4 KiB tell most."""
+HEAD_BYTES = 4096
+"""How much of a file's beginning `sniff` needs."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ X3F = Format("X3F", "image/x-sigma-x3f", (".x3f",), raw=True)
 # The RAW files of other makers share TIFF's signature: they must not be filed as .tif.
 _OTHER_RAWS = (".raw", ".pef", ".srw", ".3fr", ".fff", ".erf", ".kdc", ".dcr", ".mef", ".mos", ".iiq")
 RAW = Format("RAW", "image/x-raw", _OTHER_RAWS, raw=True)
+ANY_TIFF = Format(
+    "TIFF", "image/tiff", tuple(s for kind in (TIFF, DNG, CR2, NEF, ARW, ORF, RW2, RAW) for s in kind.suffixes)
+)
+"""What shares TIFF's signature: a picture, or any of these RAW files."""
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", JPEG),
@@ -78,14 +82,27 @@ _MAKERS = {"NIKON": NEF, "SONY": ARW}
 
 
 def sniff(head: bytes) -> Format | None:
-    """Return what a file with these first bytes is, or None for all that Darkroom can't decode."""
-    return _identify(head, io.BytesIO(head))
+    """Return what a file with these first bytes is, or None for all that Darkroom can't decode.
+
+    Of most RAW files it is `ANY_TIFF`.
+    """
+    for signature, kind in _SIGNATURES:
+        if head.startswith(signature):
+            return kind
+    if head.startswith(_TIFF_SIGNATURES):
+        return CR2 if head[8:10] == b"CR" else ANY_TIFF
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return WEBP
+    if head.startswith(b"BM") and len(head) >= 18 and struct.unpack_from("<I", head, 14)[0] in _BMP_HEADERS:
+        return BMP
+    return _media(brands(head))
 
 
 def identify(file: BinaryIO) -> Format | None:
-    """Return what an open file is; unlike `sniff` it finds TIFF's directories wherever they are."""
+    """Return what an open file is; unlike `sniff` it looks into TIFF's directories."""
     file.seek(0)
-    return _identify(file.read(HEAD_BYTES), file)
+    kind = sniff(file.read(HEAD_BYTES))
+    return _tiff(file) if kind is ANY_TIFF else kind
 
 
 def is_beginning(head: bytes) -> bool:
@@ -95,19 +112,6 @@ def is_beginning(head: bytes) -> bool:
         return True
     media = head[:3] == b"\0\0\0" and b"ftyp".startswith(head[4:8])
     return len(head) < 18 and (media or head.startswith((b"RIFF", b"BM")))
-
-
-def _identify(head: bytes, file: BinaryIO) -> Format | None:
-    for signature, kind in _SIGNATURES:
-        if head.startswith(signature):
-            return kind
-    if head.startswith(_TIFF_SIGNATURES):
-        return CR2 if head[8:10] == b"CR" else _tiff(file)
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return WEBP
-    if head.startswith(b"BM") and len(head) >= 18 and struct.unpack_from("<I", head, 14)[0] in _BMP_HEADERS:
-        return BMP
-    return _media(brands(head))
 
 
 def brands(head: bytes) -> list[bytes]:

@@ -79,8 +79,9 @@ class _Reader:
         self._text = ""
 
     def _note(self, name: str, value: str) -> None:
-        if name in _XMP_DATES and value.strip():
-            self.found.setdefault(_XMP_DATES[name], value.strip()[:_MAX_TEXT])
+        text = value.strip()
+        if name in _XMP_DATES and text and text.isprintable():
+            self.found.setdefault(_XMP_DATES[name], text[:_MAX_TEXT])
 
 
 def iptc_date(block: bytes | None) -> str | None:

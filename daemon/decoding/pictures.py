@@ -10,7 +10,7 @@ can't: strictness costs nothing for a sound photo, and a second decoding for a d
 
 import importlib
 import io
-import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
@@ -20,7 +20,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from daemon.decoding import Limits, UnsupportedError, boxes, repairs, thumbnails, tiff
 from daemon.decoding.colours import Coding, gamma_profile
 from daemon.decoding.formats import AVIF, BMP, GIF, HEIC, HEIF, J2K, JP2, JPEG, JXL, PNG, TIFF, WEBP, Format
-from daemon.errors import Rejected
+from daemon.errors import FailureReason, Rejected
 
 # Pillow's name of each format and the one module that knows it: by itself Pillow would import all 47.
 _PLUGINS = {
@@ -104,7 +104,8 @@ def check_pixels(size: tuple[int, int], limits: Limits) -> None:
     if pixels > limits.megapixels * 1_000_000:
         raise Rejected(
             f"{size[0]} by {size[1]} pixels are {pixels / 1e6:.0f} megapixels, "
-            f"more than the limit of {limits.megapixels}"
+            f"more than the limit of {limits.megapixels}",
+            FailureReason.TOO_LARGE,
         )
 
 
@@ -357,14 +358,13 @@ def open_raw(file: BinaryIO, limits: Limits) -> tuple[Image.Image, tuple[int, in
 
     Raises rawpy's LibRawError for all that LibRaw can't read.
     """
-    # Threads reserve address space by the number of cores, which would use up the memory limit.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
-    import rawpy  # numpy comes along: 18 MB and 0.4 s that only RAW files should cost
+    # Here, not above: where it can't be loaded only RAW files are lost.
+    import rawpy
 
-    # By descriptor: LibRaw reads what it needs of it, and it is the very file that was hashed.
+    file.seek(0)
     try:
-        opened = rawpy.imread(f"/dev/fd/{file.fileno()}")
+        # Its bytes, not its name: by now nothing can be opened any more.
+        opened = rawpy.imread(file)
     except (rawpy.LibRawFileUnsupportedError, rawpy.LibRawNotImplementedError) as error:
         raise UnsupportedError("LibRaw doesn't know this camera's RAW format") from error
     with opened as raw:
@@ -402,8 +402,13 @@ _MOST_BYTES = 256 << 20
 
 
 def load(picture: Image.Image) -> str | None:
-    """Decode an opened picture as `thumbnails.load` does; return a warning for people where damage was swallowed."""
+    """Decode an opened picture as `thumbnails.load` does; return a warning for people where damage was swallowed.
+
+    Raises Rejected for a JPEG of so many scans that nobody meant it to be seen, and whatever Pillow raises.
+    """
     swallowed = None
+    if isinstance(picture, ImageFile.ImageFile) and picture.format in ("JPEG", "MPO"):
+        _check_scans(picture)
     if isinstance(picture, ImageFile.ImageFile) and picture.format in ("JPEG", "MPO") and picture.mode in _COLOURS:
         picture.draft(None, thumbnails.fit(picture.size, thumbnails.MEDIUM))
         swallowed = _strictly(picture)
@@ -411,9 +416,36 @@ def load(picture: Image.Image) -> str | None:
     return swallowed
 
 
+_SCAN, _END = 0xDA, 0xD9
+# A marker, and none of those that stand within coded data (ITU T.81, B.1.1).
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+# Encoders make about ten; each costs a look at the whole picture, so a small file of thousands takes minutes.
+_MAX_SCANS = 100
+
+
+def _check_scans(picture: ImageFile.ImageFile) -> None:
+    if picture.fp is None:
+        return
+    picture.fp.seek(0)
+    content = picture.fp.read(_MOST_BYTES)
+    # Nearly always that settles it, in a millisecond.
+    if content.count(b"\xff\xda") > _MAX_SCANS and _scans(content) > _MAX_SCANS:
+        message = f"a JPEG of more than {_MAX_SCANS} scans, which takes too long to decode"
+        raise Rejected(message, FailureReason.TOO_SLOW)
+
+
+def _scans(content: bytes) -> int:
+    """Return how many scans a JPEG has; what else lies in the file, such as a preview or a video, may look like one."""
+    found, at = 0, 2
+    while (marker := _MARKER.search(content, at)) and content[marker.end() - 1] != _END:
+        found += content[marker.end() - 1] == _SCAN
+        at = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+    return found
+
+
 def _strictly(picture: ImageFile.ImageFile) -> str | None:
     """Decode a JPEG, drafted to its scale, unless it is damaged; return in which way it is, None where it is not."""
-    # Here, not above: it brings numpy along, which a worker without JPEGs does not need.
+    # Here, not above: as with rawpy.
     import simplejpeg  # type: ignore[import-untyped]
 
     if picture.fp is None:

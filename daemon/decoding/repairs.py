@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from daemon.errors import Rejected
+from daemon.errors import FailureReason, Rejected
 
 _BLOCK = 1 << 20
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -65,7 +65,8 @@ def damaged_chunks(file: BinaryIO) -> list[str]:
     """
     wrong = [chunk for chunk in png_chunks(file) if not chunk.matches]
     if critical := next((chunk for chunk in wrong if chunk.critical), None):
-        raise Rejected(f"a damaged PNG: the checksum of its {_shown(critical.name)} doesn't match")
+        message = f"a damaged PNG: the checksum of its {_shown(critical.name)} doesn't match"
+        raise Rejected(message, FailureReason.DAMAGED)
     return list(dict.fromkeys(_shown(chunk.name) for chunk in wrong))
 
 

@@ -1,209 +1,253 @@
-"""The child process in which every untrusted byte is decoded, and its limits.
+"""The pool of processes in which every untrusted byte is decoded.
 
-One standing worker, replaced when it dies. A crash, a hang or a bomb costs the image that is being decoded, no other.
+As many at once as it was given, started as there is work for them; those that have had none for a minute leave, but
+for one. A crash, a hang or a bomb costs the image that is being decoded, no other: its process is replaced.
 """
 
-import itertools
-import multiprocessing
-import os
-import signal
-import socket
-import sys
+import logging
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from multiprocessing.context import SpawnContext, SpawnProcess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
 
-from pebble import CONSTS, ProcessExpired, ProcessPool
+from daemon.decoding import Decoded, Element, Limits, Takeout, worker
+from daemon.decoding.child import Child, Died
+from daemon.decoding.confinement import Confinement
+from daemon.errors import EnvironmentFault, FailureReason, Postponed, Transient, WaitingReason
+from daemon.files.opening import Identity, unchanged
 
-from daemon.decoding import Decoded, Limits, worker
-from daemon.errors import EnvironmentFault, Postponed, Transient, WaitingReason
-from daemon.files.opening import open_regular
+_log = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
-
-# pebble looks after its worker by polling. At its own 0.1 s that is 0.35 % of a core for ever; at one second
-# it can't be measured. Results are not polled for: they take under a millisecond. Deaths are seen this late.
-_POLL_SECONDS = 1.0
-_START_SECONDS = 60.0
-# Workers ignore SIGTERM, so the wait between it and SIGKILL is for nothing.
-_TERM_SECONDS = 0.1
-
-
-class _Process(SpawnProcess):
-    """A worker that does not import the main program's main module again."""
-
-    def start(self) -> None:
-        # multiprocessing has the child run whatever script started us, with all that it imports.
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            super().start()
-        finally:
-            sys.modules["__main__"] = main
-
-
-class _Context(SpawnContext):
-    # Never fork: the main program has threads.
-    Process = _Process
+_IDLE_SECONDS = 60.0
 
 
 class Sandbox:
-    """Decodes images in a worker process; one at a time, from any thread."""
+    """Decodes images in processes of their own, `count` at a time; any thread may call it."""
 
-    def __init__(self, limits: Limits, work: worker.Work = worker.decode) -> None:
-        """Take the limits of one image. `work` runs in the worker and must be importable there."""
-        self._limits = limits
-        self._work = work
-        self._pool: ProcessPool | None = None
-        self._pid: int | None = None
-        # Through the first the worker is handed open files, the second is the worker's end.
-        self._files: tuple[socket.socket, socket.socket] | None = None
-        self._numbers = itertools.count()
-        self._waited_for: Future[Any] | None = None
-        self._stopping = False
-        self._lock = threading.Lock()  # guards all of these: abort() and close() come from other threads
-        # A worker dies with the thread that started it, so one thread starts them all and stays.
-        self._starter = ThreadPoolExecutor(1, "sandbox")
+    def __init__(self, limits: Limits, work: worker.Work = worker.decode, count: int = 1) -> None:
+        """Take the limits of one image. `work` runs in the processes and must be importable there."""
+        self._limits, self._work, self._count = limits, work, count
+        # Guards all of these: abort() and close() come from other threads.
+        self._changed = threading.Condition()
+        self._children: set[Child] = set()
+        # Those without work and since when, the one that has rested longest first.
+        self._idle: dict[Child, float] = {}
+        # How many wait for one, and how many are about to be started for them.
+        self._waiting = self._wanted = 0
+        # Those that read texts, and how many wait for one to do so.
+        self._readers: set[Child] = set()
+        self._waiting_to_read = 0
+        self._fault: EnvironmentFault | None = None
+        self._stopping = self._closed = False
+        self._tending: threading.Thread | None = None
+        self._confinement: Confinement | None = None
 
     @property
-    def pid(self) -> int | None:
-        """The worker's process id, None while there is none."""
-        return self._pid
+    def pids(self) -> list[int]:
+        """The ids of the processes that there are."""
+        with self._changed:
+            return [child.pid for child in self._children]
+
+    @property
+    def confinement(self) -> Confinement | None:
+        """How the processes are shut in; None until one has said so."""
+        return self._confinement
 
     def start(self) -> None:
-        """Begin to bring the worker up, decoders imported, ahead of the first image; returns at once."""
-        self._started()
+        """Begin to bring a process up, decoders loaded, ahead of the first image; returns at once."""
+        with self._changed:
+            if not self._stopping and not self._children and not self._wanted:
+                self._want()
 
     def decode(self, path: Path) -> Decoded:
         """Return all that the bytes of one file tell.
 
-        Raises what `decode.decode` raises; Transient also when the worker crashes or takes too long,
-        Postponed when the sandbox is to stop meanwhile, EnvironmentFault when no worker can be started.
+        Raises what `decode.decode` raises, and what `open_regular` does; Transient also when its process crashes,
+        TimedOut when it takes too long, Postponed when the file changes or the sandbox is to stop meanwhile,
+        EnvironmentFault when no process can be started.
         """
-        for _ in range(2):
-            self._started().result()
-            try:
-                return self._decode(path)
-            except RuntimeError:  # the pool is broken: its worker died idle, and never saw this image
-                self._drop()
-        raise Transient("the decoder died before it could begin")
+        with unchanged(path) as (file, identity):
+            for _ in range(2):
+                child = self._take()
+                try:
+                    return self._decode(child, file.fileno(), identity)
+                except Died:  # while it had nothing to do
+                    continue
+                finally:
+                    self._give_back(child)
+        raise Transient("the decoder died before it could begin", FailureReason.CRASHED)
+
+    def read_xmp(self, content: bytes) -> tuple[Element, ...]:
+        """Return the properties of an XMP file. Raises Rejected, Transient, EnvironmentFault; goes on after `abort`."""
+        with self._reading() as child:
+            return child.read_xmp(content)
+
+    def read_takeout(self, content: bytes) -> Takeout:
+        """Return what a JSON of Google Takeout says. Raises Transient, EnvironmentFault; goes on after `abort`."""
+        with self._reading() as child:
+            return child.read_takeout(content)
 
     def abort(self) -> None:
-        """Give up the image that is being decoded, which raises Postponed in `decode`, and take no other."""
-        with self._lock:
+        """Give up the images that are being decoded, which raises Postponed in `decode`, and take no others.
+
+        Texts are still read: whoever asks for one has placed a photo already, and it takes no time.
+        """
+        with self._changed:
             self._stopping = True
-            if self._waited_for:
-                self._waited_for.cancel()
+            for child in self._children - self._readers - self._idle.keys():
+                child.kill()
+            self._changed.notify_all()
 
     def close(self) -> None:
-        """End the worker at once, even if it is stuck."""
+        """End all processes at once, even if they are stuck."""
         self.abort()
-        self._starter.shutdown()
-        self._drop()
+        with self._changed:
+            self._closed = True
+            for child in self._readers:
+                child.kill()
+            for child in self._idle:
+                self._children.remove(child)
+                child.end()
+            self._idle.clear()
+            tending = self._tending
+            self._changed.notify_all()
+        if tending is not None:
+            tending.join()
 
-    def _decode(self, path: Path) -> Decoded:
-        seconds = self._limits.seconds
-        number = self._hand_over(path) if path.parent == Path(f"/proc/{os.getpid()}/fd") else None
+    @contextmanager
+    def _reading(self) -> Iterator[Child]:
+        """Yield a process that reads texts meanwhile."""
+        child = self._take(reading=True)
         try:
-            outcome = self._result(seconds, worker.run, self._work, path, self._limits, number)
-        except TimeoutError:
-            self._drop()
-            raise Transient(f"took longer than {seconds:g} s to decode") from None
-        except ProcessExpired as error:
-            # Whatever the worker held, a lock or half a message, goes with the pool.
-            self._drop()
-            raise Transient(_death(error.exitcode)) from None
-        if isinstance(outcome, worker.Failure):
-            raise outcome.error
-        return outcome
-
-    def _hand_over(self, path: Path) -> bytes:
-        """Give the worker an open file of this process; return the number under which it comes there.
-
-        It could not open it in /proc itself: it has fewer capabilities than this process (ptrace(2), "Ptrace access
-        mode checking"). Opened anew, it has an offset of its own, and closing it leaves our lease in place.
-        """
-        number = str(next(self._numbers)).encode()
-        fd = open_regular(path)
-        try:
-            with self._lock:
-                if self._files is None:
-                    raise _stopping()
-                socket.send_fds(self._files[0], [number], [fd])
+            child.await_ready()
+            self._note(child.confinement)
+            yield child
+        except Transient as error:
+            if self._closed:
+                raise _closed() from error
+            raise
         finally:
-            os.close(fd)
-        return number
+            self._give_back(child)
 
-    def _started(self) -> Future[None]:
-        with self._lock:
+    def _decode(self, child: Child, fd: int, identity: Identity) -> Decoded:
+        try:
+            child.await_ready()
+            self._note(child.confinement)
+            return child.decode(fd, identity)
+        except (Transient, EnvironmentFault) as error:
             if self._stopping:
-                raise _stopping()
-            return self._starter.submit(self._start)
+                raise _postponed() from error
+            raise
+
+    def _take(self, *, reading: bool = False) -> Child:
+        """Return a process that has nothing to do, as soon as there is one; whoever is `reading` a text comes first."""
+        with self._changed:
+            if not self._waiting:
+                self._fault = None
+            self._waiting += 1
+            self._waiting_to_read += reading
+            try:
+                while (child := self._rested(reading=reading)) is None:
+                    if self._wanted < self._waiting and len(self._children) + self._wanted < self._count:
+                        self._want()
+                    self._changed.wait()
+                if reading:
+                    self._readers.add(child)
+                return child
+            finally:
+                self._waiting -= 1
+                self._waiting_to_read -= reading
+                if reading:
+                    self._changed.notify_all()
+
+    def _rested(self, *, reading: bool) -> Child | None:
+        """Return a process that has nothing to do; None where there is none at the moment."""
+        if reading and self._closed:
+            raise _closed()
+        if self._stopping and not reading:
+            raise _postponed()
+        if self._waiting_to_read and not reading:
+            return None
+        while self._idle:
+            child, _ = self._idle.popitem()
+            if child.is_sound():
+                return child
+            self._end(child)
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
+        return None
+
+    def _give_back(self, child: Child) -> None:
+        with self._changed:
+            self._readers.discard(child)
+            if child.usable and not self._closed:
+                self._idle[child] = time.monotonic()
+                self._changed.notify_all()
+            else:
+                self._end(child)
+
+    def _end(self, child: Child) -> None:
+        self._children.discard(child)
+        child.end()
+        self._changed.notify_all()
+
+    def _want(self) -> None:
+        self._wanted += 1
+        if self._tending is None:
+            # A process dies with the thread that has started it, so this one starts them all and stays.
+            self._tending = threading.Thread(target=self._tend, name="sandbox", daemon=True)
+            self._tending.start()
+        self._changed.notify_all()
+
+    def _tend(self) -> None:
+        """Start processes as they are wanted, and end those that have rested for long."""
+        with self._changed:
+            while not self._closed:
+                if self._wanted:
+                    self._wanted -= 1
+                    self._start()
+                else:
+                    self._changed.wait(self._seconds_of_rest())
+                    self._let_rested_go()
 
     def _start(self) -> None:
-        if self._pool and self._pool.active:
-            return
-        self._drop()
-        CONSTS.sleep_unit, CONSTS.term_timeout = _POLL_SECONDS, _TERM_SECONDS
-        self._files = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        initial = (self._limits, os.getpid(), self._files[1])
-        self._pool = ProcessPool(1, initializer=worker.prepare, initargs=initial, context=_Context())
         try:
-            self._pid = self._result(_START_SECONDS, worker.ready)
-        except (RuntimeError, OSError) as error:  # it died, or took too long
-            self._drop()
-            raise EnvironmentFault(
-                f"no decoder can be started; it may use {self._limits.memory_mb} MB of memory"
-            ) from error
+            child = Child(self._limits, self._work)
+        except EnvironmentFault as fault:
+            self._fault = fault
+        else:
+            self._children.add(child)
+            self._idle[child] = time.monotonic()
+        self._changed.notify_all()
 
-    def _result(self, seconds: float, function: Callable[..., _T], *args: object) -> _T:
-        """Run a function in the worker; raise Postponed where abort() comes first."""
-        with self._lock:
-            if self._stopping or not self._pool:
-                raise _stopping()
-            future: Future[_T] = self._pool.schedule(function, args=args)
-            self._waited_for = future
-        try:
-            return future.result(seconds)
-        except CancelledError:
-            raise _stopping() from None
+    def _seconds_of_rest(self) -> float | None:
+        """Return how long nobody needs to look for processes that are to leave; None while nothing can change that."""
+        if len(self._children) < 2 or not self._idle:
+            return None
+        return max(0.0, next(iter(self._idle.values())) + _IDLE_SECONDS - time.monotonic())
 
-    def _drop(self) -> None:
-        with self._lock:
-            (pool, pid), self._pool, self._pid = (self._pool, self._pid), None, None
-            files, self._files = self._files, None
-        if not pool:
-            return
-        pool.stop()  # type: ignore[no-untyped-call]
-        for child in multiprocessing.active_children():
-            if child.pid == pid:
-                child.kill()
-        # pebble's threads learn of it when they poll next; nobody needs to wait for that.
-        threading.Thread(target=_end, args=(pool, files or ()), name="sandbox-end", daemon=True).start()
+    def _let_rested_go(self) -> None:
+        while self._seconds_of_rest() == 0.0:
+            child = next(iter(self._idle))
+            del self._idle[child]
+            self._end(child)
+
+    def _note(self, confinement: Confinement | None) -> None:
+        """Say once how the processes are shut in."""
+        with self._changed:
+            before, self._confinement = self._confinement, confinement
+        if before is None and confinement is not None:
+            for why in confinement.lacks:
+                _log.warning("decoders are not shut in by %s", why)
+            _log.debug("decoders are shut in: %s", confinement)
 
 
-def _end(pool: ProcessPool, files: Sequence[socket.socket]) -> None:
-    # Not sooner: until it has learnt of its end, pebble may start another worker, which is given its own.
-    pool.join()
-    for end in files:
-        end.close()
-
-
-def _stopping() -> Postponed:
+def _postponed() -> Postponed:
     return Postponed(WaitingReason.STOPPING, 0)
 
 
-def _death(exitcode: int) -> str:
-    if exitcode >= 0:
-        return f"the decoder ended with status {exitcode}"
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = f"signal {-exitcode}"
-    if name == "SIGKILL":
-        return f"the decoder was killed ({name}), as happens where memory runs out"
-    return f"the decoder crashed ({name})"
+def _closed() -> EnvironmentFault:
+    # Not Postponed: nothing is wrong with what is to be read, and the photo that it lies beside may be placed already.
+    return EnvironmentFault("darkroom is stopping")

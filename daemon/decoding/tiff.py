@@ -11,7 +11,7 @@ from typing import BinaryIO
 SUBFILE_TYPE, OLD_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION = 0x00FE, 0x00FF, 0x0100, 0x0101, 0x0102, 0x0103
 PHOTOMETRIC, MAKE, STRIP_OFFSETS, ORIENTATION, SAMPLES, STRIP_COUNTS = 0x0106, 0x010F, 0x0111, 0x0112, 0x0115, 0x0117
 PLANAR, TILE_OFFSETS, TILE_COUNTS, INK_SET, SUB_IFDS, SAMPLE_FORMAT = 0x011C, 0x0144, 0x0145, 0x014C, 0x014A, 0x0153
-DNG_VERSION = 0xC612
+EXTRA_SAMPLES, DNG_VERSION = 0x0152, 0xC612
 
 # Classic TIFF is 42, BigTIFF 43; Olympus writes "RO" or "RS" and Panasonic 0x55 in its place.
 _BIG = 43
@@ -20,12 +20,16 @@ _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _ASCII = 2
 # Bytes of a value of each type: of TIFF 6.0, 13 of its supplement 1, 16 to 18 of BigTIFF.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_MAX_ENTRIES, _MAX_VALUES, _MAX_DIRECTORIES = 1024, 100_000, 64
+# Of all directories together half a million values: a picture of 250 megapixels in strips of one line has 50,000.
+_MAX_ENTRIES, _MAX_VALUES, _MAX_DIRECTORIES, _MAX_TOTAL = 1024, 100_000, 64, 500_000
+_WANTED = {SUBFILE_TYPE, OLD_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, MAKE, STRIP_OFFSETS}
+_WANTED |= {ORIENTATION, SAMPLES, STRIP_COUNTS, PLANAR, TILE_OFFSETS, TILE_COUNTS, INK_SET, SUB_IFDS, SAMPLE_FORMAT}
+_WANTED |= {EXTRA_SAMPLES, DNG_VERSION}
 
 
 @dataclass(frozen=True)
 class Directory:
-    """One IFD: where it is and ends, its whole-number tags, its texts, and whether all of it was there to be read.
+    """One IFD: where it is and ends, its tags of those named above, and whether all of it was there to be read.
 
     `sane` says that its entries can be entries at all: ascending, of known types. `end` is behind what it refers to.
     """
@@ -74,12 +78,14 @@ def directories(file: BinaryIO) -> Iterator[Directory]:
         return
     pending = [struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)[0]]
     seen: set[int] = set()
-    while pending and len(seen) < _MAX_DIRECTORIES:
+    room = _MAX_TOTAL
+    while pending and len(seen) < _MAX_DIRECTORIES and room > 0:
         offset = pending.pop(0)
         if offset == 0 or offset in seen:
             continue
         seen.add(offset)
         directory, following = _read(file, offset, order, big)
+        room -= sum(map(len, directory.numbers.values()))
         yield directory
         pending += [following, *directory.numbers.get(SUB_IFDS, ())[:_MAX_DIRECTORIES]]
 
@@ -107,7 +113,7 @@ def _read(file: BinaryIO, offset: int, order: str, big: bool) -> tuple[Directory
         if count * _SIZES.get(kind, 0) > width:
             end = max(end, struct.unpack_from(order + word, table, start + size - width)[0] + count * _SIZES[kind])
         letter = _INTEGERS.get(kind, "s" if kind == _ASCII else "")
-        if not letter or not 0 < count <= _MAX_VALUES:
+        if tag not in _WANTED or not letter or not 0 < count <= _MAX_VALUES:
             continue
         length = count * struct.calcsize("=" + letter)
         value = table[start + size - width : start + size]

@@ -65,6 +65,16 @@ def read(file: BinaryIO, directory: Directory) -> Image.Image:
         return picture
 
 
+def load_codecs() -> None:
+    """Load the codecs that files have, as is to be done while files can still be opened."""
+    for compression in _COMPRESSIONS:
+        _has_decoder(compression)
+
+
+# LZW, JPEG, Deflate, PackBits, JPEG 2000, LERC, lossy DNG's JPEG, LZMA, JPEG XR, Zstandard, WebP, JPEG XL, fax.
+_COMPRESSIONS = (5, 7, 8, 32773, 34712, 34887, 34892, 34925, 34934, 50000, 50001, 50002, 2, 3, 4)
+
+
 def _supported(page: tifffile.TiffPage) -> int:
     """Return how many samples of a pixel are its colour; raise UnsupportedError for what nothing here decodes."""
     photometric, samples = page.photometric, page.samplesperpixel

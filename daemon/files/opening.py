@@ -25,7 +25,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, Unresponsive, WaitingReason, Withdrawn
+from daemon.errors import (
+    EnvironmentFault,
+    FailureReason,
+    Postponed,
+    Rejected,
+    Transient,
+    Unresponsive,
+    WaitingReason,
+    Withdrawn,
+)
 from daemon.files.atomic import OF_THE_PROCESS, READ, UNREACHABLE, Entry, Location
 
 _KINDS = {
@@ -98,7 +107,8 @@ def _require_regular(file: Entry | Path, info: os.stat_result) -> None:
         with suppress(OSError):
             named = os.readlink(file.name, dir_fd=file.folder) if isinstance(file, Entry) else str(file.readlink())
             target = f" to {named!r}"
-    raise Rejected(f"is {kind}{target}, not a regular file; put the photo itself into the inbox")
+    message = f"is {kind}{target}, not a regular file; put the photo itself into the inbox"
+    raise Rejected(message, FailureReason.NOT_A_FILE)
 
 
 def _translated(error: OSError, path: Path, root: Path | None) -> Exception:
@@ -108,18 +118,20 @@ def _translated(error: OSError, path: Path, root: Path | None) -> Exception:
     if root is not None and (fault := _root_fault(root)):
         return EnvironmentFault(f"the folder {root} can't be read: {fault}")
     if code == errno.ENXIO:
-        return Rejected("is a socket or device, not a regular file; put the photo itself into the inbox")
+        message = "is a socket or device, not a regular file; put the photo itself into the inbox"
+        return Rejected(message, FailureReason.NOT_A_FILE)
     if code in UNREACHABLE:
         return Unresponsive(f"{path.name} can't be opened: {reason}")
     if code in _GONE or code == errno.ELOOP:
         return Withdrawn("no longer there")
     if code in _DENIED:
-        return Transient(f"permission denied: {_denied_by(path)}; give darkroom the right to read it")
+        message = f"permission denied: {_denied_by(path)}; give darkroom the right to read it"
+        return Transient(message, FailureReason.UNREADABLE)
     if code == errno.EAGAIN:
         return Postponed(WaitingReason.LEASE, _BUSY_SECONDS)
     if code == errno.ENAMETOOLONG:
-        return Rejected("its name is too long to be opened; give it a shorter one")
-    return Transient(f"can't be opened: {reason}")
+        return Rejected("its name is too long to be opened; give it a shorter one", FailureReason.UNREADABLE)
+    return Transient(f"can't be opened: {reason}", FailureReason.UNREADABLE)
 
 
 def _root_fault(root: Path) -> str | None:
@@ -254,12 +266,16 @@ def seconds_until_stable(seen: Snapshot, now: float, seconds: float) -> float:
     return max(0.0, min(seen.since, now) + seconds - now)
 
 
-def check_complete(lease: Lease, seen: Snapshot, now: float, settle_seconds: float) -> None:
-    """Raise Postponed unless the file is complete; `seen` matters only where no lease can be had."""
+def check_complete(lease: Lease, seen: Snapshot, now: float, settle_seconds: float, quiet_seconds: float = 0.0) -> None:
+    """Raise Postponed unless the file is complete.
+
+    It must have been unchanged for `quiet_seconds`, and for `settle_seconds` where no lease can be had.
+    """
     if lease.state is LeaseState.HELD_BY_WRITER:
         raise Postponed(WaitingReason.WRITER, settle_seconds)
-    if lease.state is LeaseState.UNSUPPORTED and (left := seconds_until_stable(seen, now, settle_seconds)):
-        raise Postponed(WaitingReason.QUIET, left, f"{settle_seconds:g}")
+    wanted = quiet_seconds if lease.state is LeaseState.GRANTED else max(settle_seconds, quiet_seconds)
+    if left := seconds_until_stable(seen, now, wanted):
+        raise Postponed(WaitingReason.QUIET, left, f"{wanted:g}")
 
 
 def check_unchanged(lease: Lease, fd: int, was: os.stat_result, seconds: float) -> None:

@@ -26,6 +26,7 @@ DEFAULT_IGNORE = (
     # Still arriving: browsers, FTP and SFTP clients, torrents, sync programs, editors.
     *("*.part", "*.partial", "*.tmp", "*.temp", "*.crdownload", "*.download", "*.opdownload", "*.filepart"),
     *("*.aria2", "*.!ut", "*.!qB", "*.bc!", "~syncthing~*.tmp", "~$*", "*~", "*.swp", "*.sb-????????-??????"),
+    "*_exiftool_tmp",
     # Windows and macOS keeping house.
     *("Thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "Picasa.ini", "Icon\r", "__MACOSX"),
     *("$RECYCLE.BIN", "RECYCLER", "System Volume Information", "Network Trash Folder", "Temporary Items"),

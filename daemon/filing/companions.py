@@ -19,17 +19,18 @@ from typing import ClassVar
 from daemon.catalogue import Place
 from daemon.catalogue.companions import CompanionRows, Photo, QueuedFile
 from daemon.catalogue.schema import Facts, Job
-from daemon.decoding import XmpDates
+from daemon.decoding import MAX_TEXT_BYTES, Takeout, TextReader, XmpDates
 from daemon.decoding.formats import HEAD_BYTES, sniff
-from daemon.errors import DarkroomError, Postponed, Rejected, WaitingReason
+from daemon.errors import DarkroomError, FailureReason, Postponed, Rejected, Transient, WaitingReason
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
 from daemon.files.names import IMAGE_SUFFIXES, OWN_PREFIX, RAW_SUFFIXES, beginning, beginnings, display, fold, split
 from daemon.files.opening import open_regular
+from daemon.filing import endings
 from daemon.filing.destination import Plan, mirrored
 from daemon.filing.inbox_file import InboxFile
 from daemon.sidecar import takeout, xmp
-from daemon.sidecar.takeout import WEAK, Takeout, TakeoutName
+from daemon.sidecar.takeout import WEAK, TakeoutName
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,6 @@ _HEVC = re.compile(r"_hevc$", re.IGNORECASE)
 # darktable's NAME_01.EXT.xmp holds the edits of a duplicate of NAME.EXT, which has no file of its own.
 _DUPLICATE = re.compile(r"_\d{2}$")
 _BEGINNING = 24
-_MAX_XMP_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -205,10 +205,11 @@ class CompanionMatcher:
         self,
         rows: CompanionRows,
         roots: Mapping[Place, Root],
+        reader: TextReader,
         *,
         delete_duplicates: bool = False,
     ) -> None:
-        self._rows = rows
+        self._rows, self._reader = rows, reader
         self._roots = roots
         self._delete_duplicates = delete_duplicates
         self._over = threading.Event()
@@ -223,7 +224,7 @@ class CompanionMatcher:
         companion = parse(job.original_name)
         if companion is None or file.fd is None or _is_photo(file.fd, job.original_name):
             return None
-        age, title = max(0.0, now - job.created_at), _title(companion, file.fd)
+        age, title = max(0.0, now - job.created_at), self._title(companion, file.fd)
         if title is not None:
             self._jsons.note(file)
         found = self._fitting(companion, title, _Came.of(job), age)
@@ -239,15 +240,22 @@ class CompanionMatcher:
             raise Postponed(WaitingReason.PHOTO, min(wait, left) if left > 0 else wait)
         [photo] = found
         if photo.status == "failed":
-            raise Rejected(f"its photo, {display(photo.name)}, could not be filed (image {photo.id})")
+            message = f"its photo, {display(photo.name)}, could not be filed (image {photo.id})"
+            raise Rejected(message, FailureReason.NO_PHOTO)
         return self._beside(job, file, file.fd, companion, photo)
+
+    def fault(self, job: Job, file: InboxFile) -> str | None:
+        """Return what tells that a companion ends early; None where nothing does, and for what has no such name."""
+        if parse(job.original_name) is None or file.fd is None:
+            return None
+        return endings.missing(file.fd, job.original_name, file.was.st_size)
 
     def alone(self, job: Job, file: InboxFile) -> str:
         """Return what is to be said, behind the reason why it is no photo, of a file that is no companion either."""
         companion = parse(job.original_name)
         if companion is None or file.fd is None:
             return ""
-        found = self._fitting(companion, _title(companion, file.fd), _Came.of(job), _PHOTO_WAIT_SECONDS)
+        found = self._fitting(companion, self._title(companion, file.fd), _Came.of(job), _PHOTO_WAIT_SECONDS)
         if len(found) > 1:
             several = ", ".join(sorted(display(photo.name) for photo in found))
             return f"; and it may belong to each of these photos: {several}"
@@ -262,10 +270,10 @@ class CompanionMatcher:
             if rank is not None:
                 fitting.append((rank, row))
         for _, row in sorted(fitting, key=lambda one: one[0]):
-            content = _read_beside(file, row, _MAX_XMP_BYTES)
+            content = _read_beside(file, row)
             try:
-                packet = None if content is None else xmp.Packet.parse(content)
-            except xmp.Malformed as error:
+                packet = None if content is None else xmp.Packet.of(self._reader.read_xmp(content))
+            except (Rejected, Transient) as error:
                 _log.warning("image %d: %s can't be read for its date: %s", job.id, display(row.path), error)
                 continue
             if packet is not None:
@@ -366,8 +374,8 @@ class CompanionMatcher:
             name = takeout.parse_name(row.name)
             if name is None or not name.may_fit(job.original_name):
                 continue
-            content = _read_beside(file, row, takeout.MAX_BYTES + 1)
-            said = Takeout() if content is None else takeout.read(content)
+            content = _read_beside(file, row)
+            said = Takeout() if content is None else self._said(content, row.path)
             rank = name.rank(job.original_name, said.title)
             if said == Takeout() or rank is None:
                 continue
@@ -394,10 +402,24 @@ class CompanionMatcher:
                 for row in self._rows.beside(photo.id):
                     if row.destination.lower().endswith(".json") and row.place in self._roots:
                         with suppress(OSError, DarkroomError):
-                            return takeout.read(
-                                (self._roots[row.place] / row.destination).read_bytes(takeout.MAX_BYTES)
-                            )
+                            content = (self._roots[row.place] / row.destination).read_bytes(MAX_TEXT_BYTES + 1)
+                            return self._said(content, row.destination)
         return None
+
+    def _title(self, companion: CompanionName | TakeoutName, fd: int) -> str | None:
+        """Return the title inside a JSON; None for any other companion."""
+        if not isinstance(companion, TakeoutName):
+            return None
+        with atomic.blaming(companion.base):
+            content = _content(fd)
+        return self._said(content, companion.base).title
+
+    def _said(self, content: bytes, name: str) -> Takeout:
+        try:
+            return self._reader.read_takeout(content)
+        except Transient as error:
+            _log.warning("%s can't be read for what it says of a photo: %s", display(name), error)
+            return Takeout()
 
     def _beside(
         self, job: Job, file: InboxFile, fd: int, companion: CompanionName | TakeoutName, photo: Photo
@@ -513,27 +535,19 @@ def _is_photo(fd: int, name: str) -> bool:
         return sniff(os.pread(fd, HEAD_BYTES, 0)) is not None
 
 
-def _title(companion: CompanionName | TakeoutName, fd: int) -> str | None:
-    """Return the title inside a JSON; None for any other companion."""
-    if not isinstance(companion, TakeoutName):
-        return None
-    with atomic.blaming(companion.base):
-        return takeout.read(_content(fd)).title
-
-
-def _read_beside(file: InboxFile, row: QueuedFile, limit: int) -> bytes | None:
+def _read_beside(file: InboxFile, row: QueuedFile) -> bytes | None:
     """Return the first bytes of a file in a photo's own folder; None where it can't be read for now."""
     try:
         fd = open_regular(file.entry.renamed(row.path.rpartition("/")[2]))
     except DarkroomError:
         return None
     with suppress(OSError), closing(os.fdopen(fd, "rb")) as opened:
-        return opened.read(limit)
+        return opened.read(MAX_TEXT_BYTES + 1)
     return None
 
 
 def _content(fd: int) -> bytes:
-    content, size = b"", takeout.MAX_BYTES + 1
+    content, size = b"", MAX_TEXT_BYTES + 1
     while len(content) < size and (more := os.pread(fd, size - len(content), len(content))):
         content += more
     return content

@@ -18,12 +18,15 @@ from daemon.decoding import Decoded
 from daemon.errors import (
     DiskFull,
     EnvironmentFault,
+    FailureReason,
     FolderFault,
     Immovable,
     NameRefused,
     Postponed,
     Rejected,
+    TimedOut,
     Transient,
+    Truncated,
     Unresponsive,
     WaitingReason,
     Withdrawn,
@@ -31,7 +34,7 @@ from daemon.errors import (
 from daemon.files.atomic import Root
 from daemon.files.mounts import FolderCheck
 from daemon.files.names import display
-from daemon.files.opening import Snapshot
+from daemon.files.opening import Snapshot, seconds_until_stable
 from daemon.files.walk import look
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
@@ -45,7 +48,8 @@ from daemon.loop import Loop, LoopFault, Strikes
 
 _log = logging.getLogger(__name__)
 
-_IDLE_SECONDS = 2.0
+# What begins without any news: a clock that was set, a helper that is to be let go.
+_IDLE_SECONDS = 30.0
 # The least wait of an idle loop: what is due but held up elsewhere must not make it spin.
 _SPIN_SECONDS = 0.05
 # How long a file waits that a disk or folder has refused: the longer, the longer it has been here.
@@ -77,6 +81,21 @@ class RetryPolicy:
         return self.first_seconds * float(_BACKOFF_FACTOR) ** min(failures - 1, 10)
 
 
+@dataclass(frozen=True)
+class StabilityPolicy:
+    """How long a file must have been seen unchanged, in seconds, before it counts as complete.
+
+    `settle` where no lease can be had, or where it was found incomplete before, `quiet` in any case. One whose bytes
+    end early is given up after `incomplete`; the time before `began` does not count there: nothing may have run in it,
+    its writer included.
+    """
+
+    settle_seconds: float
+    quiet_seconds: float
+    incomplete_seconds: float
+    began: float = 0.0
+
+
 class Consumer:
     """The loop over one queue and one inbox."""
 
@@ -92,6 +111,7 @@ class Consumer:
         recovery: Recovery,
         cleanup: Cleanup,
         retry: RetryPolicy,
+        stability: StabilityPolicy,
         inbox: Root,
         *,
         report: Callable[[LoopFault | None], None] = lambda _: None,
@@ -101,14 +121,18 @@ class Consumer:
         self._prefetcher = prefetcher
         self._filing, self._companions = filing, companions
         self._recovery, self._cleanup = recovery, cleanup
-        self._retry, self._inbox = retry, inbox
-        self._pause = Pause(settings)
+        self._retry, self._stability, self._inbox = retry, stability, inbox
+        self._settings, self._pause = settings, Pause(settings)
         self._recovered = False
         # Whether a row may have been left in the middle of the work by this process.
         self._unresolved = False
         self._strikes = Strikes()
+        # The images that have reached a time limit once, and are tried once more.
+        self._timed_out: set[int] = set()
         self.turn = Turn.IDLE
-        self.loop = Loop("consumer", self._step, wake=queue.changed, within=self._session, report=report)
+        self.loop = Loop(
+            "consumer", self._step, wake=queue.changed, news=catalogue.version, within=self._session, report=report
+        )
 
     @contextmanager
     def _session(self) -> Iterator[None]:
@@ -195,7 +219,7 @@ class Consumer:
 
     def _try(self, job: Job, now: float) -> str:
         if job.attempts > self._retry.attempts:
-            return self._fail(job, None, "darkroom died each time it worked on this file")
+            return self._fail(job, None, "darkroom died each time it worked on this file", FailureReason.CRASHED)
         try:
             file = self._prefetcher.take(job)
         except (Rejected, Transient) as fault:
@@ -223,25 +247,54 @@ class Consumer:
                 if look(self._inbox, job.path) is None:
                     raise
                 # Another file has its name: that is the one that the row stands for from now on.
-                replaced = Postponed(WaitingReason.CHANGED, self._prefetcher.settle_seconds, "filed")
+                replaced = Postponed(WaitingReason.CHANGED, self._stability.settle_seconds, "filed")
                 self._queue.postpone(job, replaced, now)
                 raise replaced from None
 
     def _file(self, job: Job, file: InboxFile, snapshot: Snapshot, now: float) -> str:
         """File one open file; return what happened, for people."""
-        file.check_complete(snapshot, now)
+        self._check_complete(job, file, snapshot, now)
         plan = self._companions.plan(job, file, now)
         if plan is None:
-            decoded = self._prefetcher.decode(file)
-            # Should the next photo kill the whole process, this one is blamed for it: once at most, and not for good.
-            if job.attempts == 1 < self._retry.attempts:
-                self._prefetcher.look_ahead(time.time())
+            decoded = self._decoded(job, file, snapshot, now)
             plan = self._filing.plan(job, decoded, self._taken(job, file, decoded, now))
         placed = self._filing.place(job, file, plan)
         outcome = self._filing.record(placed, plan, file.stays)
         if self._filing.leave(placed, file):
             self._cleanup.note(job.path)
         return outcome
+
+    def _check_complete(self, job: Job, file: InboxFile, snapshot: Snapshot, now: float) -> None:
+        """Raise Postponed unless a file has arrived, as far as that can be known before it is decoded."""
+        if _came_whole(job, snapshot):
+            file.check_complete(snapshot, now)
+            return
+        file.check_complete(snapshot, now, self._stability.quiet_seconds)
+        # Or one whose writer comes and goes would be decoded each time, and hold up the others.
+        if job.waiting is WaitingReason.INCOMPLETE and (
+            left := seconds_until_stable(snapshot, now, self._stability.settle_seconds)
+        ):
+            raise Postponed(WaitingReason.INCOMPLETE, left, job.waiting_detail)
+        if (fault := "the file is empty" if file.was.st_size == 0 else self._companions.fault(job, file)) is not None:
+            self._await_rest(job, snapshot, now, fault)
+
+    def _decoded(self, job: Job, file: InboxFile, snapshot: Snapshot, now: float) -> Decoded:
+        """Return what the bytes of a file tell; raises Postponed where they end early and the rest may still come."""
+        # Should one of the next photos kill the whole process, this one is blamed for it: once at most, and not for
+        # good.
+        alone = not job.attempts == 1 < self._retry.attempts
+        try:
+            return self._prefetcher.decode(file, look_ahead_at=None if alone else now)
+        except Truncated as fault:
+            self._await_rest(job, snapshot, now, str(fault))
+            raise
+
+    def _await_rest(self, job: Job, snapshot: Snapshot, now: float, fault: str) -> None:
+        """Raise Postponed for a file that is incomplete, unless it came so or has been so for long."""
+        seen = Snapshot(snapshot.size, snapshot.mtime_ns, max(snapshot.since, self._stability.began))
+        left = seconds_until_stable(seen, now, self._stability.incomplete_seconds)
+        if left and not _came_whole(job, snapshot):
+            raise Postponed(WaitingReason.INCOMPLETE, left, fault)
 
     def _taken(self, job: Job, file: InboxFile, decoded: Decoded, now: float) -> Taken:
         """Decide when a photo was taken; raises Postponed while what may know it is still to come."""
@@ -278,7 +331,7 @@ class Consumer:
             until = now + min(max((now - job.created_at) / 8, _FAULT_SECONDS), _LAST_FAULT_SECONDS)
             self._queue.release(job, WaitingReason.DISK, until, now, spent=False, detail=str(fault))
             return Turn.WAITING
-        return self._conclude(job, now, lambda: self._judge(job, None, Transient(str(fault))))
+        return self._conclude(job, now, lambda: self._judge(job, None, Transient(str(fault), FailureReason.UNREADABLE)))
 
     def _planned(self, job: Job) -> Job | None:
         """Return a job with the place that its file was to have; None where it is in hand no more."""
@@ -300,27 +353,37 @@ class Consumer:
 
     def _judge(self, job: Job, file: InboxFile | None, fault: Rejected | Transient) -> str:
         """Decide what a failed attempt means: again after a backoff, or to `failed/`."""
-        if isinstance(fault, Transient) and job.attempts < self._retry.attempts:
+        if isinstance(fault, Transient) and job.attempts < self._retry.attempts and not self._too_slow(job, fault):
             return self._try_later(job, str(fault))
+        self._timed_out.discard(job.id)
         alone = self._companions.alone(job, file) if file is not None and isinstance(fault, Rejected) else ""
-        return self._fail(job, file, f"{fault}{alone}")
+        return self._fail(job, file, f"{fault}{alone}", fault.failure)
+
+    def _too_slow(self, job: Job, fault: Transient) -> bool:
+        """Return whether an image has reached a time limit for the second time: a third would only cost the others."""
+        if not isinstance(fault, TimedOut):
+            return False
+        was_slow = job.id in self._timed_out
+        self._timed_out.add(job.id)
+        return was_slow
 
     def _try_later(self, job: Job, reason: str) -> str:
         now = time.time()
         self._queue.retry_later(job, reason, now + self._retry.backoff(job.attempts), now)
         return f"attempt {job.attempts} of {self._retry.attempts} failed: {reason}"
 
-    def _fail(self, job: Job, file: InboxFile | None, reason: str) -> str:
+    def _fail(self, job: Job, file: InboxFile | None, reason: str, failure: FailureReason) -> str:
         if file is not None:
-            return self._move_to_failed(job, file, reason)
+            return self._move_to_failed(job, file, reason, failure)
         try:
             file = self._opened_to_fail(job)
         except Immovable as error:
-            return f"failed: {self._filing.fail_in_place(job, f'{reason}; it stays in the inbox: {error}')}"
+            reason = f"{reason}; it stays in the inbox: {error}"
+            return f"failed: {self._filing.fail_in_place(job, reason, failure)}"
         if file is None:
             raise Withdrawn(f"{display(job.path)} is no longer in the inbox")
         with closing(file):
-            return self._move_to_failed(job, file, reason)
+            return self._move_to_failed(job, file, reason, failure)
 
     def _opened_to_fail(self, job: Job) -> InboxFile | None:
         try:
@@ -333,16 +396,16 @@ class Consumer:
         except (Rejected, Transient):
             return InboxFile.closed(self._inbox, job)
 
-    def _move_to_failed(self, job: Job, file: InboxFile, reason: str) -> str:
+    def _move_to_failed(self, job: Job, file: InboxFile, reason: str, failure: FailureReason) -> str:
         try:
-            plan = self._filing.plan_failure(job, file, reason)
+            plan = self._filing.plan_failure(job, file, reason, failure)
             placed = self._filing.place(job, file, plan)
             outcome = self._filing.record(placed, plan, file.stays)
             if self._filing.leave(placed, file):
                 self._cleanup.note(job.path)
         except (Immovable, Transient) as error:
             reason = f"{reason}; it stays in the inbox, since it can't be moved: {error}"
-            return f"failed: {self._filing.fail_in_place(job, reason)}"
+            return f"failed: {self._filing.fail_in_place(job, reason, failure)}"
         except Postponed as later:
             self._queue.postpone(job, later, time.time())
             raise
@@ -358,7 +421,7 @@ class Consumer:
             if job.attempts < self._retry.attempts:
                 return self._try_later(job, f"{reason}; {fault}")
             reason = f"{reason}; it stays in the inbox, since it can't be moved: {fault}"
-            return f"failed: {self._filing.fail_in_place(job, reason)}"
+            return f"failed: {self._filing.fail_in_place(job, reason, failure)}"
         return f"failed: {outcome}"
 
     # -- what was left half done
@@ -372,7 +435,10 @@ class Consumer:
                 self._folders.check()
             self._recovery.sweep_thumbnails()
             for job in self._queue.unfinished():
-                self._resolve(job, spent=spent, live=False)
+                # What has killed each process that came to its sidecar is left out from then on.
+                plainly = self._settings.begin_recovery(job.id) > self._retry.attempts
+                self._resolve(job, spent=spent, live=False, plainly=plainly)
+            self._settings.end_recoveries()
             self._recovery.bring_back()
             self._leave_all()
             self._recovery.show_all()
@@ -394,25 +460,25 @@ class Consumer:
                 with self._strikes.counting(job.id):
                     self._recovery.leave(job)
 
-    def _resolve(self, job: Job, *, spent: bool, live: bool) -> None:
+    def _resolve(self, job: Job, *, spent: bool, live: bool, plainly: bool = False) -> None:
         """Complete a row whose bytes have arrived, and put any other back into the queue, or fail it.
 
         `spent`: the attempt counts, since the image itself may have killed the process. `live`: it did not; this
-        process had begun the work itself. A row on which the work has raised three times fails, and where that
-        raises, too, it fails by its row alone.
+        process had begun the work itself. `plainly`: without what lies beside the photo. A row on which the work has
+        raised three times fails, and where that raises, too, it fails by its row alone.
         """
         raised, reason, now = self._strikes.of(job.id), self._strikes.reason(job.id), time.time()
         if raised > Strikes.LIMIT:
             self._recovery.undo_link(job)
-            detail = self._filing.fail_in_place(job, f"{reason}; it stays in the inbox")
+            detail = self._filing.fail_in_place(job, f"{reason}; it stays in the inbox", FailureReason.INTERNAL)
             _log.warning("image %d: %s → failed: %s", job.id, display(job.path), detail)
             self._strikes.forget(job.id)
             return
         with self._strikes.counting(job.id):
-            if self._recovery.complete(job):
+            if self._recovery.complete(job, plainly=plainly):
                 self._strikes.forget(job.id)
             elif raised == Strikes.LIMIT:
-                self._conclude(job, now, lambda: self._fail(job, None, reason))
+                self._conclude(job, now, lambda: self._fail(job, None, reason, FailureReason.INTERNAL))
                 self._strikes.forget(job.id)
             elif raised:
                 self._queue.retry_later(job, reason, now + self._retry.backoff(raised), now)
@@ -427,3 +493,8 @@ class Consumer:
         due = self._queue.next_due()
         waits = [_IDLE_SECONDS, *([cleanup_in] if cleanup_in else []), *([due - time.time()] if due else [])]
         return max(_SPIN_SECONDS, min(waits))
+
+
+def _came_whole(job: Job, snapshot: Snapshot) -> bool:
+    """Return whether a file is as an upload has brought it: of such a one nothing is still to come."""
+    return job.source == "upload" and snapshot.since <= job.created_at

@@ -13,8 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from daemon.decoding import DateTexts, XmpDates
-from daemon.sidecar.takeout import Takeout
+from daemon.decoding import DateTexts, Takeout, XmpDates
 
 # Niépce's first photograph that is left. What is later than tomorrow is a wrong clock.
 _EARLIEST_YEAR = 1826

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from daemon.catalogue import Place
 from daemon.catalogue.schema import Facts, Job
 from daemon.decoding import Decoded, Exif
-from daemon.errors import DarkroomError, EnvironmentFault, NameRefused
+from daemon.errors import DarkroomError, EnvironmentFault, FailureReason, NameRefused
 from daemon.files import atomic, names
 from daemon.files.atomic import Location
 from daemon.filing.dates import Taken
@@ -93,6 +93,7 @@ def facts_of(decoded: Decoded, taken: Taken) -> Facts:
         format=decoded.format,
         width=decoded.width,
         height=decoded.height,
+        colour=decoded.colour,
         warning=decoded.warning,
         taken_at=at,
         taken_from=taken.origin.value,
@@ -134,6 +135,7 @@ class FailureNote:
     path: str
     source: str
     created_at: float
+    failure: str = FailureReason.OTHER
 
 
 def reason_beside(failed: Location) -> Location:
@@ -143,7 +145,9 @@ def reason_beside(failed: Location) -> Location:
 
 def write_reason(job: Job, destination: Location) -> None:
     """Write beside a failed file why it is there: for people, and in its last line for `darkroom rebuild`."""
-    note = FailureNote(job.id, job.error or "", job.path, job.source, job.created_at)
+    note = FailureNote(
+        job.id, job.error or "", job.path, job.source, job.created_at, job.failure or FailureReason.OTHER
+    )
     text = (
         f"{names.display(destination.name)} could not be filed.\n\nReason: {job.error}\n\n"
         f"It came as {names.display(job.path)} and is image {job.id}.\n"
@@ -175,5 +179,6 @@ def read_reason(failed: Location) -> FailureNote | None:
 def _is_sound(note: FailureNote) -> bool:
     """Return whether the values of a note, which anybody may have edited, are of their kinds."""
     texts = isinstance(note.error, str) and isinstance(note.path, str) and note.source in {"inbox", "upload"}
+    texts = texts and note.failure in set(FailureReason)
     numbers = isinstance(note.image_id, int) and isinstance(note.created_at, int | float)
     return texts and numbers and 0 < note.image_id < 2**62 and 0 <= note.created_at < _YEAR_9999

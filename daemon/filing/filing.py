@@ -28,8 +28,18 @@ from pathlib import PurePosixPath
 from daemon.catalogue import Place, Queue
 from daemon.catalogue.companions import CompanionRows
 from daemon.catalogue.schema import CaptionStatus, Facts, Job
-from daemon.decoding import Decoded, XmpDates
-from daemon.errors import DarkroomError, EnvironmentFault, Immovable, NameRefused, Postponed, WaitingReason, Withdrawn
+from daemon.decoding import Decoded, Takeout, XmpDates
+from daemon.errors import (
+    DarkroomError,
+    EnvironmentFault,
+    FailureReason,
+    Immovable,
+    NameRefused,
+    Postponed,
+    Transient,
+    WaitingReason,
+    Withdrawn,
+)
 from daemon.files import atomic, names
 from daemon.files.atomic import Location, Root
 from daemon.files.walk import Found
@@ -49,7 +59,6 @@ from daemon.filing.inbox_file import InboxFile
 from daemon.filing.thumbnail_store import ThumbnailStore
 from daemon.filing.zones import ZoneFinder
 from daemon.sidecar.sidecars import Sidecars
-from daemon.sidecar.takeout import Takeout
 
 _log = logging.getLogger(__name__)
 
@@ -128,14 +137,14 @@ class Filing:
         """Let go what runs beside this."""
         self._zones.close()
 
-    def plan_failure(self, job: Job, file: InboxFile, reason: str) -> Plan:
+    def plan_failure(self, job: Job, file: InboxFile, reason: str, failure: FailureReason) -> Plan:
         """Return where a file goes that can't be filed: to `failed/`, under the name that it came with."""
         sha256 = None
         # Of a file that is larger than any photo nobody needs the hash: a sparse one may be larger than the disk.
         if file.fd is not None and file.was.st_size <= self._hash_bytes:
             with atomic.blaming(file.where):
                 sha256 = atomic.sha256(file.fd)
-        return Plan("failed", mirrored(job), Facts(sha256, file.was.st_size, error=reason))
+        return Plan("failed", mirrored(job), Facts(sha256, file.was.st_size, error=reason, failure=failure))
 
     def place(self, job: Job, file: InboxFile, plan: Plan) -> Job:
         """Make the bytes appear durably where they are to go, and hide the inbox name; return the job with its place.
@@ -146,16 +155,17 @@ class Filing:
         facts = plan.facts
         if plan.kept is not None:
             check_kept(plan.kept, facts.sha256 or "")
+            _check_hash(file, facts.sha256)
             self._hide(job, file, plan, None, None)
             return replace(job, place=None, destination=None, companion_of=facts.companion_of)
         if plan.thumbnails is not None and facts.sha256 is not None:
             self._thumbnails.save(facts.sha256, *plan.thumbnails)
         destination, placed = self._place_under_free_name(job, file, plan)
         self._hide(job, file, plan, self.roots[plan.place] / destination, placed)
-        name = str(destination)
-        return replace(job, place=plan.place, destination=name, error=facts.error, companion_of=facts.companion_of)
+        placed_job = replace(job, place=plan.place, destination=str(destination), companion_of=facts.companion_of)
+        return replace(placed_job, error=facts.error, failure=facts.failure)
 
-    def record(self, job: Job, plan: Plan | None = None, stays: str | None = None) -> str:
+    def record(self, job: Job, plan: Plan | None = None, stays: str | None = None, *, sidecar: bool = True) -> str:
         """Make a row final whose bytes are safe; return what happened, for people.
 
         `plan` is only needed for a copy that is to be deleted; `stays` is why the inbox name can't be removed.
@@ -167,10 +177,12 @@ class Filing:
         destination, detail = self.roots[place] / str(job.destination), f"{place}/{names.display(str(job.destination))}"
         if job.companion_of is not None:
             self._companions.arrived(job, now)
-            self._sidecars.write(job.companion_of)
+            if sidecar:
+                self._sidecars.write(job.companion_of)
             return f"{detail}, beside image {job.companion_of}"
         if place == "library":
-            self._sidecars.write(job.id)
+            if sidecar:
+                self._sidecars.write(job.id)
         elif place == "duplicates":
             self._sidecars.record(job.id, destination)
         else:
@@ -180,9 +192,9 @@ class Filing:
         companions.hasten(self._companions, job, now)
         return detail
 
-    def fail_in_place(self, job: Job, reason: str) -> str:
+    def fail_in_place(self, job: Job, reason: str, failure: FailureReason) -> str:
         """Fail a file where it lies, by its row alone; return what happened, for people."""
-        self._queue.fail_in_place(job, reason, time.time())
+        self._queue.fail_in_place(job, reason, failure, time.time())
         return reason
 
     def leave(self, job: Job, file: InboxFile | None) -> bool:
@@ -375,3 +387,15 @@ def _first_names(shape: PurePosixPath, stems: Stems | None) -> Iterator[PurePosi
         yield partners
     if shape != partners and not (stems and stems.is_taken(shape, by_any=False)):
         yield shape
+
+
+def _check_hash(file: InboxFile, sha256: str | None) -> None:
+    """Raise Transient where a file that is to be deleted has other bytes than its decoder said.
+
+    Whoever has taken over a decoder might say of each photo that comes after his own that it is in the library.
+    """
+    if file.fd is not None:
+        with atomic.blaming(file.where):
+            found = atomic.sha256(file.fd)
+        if found != sha256:
+            raise Transient("its bytes are not those that its decoder says")

@@ -104,19 +104,21 @@ class InboxFile:
             before = Snapshot(job.size, job.mtime_ns, job.quiet_since or now)
         return compare(before, self.was, now)
 
-    def check_complete(self, snapshot: Snapshot, now: float) -> None:
+    def check_complete(self, snapshot: Snapshot, now: float, quiet_seconds: float = 0.0) -> None:
         """Raise Postponed unless the file is complete and can leave its folder.
 
-        Where no lease says that nobody has it open it is complete once it was unchanged for `settle_seconds`, and once
-        more so under a hidden name: who opens it by its name does so before that. What remains possible there is a
-        program that has had it open all along, has written nothing for twice that time, and writes between the last
-        look and the removal.
+        It must have been unchanged for `quiet_seconds`. Where no lease says that nobody has it open it is complete once
+        it was unchanged for `settle_seconds`, and once more so under a hidden name: who opens it by its name does so
+        before that. What remains possible there is a program that has had it open all along, has written nothing for
+        twice that time, and writes between the last look and the removal.
         """
         if self.lease is not None:
-            check_complete(self.lease, snapshot, now, self._settle_seconds)
+            check_complete(self.lease, snapshot, now, self._settle_seconds, quiet_seconds)
         if not os.access(".", os.W_OK | os.X_OK, dir_fd=self.entry.folder):
             raise Postponed(WaitingReason.FOLDER, _FOLDER_SECONDS, names.display(self.where.parent.path.name))
-        if self.lease is not None and self.lease.state is LeaseState.UNSUPPORTED and self.hidden is None:
+        # An empty one keeps its name: it may be a placeholder, which its writer opens again to fill it.
+        is_to_hide = self.was.st_size > 0 and self.hidden is None
+        if self.lease is not None and self.lease.state is LeaseState.UNSUPPORTED and is_to_hide:
             with suppress(Immovable):
                 self.hide()
             if self.hidden is not None and self._settle_seconds:
@@ -180,7 +182,8 @@ class InboxFile:
     def is_still(self, job: Job) -> bool:
         """Return whether this file is what lies under a row's name now, unchanged."""
         try:
-            return job.path == self.where.inside and Identity.of(self.entry.lstat()) == Identity.of(self.was)
+            here = (self.hidden or self.entry).lstat()
+            return job.path == self.where.inside and Identity.of(here) == Identity.of(self.was)
         except OSError:
             return False
 

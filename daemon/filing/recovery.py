@@ -91,10 +91,11 @@ class Recovery:
         """Remove what a process has left of thumbnails that died while it made them. Raises EnvironmentFault."""
         self._thumbnails.sweep()
 
-    def complete(self, job: Job) -> bool:
+    def complete(self, job: Job, *, plainly: bool = False) -> bool:
         """Complete a job whose bytes are safe at its destination; return False, with nothing left there, for any other.
 
-        Raises EnvironmentFault where nobody knows.
+        `plainly`: without its sidecar, for which what came with the photo is read. Raises EnvironmentFault where nobody
+        knows.
         """
         destination = self._destination(job)
         try:
@@ -114,7 +115,7 @@ class Recovery:
             except NameRefused:  # what can't be called so is not there
                 return False
         with atomic.blaming(destination):
-            _log.info("image %d: %s", job.id, self._filing.record(job))
+            _log.info("image %d: %s", job.id, self._filing.record(job, sidecar=not plainly))
         self.leave(job)
         return True
 
@@ -304,8 +305,9 @@ class Requeue:
             raise Rejected(f"image {job.id}: {old} is gone")
         self._check_readable(job, old)
         wanted = PurePosixPath(destination).with_name(names.component(job.original_name))
+        came = self._queue.undecodable_path(job)
         # The name that it came with may be one that only the folder `failed` holds, or the other way round.
-        for shape in dict.fromkeys([wanted, names.portable(wanted)]):
+        for shape in dict.fromkeys([PurePosixPath(came) if came else wanted, wanted, names.portable(wanted)]):
             for number in range(_TRIES):
                 path = names.numbered(shape, number)
                 if not atomic.exists(self._inbox / str(path)) and self._queue.again(

@@ -28,7 +28,7 @@ class Pace:
     """
 
     poll: float = 2.0
-    check: float = 1.0
+    check: float = 5.0
     retry: float = 300.0
     late: float = 5.0
     between_scans: float = 1.0

@@ -1,7 +1,7 @@
 """Watches the inbox with a thread of its own, so that no file lies there unnoticed.
 
 Events are hints; the scan is the truth. The thread follows what events point to, scans the whole inbox at start,
-every so often and after lost events, and sees each second that the inbox and the watch on it are still what they
+every so often and after lost events, and sees every few seconds that the inbox and the watch on it are still what they
 were. Where events do not arrive it polls. It opens nothing in the inbox but folders, while it reads them.
 """
 

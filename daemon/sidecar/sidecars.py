@@ -18,9 +18,10 @@ from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 
 from daemon.catalogue import ImageEvent, ImageRow
-from daemon.catalogue.captions import Words, together
+from daemon.catalogue.captions import Words, cut_keywords, cut_text, together
 from daemon.catalogue.companions import SidecarRows, SidecarSource
 from daemon.catalogue.schema import FINAL, CaptionStatus, Cause, EventKind
+from daemon.decoding import MAX_TEXT_BYTES, Takeout, TextReader
 from daemon.errors import NameRefused, Postponed, Rejected, Transient, WaitingReason, Withdrawn
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
@@ -70,8 +71,8 @@ class SidecarFacts:
 class Sidecars:
     """The sidecars of one library; any thread may call it. Switched off, it does nothing."""
 
-    def __init__(self, rows: SidecarRows, library: Root, *, enabled: bool = True) -> None:
-        self._rows = rows
+    def __init__(self, rows: SidecarRows, library: Root, reader: TextReader, *, enabled: bool = True) -> None:
+        self._rows, self._reader = rows, reader
         self._library = library
         self._enabled = enabled
         # Two threads may have news of one image: the filing of its companion and an edit.
@@ -120,9 +121,9 @@ class Sidecars:
         What came with the photo is learned anyway.
         """
         try:
-            old = path.read_bytes() if path.lstat() is not None else None
-            existing = None if old is None else xmp.Packet.parse(old)
-        except (OSError, Rejected, Transient, Postponed, Withdrawn, xmp.Malformed) as error:
+            old = path.read_bytes(MAX_TEXT_BYTES + 1) if path.lstat() is not None else None
+            existing = None if old is None else xmp.Packet.of(self._reader.read_xmp(old))
+        except (OSError, Rejected, Transient, Postponed, Withdrawn) as error:
             self._learn(source, None, came, now)
             return f"{path.name} is there already and can't be read: {error}"
         if existing is not None and existing.text(NAMESPACE, "SHA256") != source.row.sha256:
@@ -153,11 +154,12 @@ class Sidecars:
         packets, takeouts = [], {}
         for name in (*source.packets, *source.takeouts):
             try:
+                content = (self._library / name).read_bytes(MAX_TEXT_BYTES + 1)
                 if name in source.takeouts:
-                    takeouts[name] = takeout.read((self._library / name).read_bytes(takeout.MAX_BYTES + 1))
+                    takeouts[name] = self._reader.read_takeout(content)
                 else:
-                    packets.append(xmp.Packet.parse((self._library / name).read_bytes()))
-            except (OSError, Rejected, Transient, Postponed, Withdrawn, xmp.Malformed) as error:
+                    packets.append(xmp.Packet.of(self._reader.read_xmp(content)))
+            except (OSError, Rejected, Transient, Postponed, Withdrawn) as error:
                 text = "image %d: %s is kept, but its fields can't be taken over: %s"
                 _log.warning(text, source.row.id, name, error)
         return _Came(packets, takeouts)
@@ -175,7 +177,7 @@ class Sidecars:
             source = self._rows.of(image_id, "library") or source
         # After the XMP: what its owner has written on his own machine is newer than what Google had.
         for name, said in came.takeouts.items():
-            words, edited = _words(source.row, None, ImageRow(), [said.words()])
+            words, edited = _words(source.row, None, ImageRow(), [takeout.words(said)])
             has_place = source.row.lat is not None or source.row.lon is not None
             place = None if has_place or said.lat is None or said.lon is None else (said.lat, said.lon)
             if words != Words() or place is not None or edited != (source.row.edited or ""):
@@ -189,7 +191,7 @@ class _Came:
     """What came with a photo: XMP, and Takeout's JSON by its name in the library."""
 
     packets: Sequence[xmp.Packet]
-    takeouts: Mapping[str, takeout.Takeout]
+    takeouts: Mapping[str, Takeout]
 
 
 def _mode_of(photo: os.stat_result) -> int:
@@ -218,10 +220,10 @@ def read_facts(packet: xmp.Packet) -> SidecarFacts | None:
 
 def _row(packet: xmp.Packet) -> ImageRow:
     """Return the columns that a sidecar holds; what it lacks, or holds in another form, is as in a new row."""
-    columns: dict[str, Any] = {column: packet.text(NAMESPACE, name) for column, name in _TEXTS.items()}
+    columns: dict[str, Any] = {column: cut_text(packet.text(NAMESPACE, name)) for column, name in _TEXTS.items()}
     columns |= {column: _number(packet.text(NAMESPACE, name)) for column, name in _NUMBERS.items()}
     columns |= {column: _seconds(packet.text(NAMESPACE, name)) for column, name in _TIMES.items()}
-    columns["keywords"] = tuple(packet.texts(NAMESPACE, "Keywords")) or None
+    columns["keywords"] = cut_keywords(packet.texts(NAMESPACE, "Keywords")) or None
     if columns["caption_status"] not in get_args(CaptionStatus):
         columns["caption_status"] = None
     return ImageRow(**{column: value for column, value in columns.items() if value is not None})
@@ -332,27 +334,29 @@ def _words(
     caption = title = None
     keywords: list[str] = []
     if existing is not None:
-        theirs = existing.text(xmp.DC, "description")
+        theirs = cut_text(existing.text(xmp.DC, "description"))
         if theirs != known.caption and ("caption" not in edited or row.caption == known.caption):
             caption = theirs
-        keywords = [word for word in existing.texts(xmp.DC, "subject") if word not in (known.keywords or ())]
-        theirs = existing.text(xmp.DC, "title")
+        words = cut_keywords(existing.texts(xmp.DC, "subject"))
+        keywords = [word for word in words if word not in (known.keywords or ())]
+        theirs = cut_text(existing.text(xmp.DC, "title"))
         title = theirs if theirs != known.title else None
     written = bool(keywords)
     for packet in came:
         if "caption" not in edited:
-            caption = caption or packet.text(xmp.DC, "description")
+            caption = caption or cut_text(packet.text(xmp.DC, "description"))
         if "keywords" not in edited:
-            keywords += packet.texts(xmp.DC, "subject")
-        title = title or row.title or packet.text(xmp.DC, "title")
-    all_keywords = tuple(dict.fromkeys([*keywords, *(row.keywords or ())]))
-    words = Words(
+            keywords += cut_keywords(packet.texts(xmp.DC, "subject"))
+        title = title or row.title or cut_text(packet.text(xmp.DC, "title"))
+    had = tuple(row.keywords or ())
+    all_keywords = cut_keywords([*keywords, *had]) if keywords else had
+    found = Words(
         caption=caption if caption and caption != row.caption else None,
         keywords=all_keywords if set(all_keywords) != set(row.keywords or ()) else None,
         title=title if title and title != row.title else None,
     )
     more = [*(["caption"] if caption else []), *(["keywords"] if written else [])]
-    return words, together(row.edited, more) if more else edited
+    return found, together(row.edited, more) if more else edited
 
 
 def _iso(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What Google Takeout says of a photo in the JSON beside it, and how it names that file.
+"""How Google Takeout names the JSON beside a photo, and what of it stands for a caption and keywords.
 
 The format is documented nowhere; this is what users report (TheLastGimbus/GooglePhotosTakeoutHelper, ente-io/ente and
 simulot/immich-go on GitHub). A photo `TITLE.EXT` has `TITLE.EXT.json`, since 2024
@@ -8,28 +8,22 @@ The second photo of a title is `TITLE(1).EXT`, and its JSON `TITLE.EXT(1).json`,
 `TITLE.EXT.supplemental-metadata(1).json`; but where two titles begin with the same 46 units the number tells no more
 than the two JSONs apart. The title as Google Photos has it is inside: that decides where a name was cut. Of a photo
 that was edited there both forms are exported, `TITLE.EXT` and, in the language of the account, `TITLE-edited.EXT`, with
-one JSON.
+one JSON. `daemon.decoding.takeout` reads it.
 """
 
 import html
-import json
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
-from typing import Any
 
-from daemon.catalogue.captions import MAX_CAPTION, MAX_KEYWORD, MAX_KEYWORDS
+from daemon.catalogue.captions import cut_keywords, cut_text
+from daemon.decoding import Takeout
 from daemon.files.names import IMAGE_SUFFIXES, display, fold, split
 from daemon.sidecar import xmp
 
-MAX_BYTES = 16 << 20
-"""No JSON of Takeout's is as large as this; of a larger file nothing is read."""
 WEAK = 5
 """The rank from which on a photo is taken only when no better one comes."""
 
-# What opens or parts values: no tree has more of them, and counting costs no tree. Takeout's have about a hundred.
-_MAX_MARKS = 100_000
 _CUT_BYTES = 46
 # What is shorter than this was not cut; a photo's name is cut like its JSON's, but keeps its suffix.
 _LONG = 40
@@ -48,77 +42,13 @@ EDIT = re.compile(
 """Google's word for an edit, in the language of the account, at the end of a folded stem."""
 
 
-@dataclass(frozen=True)
-class Takeout:
-    """What one JSON says. `title` is the photo's file name in Google Photos, `taken_utc` has its offset.
-
-    None is not said; places are decimal degrees.
-    """
-
-    title: str | None = None
-    description: str | None = None
-    people: tuple[str, ...] = ()
-    taken_utc: datetime | None = None
-    lat: float | None = None
-    lon: float | None = None
-
-    def words(self) -> xmp.Packet:
-        """Return the description and the people as XMP has a caption and keywords, within the limits of the API."""
-        packet = xmp.Packet()
-        if self.description:
-            packet.set_language(xmp.DC, "description", self.description[:MAX_CAPTION])
-        packet.set_list(xmp.DC, "subject", [name[:MAX_KEYWORD] for name in self.people[:MAX_KEYWORDS]])
-        return packet
-
-
-def read(data: bytes) -> Takeout:
-    """Return what a JSON says: nothing where it is none of Takeout's, damaged, or too large. Never raises."""
-    if len(data) > MAX_BYTES or sum(data.count(mark) for mark in (b",", b"{", b"[")) > _MAX_MARKS:
-        return Takeout()
-    try:
-        found = json.loads(data)
-    except (ValueError, LookupError, RecursionError):
-        return Takeout()
-    if not isinstance(found, dict):
-        return Takeout()
-    people = found.get("people")
-    names = [_text(_in(one, "name")) for one in people] if isinstance(people, list) else []
-    # geoData is the place as its owner has set it, geoDataExif the one of the camera.
-    place = _place(found.get("geoData")) or _place(found.get("geoDataExif")) or (None, None)
-    return Takeout(
-        title=_text(found.get("title")),
-        description=_text(found.get("description")),
-        people=tuple(dict.fromkeys(name for name in names if name)),
-        taken_utc=_time(_in(found.get("photoTakenTime"), "timestamp")),
-        lat=place[0],
-        lon=place[1],
-    )
-
-
-def _in(value: object, key: str) -> Any:
-    return value.get(key) if isinstance(value, dict) else None
-
-
-def _text(value: object) -> str | None:
-    """Return a text without what neither a database nor XML can hold; None where nothing is left."""
-    return (xmp.legal(value).strip() or None) if isinstance(value, str) else None
-
-
-def _time(value: object) -> datetime | None:
-    """Return a time out of its seconds since 1970, which stand in a text; 0 is how Takeout says that it has none."""
-    try:
-        seconds = int(value) if isinstance(value, str | int) and len(str(value)) < 20 else 0
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds) if seconds else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def _place(value: object) -> tuple[float, float] | None:
-    lat, lon = _in(value, "latitude"), _in(value, "longitude")
-    if not all(isinstance(one, float | int) for one in (lat, lon)) or not (abs(lat) <= 90 and abs(lon) <= 180):
-        return None
-    # That is how Takeout says that it has none.
-    return None if lat == lon == 0 else (float(lat), float(lon))
+def words(said: Takeout) -> xmp.Packet:
+    """Return the description and the people as XMP has a caption and keywords, within the limits of the API."""
+    packet = xmp.Packet()
+    if said.description:
+        packet.set_language(xmp.DC, "description", cut_text(said.description))
+    packet.set_list(xmp.DC, "subject", cut_keywords(said.people))
+    return packet
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,22 @@
-"""XMP packets, read and written (Adobe's XMP specification, part 1), keeping properties that it knows nothing of.
+"""XMP packets, made and written (Adobe's XMP specification, part 1), keeping properties that it knows nothing of.
 
-What is written has one rdf:Description of properties as elements. XMP may come from anybody: a document with a DTD is
-refused before anything is built of it, and so are very large and very deep ones.
+What is written has one rdf:Description of properties as elements. What others have written is read by
+`daemon.decoding.xmp`.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.dom.minidom import getDOMImplementation
-from xml.parsers.expat import ExpatError
 
-from defusedxml.common import DefusedXmlException
-from defusedxml.minidom import parseString
+from daemon.decoding import ILLEGAL, RDF, XML, XMLNS, Element
 
-RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 DC = "http://purl.org/dc/elements/1.1/"
 XMP = "http://ns.adobe.com/xap/1.0/"
 EXIF = "http://ns.adobe.com/exif/1.0/"
 PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
 
 _META = "adobe:ns:meta/"
-_XML = "http://www.w3.org/XML/1998/namespace"
-_XMLNS = "http://www.w3.org/2000/xmlns/"
 _PREFIXES = {RDF: "rdf", DC: "dc", XMP: "xmp", EXIF: "exif", PHOTOSHOP: "photoshop"}
-_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-_MAX_BYTES = 16 << 20
-# What opens, closes or gives a value in a document: no tree has more elements and attributes, and counting costs no
-# tree. One of so many takes about 100 MB.
-_MAX_MARKS = 100_000
-_MAX_DEPTH = 64
-
-
-class Malformed(Exception):
-    """Raised when a file is no XMP packet that can be used; the message says why."""
 
 
 class Packet:
@@ -43,36 +26,26 @@ class Packet:
         implementation: Any = getDOMImplementation()
         self._document: Any = implementation.createDocument(_META, "x:xmpmeta", None)
         root = self._document.documentElement
-        root.setAttributeNS(_XMLNS, "xmlns:x", _META)
+        root.setAttributeNS(XMLNS, "xmlns:x", _META)
         self._description: Any = None
         self._properties: dict[tuple[str, str], Any] = {}
         self._rdf = self._child(root, RDF, "rdf:RDF")
-        self._rdf.setAttributeNS(_XMLNS, "xmlns:rdf", RDF)
+        self._rdf.setAttributeNS(XMLNS, "xmlns:rdf", RDF)
         self._description = self._child(self._rdf, RDF, "rdf:Description")
         self._description.setAttributeNS(RDF, "rdf:about", "")
 
     @classmethod
-    def parse(cls, content: bytes) -> "Packet":
-        """Return the packet that a file holds. Raises Malformed."""
-        document = _parsed(content)
-        found = document.getElementsByTagNameNS(RDF, "RDF")
-        if not found:
-            raise Malformed("XML, but without the rdf:RDF of XMP")
+    def of(cls, properties: Sequence[Element]) -> "Packet":
+        """Return a packet of what was read out of a file."""
         packet = cls()
-        for description in _elements(found[0]):
-            for attribute in list(description.attributes.values()):
-                if attribute.namespaceURI not in {None, RDF, _XML, _XMLNS}:
-                    packet._add(attribute.namespaceURI, attribute.name, attribute.value)
-            for element in _elements(description):
-                if element.namespaceURI is not None:
-                    packet._import(element)
-        document.unlink()
+        for element in properties:
+            packet._take_in(packet._built(element))
         return packet
 
     def absorb(self, other: "Packet") -> None:
         """Take over each property of another packet that this one lacks."""
         for element in _elements(other._description):
-            self._import(element)
+            self._take_in(self._document.importNode(element, True))
 
     def text(self, namespace: str, name: str) -> str | None:
         """Return a property's text: of the default language, or the first, where it has several."""
@@ -82,7 +55,7 @@ class Packet:
         items = list(_items(element))
         if not items:
             return _text(element)
-        default = [item for item in items if item.getAttributeNS(_XML, "lang") == "x-default"]
+        default = [item for item in items if item.getAttributeNS(XML, "lang") == "x-default"]
         return _text((default or items)[0])
 
     def texts(self, namespace: str, name: str) -> list[str]:
@@ -119,7 +92,7 @@ class Packet:
         alternatives = self._container(namespace, name, "rdf:Alt")
         self._item(alternatives, value, "x-default")
         for item in others:
-            language = item.getAttributeNS(_XML, "lang")
+            language = item.getAttributeNS(XML, "lang")
             if language and language != "x-default":
                 self._item(alternatives, _text(item), language)
 
@@ -145,7 +118,7 @@ class Packet:
 
     def _qualified(self, namespace: str, name: str) -> str:
         declared = self._description.attributes.values()
-        own = {a.value: a.localName for a in declared if a.namespaceURI == _XMLNS}
+        own = {a.value: a.localName for a in declared if a.namespaceURI == XMLNS}
         return f"{own.get(namespace) or _PREFIXES[namespace]}:{name}"
 
     def _find(self, namespace: str, name: str) -> Any:
@@ -164,7 +137,7 @@ class Packet:
         if not self.has(namespace, qualified.rpartition(":")[2]):
             element = self._child(self._description, namespace, qualified)
             self._declare_prefix(element, qualified, namespace)
-            element.appendChild(self._document.createTextNode(legal(text)))
+            element.appendChild(self._document.createTextNode(_legal(text)))
 
     def _container(self, namespace: str, name: str, kind: str) -> Any:
         qualified = self._qualified(namespace, name)
@@ -175,27 +148,38 @@ class Packet:
     def _item(self, container: Any, text: str, language: str | None = None) -> None:
         item = self._child(container, RDF, "rdf:li")
         if language is not None:
-            item.setAttributeNS(_XML, "xml:lang", language)
-        item.appendChild(self._document.createTextNode(legal(text)))
+            item.setAttributeNS(XML, "xml:lang", language)
+        item.appendChild(self._document.createTextNode(_legal(text)))
 
-    def _import(self, element: Any) -> None:
+    def _built(self, element: Element) -> Any:
+        made = self._document.createElementNS(element.namespace, element.name)
+        for attribute in element.attributes:
+            made.setAttributeNS(attribute.namespace, attribute.name, _legal(attribute.value))
+        for child in element.children:
+            if isinstance(child, str):
+                made.appendChild(self._document.createTextNode(_legal(child)))
+            else:
+                made.appendChild(self._built(child))
+        return made
+
+    def _take_in(self, element: Any) -> None:
+        """Append a property of another document, unless there is one of its name."""
         if self.has(element.namespaceURI, element.localName):
             return
-        copy = self._document.importNode(element, True)
         # The declarations stand on ancestors that don't come along; two documents may mean different things by one
         # prefix, so each property brings its own.
         used: dict[str, str] = {}
         _prefixes(element, used)
         for name, namespace in used.items():
-            self._declare(copy, name, namespace)
-        self._append(self._description, copy)
+            self._declare(element, name, namespace)
+        self._append(self._description, element)
 
     def _declare(self, element: Any, name: str, namespace: str) -> None:
         """Declare a prefix once, above all properties; where it means something else there, at the one property."""
         above = self._description
-        if name == "xmlns" or above.getAttributeNS(_XMLNS, name.partition(":")[2]) not in {"", namespace}:
+        if name == "xmlns" or above.getAttributeNS(XMLNS, name.partition(":")[2]) not in {"", namespace}:
             above = element
-        above.setAttributeNS(_XMLNS, name, namespace)
+        above.setAttributeNS(XMLNS, name, namespace)
 
     def _declare_prefix(self, element: Any, qualified: str, namespace: str) -> None:
         prefix = qualified.partition(":")[0] if ":" in qualified else ""
@@ -215,30 +199,8 @@ class Packet:
         parent.appendChild(self._document.createTextNode("\n"))
 
 
-def _parsed(content: bytes) -> Any:
-    """Return the document in a file that may come from anybody. Raises Malformed."""
-    if len(content) > _MAX_BYTES:
-        raise Malformed(f"larger than {_MAX_BYTES >> 20} MB")
-    if content.count(b"<") + content.count(b"=") > _MAX_MARKS:
-        raise Malformed("too many elements and attributes")
-    try:
-        document = parseString(content, forbid_dtd=True)  # type: ignore[arg-type]  # its stub knows no bytes
-    except DefusedXmlException as error:
-        raise Malformed("it has a DTD, which XMP never has") from error
-    except (ExpatError, ValueError, LookupError) as error:
-        raise Malformed(f"no well-formed XML: {error}") from error
-    # Level by level: whatever else walks a tree does so by recursion, which ends at Python's limit.
-    level = [document]
-    for _ in range(_MAX_DEPTH + 1):
-        level = [child for parent in level for child in _elements(parent)]
-    if level:
-        raise Malformed("nested too deeply")
-    return document
-
-
-def legal(text: str) -> str:
-    """Return a text without the characters that XML can't hold, escaped or not."""
-    return _ILLEGAL.sub("", text)
+def _legal(text: str) -> str:
+    return ILLEGAL.sub("", text)
 
 
 def _elements(parent: Any) -> Iterator[Any]:
@@ -259,7 +221,7 @@ def _text(element: Any) -> str:
 def _prefixes(element: Any, used: dict[str, str]) -> None:
     """Collect the declarations that an element and all in it need."""
     for node in (element, *element.attributes.values()):
-        if node.namespaceURI and node.namespaceURI not in {_XML, _XMLNS}:
+        if node.namespaceURI and node.namespaceURI not in {XML, XMLNS}:
             used.setdefault(f"xmlns:{node.prefix}" if node.prefix else "xmlns", node.namespaceURI)
     for child in _elements(element):
         _prefixes(child, used)

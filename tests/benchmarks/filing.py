@@ -20,8 +20,7 @@ from pathlib import Path
 import psutil
 from PIL import Image, ImageFilter
 
-from daemon.decoding import Limits
-from daemon.decoding.decode import decode
+from tests.decoding.images import decode
 
 TWELVE, TWENTY_FOUR = (4000, 3000), (6000, 4000)
 
@@ -121,10 +120,10 @@ def latency(base: Path, photos: list[Path]) -> list[float]:
 
 def throughput(base: Path, photos: list[Path]) -> tuple[float, float]:
     """Return images a second: of the bare loop, and of the program when all are moved in at once."""
-    decode(photos[0], Limits())
+    decode(photos[0])
     begin = time.monotonic()
     for photo in photos:
-        decode(photo, Limits())
+        decode(photo)
     bare = len(photos) / (time.monotonic() - begin)
     program = Program(base / "throughput")
     begin = time.monotonic()

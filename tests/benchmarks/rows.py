@@ -1,4 +1,4 @@
-"""Measures the API over a million rows: `python -m tests.benchmarks.rows [ROWS]` prints medians.
+"""Measures the pages and the API over a million rows: `python -m tests.benchmarks.rows [ROWS]` prints medians.
 
 The rows are written straight into the database (a library of ten years, ten cameras, captions, 1 % failed), and
 asked for over HTTP, from the same machine.
@@ -13,9 +13,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from daemon.errors import FailureReason
 from tests.support import Room
 from tests.web.serving import Served
 
@@ -29,7 +31,7 @@ _WORDS = (
 _COLUMNS = (
     "status, original_name, folder, source, created_at, not_before, attempts, size_bytes, processed_at, processing_ms,"
     " claimed_at, place, destination, sha256, format, width, height, taken_at, camera_make, camera_model, lat, lon,"
-    " caption, keywords, caption_status"
+    " caption, keywords, caption_status, taken_order, colour, failure, arrived_on"
 )
 
 
@@ -40,16 +42,26 @@ def rows(count: int) -> Iterator[tuple[Any, ...]]:
     for n in range(count):
         status = "failed" if n % 100 == 0 else "duplicate" if n % 33 == 0 else "done"
         place = {"failed": "failed", "duplicate": "duplicates", "done": "library"}[status]
-        at = now - (count - n) * 0.3
+        at = now - (count - n) * 300.0
         year, month, day = 2015 + n * 10 // count, n * 120 // count % 12 + 1, n % 28 + 1
         make, model = chance.choice(_CAMERAS)
         words = chance.sample(_WORDS, 6)
         name = f"IMG_{n:07d}.jpg"
+        taken = datetime(year, month, day, 12, tzinfo=UTC).timestamp() + n % 80_000
+        failure = FailureReason.DAMAGED if status == "failed" else None
         gps = (48.1, 11.5) if n % 3 else (None, None)
         yield (
             *(status, name, "", "inbox", at, at, 1, 4_000_000, at, 200, at, place, f"{year}/{month:02d}/{name}"),
             *(f"{n:064x}", "JPEG", 4000, 3000, f"{year}-{month:02d}-{day:02d}T12:00:00", make, model, *gps),
-            *(" ".join(words), json.dumps(words[:3]), "done"),
+            *(
+                " ".join(words),
+                json.dumps(words[:3]),
+                "done",
+                taken,
+                n % 64,
+                failure,
+                datetime.fromtimestamp(at).astimezone().date().isoformat(),
+            ),
         )
 
 
@@ -75,8 +87,8 @@ def measure(served: Served, what: str, path: str) -> None:
         answer = served.http.get(path)
         took.append((time.perf_counter() - began) * 1000)
         assert answer.status_code == 200, answer.text
-    found = len(answer.json()["data"])
-    print(f"{what:34} {statistics.median(took):7.1f} ms   (slowest {max(took):7.1f} ms, {found} in the answer)")
+    size = int(answer.headers["content-length"])
+    print(f"{what:34} {statistics.median(took):7.1f} ms   (slowest {max(took):7.1f} ms, {size:7} bytes)")
 
 
 def main(count: int) -> None:
@@ -117,6 +129,23 @@ def main(count: int) -> None:
                 "all years": "/api/images?from=2000-01-01",
                 "with a place": "/api/images?has_gps=true",
                 "stats": "/api/stats",
+                "sheet": "/",
+                "sheet by date": "/?sort=taken",
+                "sheet at a month": "/?at=2018-05",
+                "sheet at a month by date": "/?at=2018-05&sort=taken",
+                "sheet around a photo": f"/?at={count // 2}",
+                "sheet around a photo by date": f"/?at={count // 2}&sort=taken",
+                "sheet of a month by date": "/?month=2018-05&sort=taken",
+                "sheet: a frequent word": "/?q=dog",
+                "sheet: a frequent word by date": "/?q=dog&sort=taken",
+                "sheet: a word of all, by date": "/?q=jpg&sort=taken",
+                "sheet: one name by date": f"/?q={count // 2:07d}&sort=taken",
+                "sheet: a camera by date": "/?camera=X-T30&sort=taken",
+                "sheet: word and place": "/?q=dog&has_gps=true",
+                "sheet: without captions (none)": "/?has_caption=false&sort=taken",
+                "a photo": f"/images/{count // 2}",
+                "failures": "/failed",
+                "numbers": "/stats",
             }.items():
                 measure(served, what, path)
         room.catalogue.close()

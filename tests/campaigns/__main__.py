@@ -13,6 +13,7 @@ decoders   that crash, hang and devour memory
 two        programs on the same folders
 writers    who open a photo's file while it leaves the inbox
 neighbours who may write into the inbox, and want more (needs root)
+clients    that are real bring photos in (cp, rsync, sftp, FTP, Samba, …)
 crowd      of idle connections, event streams and stalled uploads at the port
 """
 
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from tests.campaigns import (
     accounts,
+    clients,
     crowd,
     faults,
     kill,
@@ -148,7 +150,7 @@ def _troubles(_: argparse.Namespace) -> Report:
 
 
 def _poison(args: argparse.Namespace) -> Report:
-    figures = poison.play(20_000, folder=args.corpus)
+    figures = poison.play(20_000, folder=args.corpus, patience=3.0)
     _told("poison", figures.tally)
     before, after = figures.memory_mb
     what = (
@@ -200,6 +202,13 @@ def _crowd(args: argparse.Namespace) -> Report:
     return f"{what}, while photos are filed and health is asked for", f"{total.points:,} clients", total.problems
 
 
+def _clients(_: argparse.Namespace) -> Report:
+    tally = clients.play_all()
+    what = f"{tally.kills} real clients bring {clients.PHOTOS} photos each, one of them in two goes"
+    left_out = "".join(f"; {name} left out: {why}" for name, why in clients.left_out().items())
+    return what + left_out, f"{tally.points:,} photos", tally.problems
+
+
 CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "kill": _kill,
     "uploads": _uploads,
@@ -214,6 +223,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "two": _two,
     "writers": _writers,
     "neighbours": _neighbours,
+    "clients": _clients,
     "crowd": _crowd,
 }
 

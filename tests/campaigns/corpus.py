@@ -6,6 +6,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 
 from PIL import Image
 
@@ -139,6 +140,22 @@ def polyglot(rng: random.Random) -> Poison:
     return rng.choice([suffix, "jpg", "png", "heic", "txt"]), content + rng.choice([b"", tail])
 
 
+def endless(rng: random.Random) -> Poison:
+    """Be a progressive JPEG of thousands of scans, each of which costs a look at the whole picture."""
+    content = _progressive()
+    last, end = content.rindex(b"\xff\xda"), content[-2:]
+    comment = rng.randbytes(8).hex().encode()
+    mark = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment
+    return "jpg", content[:2] + mark + content[2:last] + content[last:-2] * 5000 + end
+
+
+@cache
+def _progressive() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (4000, 3000)).save(out, "JPEG", progressive=True)
+    return out.getvalue()
+
+
 KINDS: tuple[Callable[[random.Random], Poison], ...] = (
     truncated,
     flipped,
@@ -148,6 +165,7 @@ KINDS: tuple[Callable[[random.Random], Poison], ...] = (
     frame_bomb,
     text_bomb,
     exif_maze,
+    endless,
     impostor,
     polyglot,
 )
@@ -156,7 +174,7 @@ KINDS: tuple[Callable[[random.Random], Poison], ...] = (
 def poisons(count: int, seed: int = 1) -> Iterator[Poison]:
     """Make so many files, as suffix and bytes: every kind in turn; the bombs, which take seconds, more seldom."""
     rng = random.Random(seed)
-    slow = {frame_bomb, text_bomb, pixel_bomb}
+    slow = {frame_bomb, text_bomb, pixel_bomb, endless}
     made = 0
     for turn in range(10**9):
         kind = KINDS[turn % len(KINDS)]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import re
 import resource
 import socket
@@ -127,8 +128,8 @@ async def _client(crowd: Crowd, port: int, gate: asyncio.Semaphore) -> None:
                     pass
             finally:
                 writer.transport.abort()
-        # As a program would that is patient: the flood is of connections, not of attempts.
-        await asyncio.sleep(5)
+        # As programs would that are patient, each at a time of its own: the flood is of connections, not of attempts.
+        await asyncio.sleep(random.uniform(3, 7))
 
 
 def _is_healthy(port: int) -> bool:

@@ -1,31 +1,31 @@
 """Feeds the real program with what is meant to harm it, with good photos in between, and watches it all the while."""
 
-import ctypes
 import os
+import random
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import psutil
 
-from daemon.decoding import Decoded, Limits, worker
+from daemon.decoding import Limits
 from daemon.decoding.sandbox import Sandbox
 from daemon.filing.consumer import Turn
 from tests.campaigns import check, program
 from tests.campaigns.acts import photo
-from tests.campaigns.corpus import poisons
+from tests.campaigns.corpus import endless, poisons
 from tests.campaigns.kill import Tally
 from tests.campaigns.stage import Stage, digest, temporary_stage
+from tests.decoding.misbehave import deed, work
 from tests.support import Room
 
 _OUTSTANDING = 40
 _GOOD_EVERY = 50
-_GOOD_SECONDS = 30.0
+_ENDLESS = 5
 _GROWTH_MB = 40
 
 
@@ -49,6 +49,10 @@ class Figures:
 
 
 def _offered(count: int, seed: int, folder: Path | None) -> Iterator[tuple[str, bytes]]:
+    rng = random.Random(seed)
+    for number in range(_ENDLESS):
+        suffix, content = endless(rng)
+        yield f"endless {number}.{suffix}", content
     for number, (suffix, content) in enumerate(poisons(count, seed)):
         yield f"poison {number}.{suffix}", content
     if folder is not None:
@@ -57,12 +61,16 @@ def _offered(count: int, seed: int, folder: Path | None) -> Iterator[tuple[str, 
                 yield f"corpus {number} {path.name}", path.read_bytes()
 
 
-def play(count: int, seed: int = 1, folder: Path | None = None) -> Figures:
-    """Offer `count` poisoned files, and all of `folder`; a good photo comes after every so many."""
+def play(count: int, seed: int = 1, folder: Path | None = None, *, patience: float = 30.0) -> Figures:
+    """Offer `count` poisoned files, some JPEGs of endless scans before them, and all of `folder`.
+
+    A good photo comes after every so many, and none of them may wait for longer than `patience`, in seconds.
+    """
     figures = Figures(Tally("poison"))
     problems = figures.tally.problems
     with temporary_stage(quick=True) as stage:
-        stage.configure(limits={"decode_seconds": 5, "decode_memory_mb": 1024})
+        # What ends early here has no rest.
+        stage.configure(inbox={"incomplete_minutes": 0}, limits={"decode_seconds": 5, "decode_memory_mb": 1024})
         with program.serving(stage.base) as process:
             daemon = psutil.Process(process.pid)
             began = 0
@@ -84,7 +92,7 @@ def play(count: int, seed: int = 1, folder: Path | None = None) -> Figures:
         log = (stage.base / "run.log").read_text(errors="replace")
         if "Traceback" in log:
             problems.append(f"a traceback: {log[log.index('Traceback') :][:3000]}")
-    if figures.slowest > _GOOD_SECONDS:
+    if figures.slowest > patience:
         problems.append(f"a good photo waited {figures.slowest:.1f} s")
     if figures.memory_mb[1] - began > _GROWTH_MB:
         problems.append(f"the daemon grew from {began} to {figures.memory_mb[1]} MB")
@@ -111,34 +119,17 @@ def _few(stage: Stage, waiting: dict[Path, float], figures: Figures, most: int =
     return left <= most
 
 
-def misbehave(path: Path, limits: Limits) -> Decoded:
-    """Stand in for a decoder that some bytes crash, hang or make devour memory; runs in the real child process."""
-    word = path.read_bytes()[:20]
-    if word.startswith(b"segfault"):
-        ctypes.string_at(0)
-    while word.startswith(b"hang"):
-        with suppress(BaseException):  # deaf to everything but SIGKILL
-            time.sleep(60)
-    if word.startswith(b"memory"):
-        devoured = []
-        while True:
-            devoured.append(bytearray(50_000_000))
-    if word.startswith(b"exit"):
-        os._exit(3)
-    return worker.decode(path, limits)
-
-
 def decoders() -> Tally:
     """Have real child processes crash, hang, devour memory and end; each costs its image alone."""
-    words = ("segfault", "hang", "memory", "exit")
-    tally = Tally("decoders that misbehave", points=len(words))
+    deeds = ("segfault", "freeze", "hang", "burn", "eat", "abort", "exit")
+    tally = Tally("decoders that misbehave", points=len(deeds))
     with tempfile.TemporaryDirectory(prefix="campaign-") as base:
         room = Room(Path(base) / "room", "[inbox]\nsettle_seconds = 0.1\n[limits]\nattempts = 2\nmin_free_mb = 1\n")
-        sandbox = Sandbox(Limits(seconds=6.0, memory_mb=512), misbehave)
+        sandbox = Sandbox(Limits(seconds=6.0, memory_mb=512, stall_seconds=6.0), work, count=2)
         try:
             room.decode_with(sandbox.decode)
-            for number, word in enumerate(words):
-                room.put(f"{word}.jpg", word.encode())
+            for number, name in enumerate(deeds):
+                room.put(f"{name}.jpg", deed(name))
                 room.put(f"good {number}.jpg", photo(number))
             while room.drain()[-1] is Turn.IDLE and (due := room.queue.next_due()) is not None:
                 time.sleep(max(0.0, due - time.time()))

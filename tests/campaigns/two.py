@@ -21,7 +21,7 @@ def play() -> Tally:
                 for base in (stage.base, other.base):
                     outcome = program.run(base, "run", "--once")
                     tally.points += 1
-                    if outcome.code != 2 or "darkroom" not in outcome.text or "Traceback" in outcome.text:
+                    if outcome.code != 1 or "darkroom" not in outcome.text or "Traceback" in outcome.text:
                         tally.problems.append(f"the second began, by its {folder}: {outcome}")
             shutil.rmtree(other.state, ignore_errors=True)
         tally.problems += _after_a_kill(stage)

@@ -32,7 +32,7 @@ from tests.captions.gemini_server import (
     caption,
     says,
 )
-from tests.support import wait_until
+from tests.support import slow, wait_until
 
 Make = Callable[..., tuple[FullRoom, Gemini]]
 
@@ -122,7 +122,7 @@ def test_a_limit_of_the_day_lasts_until_midnight_pacific_and_over_a_restart(make
     assert told.paused is None
 
 
-@pytest.mark.parametrize("answer", [BROKEN, DROP, SIGN_IN])
+@pytest.mark.parametrize("answer", [BROKEN, slow(DROP), slow(SIGN_IN)])
 def test_a_service_that_fails_pauses_longer_and_longer(
     make: Make, answer: Answer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_key_put_into_the_env_file_wakes_the_captions(tmp_path: Path) -> None:
         assert {asked.key for asked in server.asked} == {"dead", "alive"}
 
 
+@pytest.mark.slow
 def test_the_caption_command_asks_nothing_about_a_private_image(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[captions]\nprivate = ["Doctor"]\n')
     (tmp_path / "inbox/Doctor").mkdir(parents=True)
@@ -115,6 +116,7 @@ def test_once_makes_captions_within_the_quota_and_leaves(tmp_path: Path) -> None
     assert "captioned 3 of 3 today, 2 waiting" in darkroom(tmp_path, "status", GEMINI_API_KEY="k").stdout
 
 
+@pytest.mark.slow
 def test_once_files_companions_and_fails_lone_ones_at_the_end(tmp_path: Path) -> None:
     put(tmp_path, 1)
     (tmp_path / "inbox/0.MOV").write_bytes(b"a video")

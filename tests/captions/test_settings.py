@@ -145,6 +145,7 @@ def test_a_file_that_can_not_be_examined_leaves_the_key(tmp_path: Path, caplog: 
     assert len(caplog.records) == 1
 
 
+@pytest.mark.slow
 def test_photos_of_private_folders_stay_here_whatever_becomes_of_the_configuration(tmp_path: Path) -> None:
     toml = "[captions]\nprivate = ['Family']\n[inbox]\nsettle_seconds = 0.05\n"
     with (

@@ -67,6 +67,7 @@ def test_a_catalogue_of_another_version_is_refused(tmp_path: Path, version: int)
         assert database.execute("PRAGMA user_version").fetchone() == (version,)
 
 
+@pytest.mark.slow
 def test_the_commands_say_what_to_do_with_another_version(tmp_path: Path) -> None:
     file = tmp_path / "state/darkroom.db"
     file.parent.mkdir()

@@ -6,6 +6,7 @@ import re
 import shutil
 import sqlite3
 import time
+import tracemalloc
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -26,7 +27,7 @@ from daemon.errors import Rejected
 from tests.captions.darkroom import FullRoom
 from tests.captions.gemini_server import Gemini
 from tests.program import Program, darkroom
-from tests.support import Room, jpeg, tree, wait_until
+from tests.support import Room, Texts, jpeg, tree, wait_until
 
 slow = pytest.mark.slow
 
@@ -242,7 +243,7 @@ def test_it_goes_on_where_it_was_killed(tmp_path: Path) -> None:
 @slow
 def test_not_while_darkroom_runs_and_not_without_the_library(tmp_path: Path) -> None:
     with Program(tmp_path / "room") as program:
-        assert darkroom(program.base, "rebuild").returncode == 2
+        assert darkroom(program.base, "rebuild").returncode == 1
     (tmp_path / "room/library").rename(tmp_path / "away")
     refused = darkroom(tmp_path / "room", "rebuild")
     assert refused.returncode == 1
@@ -276,7 +277,9 @@ def full(tmp_path: Path) -> Iterator[FullRoom]:
 def rebuilt(room: Room) -> tuple[Catalogue, RebuildReport]:
     """Make a room's catalogue anew, beside the one that it has."""
     catalogue = Catalogue(room.state / "rebuilt.db")
-    work = Rebuild(catalogue, roots(room.config), room.thumbnails, room.decoder.decode, room.config.inbox.ignore)
+    work = Rebuild(
+        catalogue, roots(room.config), room.thumbnails, room.decoder.decode, Texts(), room.config.inbox.ignore
+    )
     return catalogue, work.run(lambda: None)
 
 
@@ -331,10 +334,29 @@ def test_the_place_that_takeout_knows_comes_back(full: FullRoom) -> None:
     put(full, "a.jpg.json", content=json.dumps(said).encode())
     catalogue, _ = rebuilt(full)
     assert Captions(catalogue).sidecars_due() == [1]
-    sidecars(full.config, catalogue).write(1)
+    sidecars(full.config, catalogue, Texts()).write(1)
     row = Search(catalogue).image(1)
     assert row is not None
     assert (row.caption, row.lat, row.lon, row.sidecar_due) == ("at the lake", 47.5, 8.25, 0)
+
+
+def test_only_regular_files_are_read_and_no_more_of_them_than_there_may_be(full: FullRoom) -> None:
+    put(full, "IMG_1.jpg", "IMG_2.jpg")
+    folder = full.library / "2024/05"
+    for name in ("IMG_1.jpg.xmp", "IMG_2.jpg.xmp"):
+        (folder / name).unlink()
+    os.mkfifo(folder / "IMG_1.jpg.xmp")
+    os.mkfifo(folder / "pipe.jpg")
+    with (folder / "IMG_2.jpg.xmp").open("wb") as file:
+        file.truncate(160 << 20)
+    full.decoder.errors["IMG_2.jpg.xmp"] = [Rejected("not an image")]
+    tracemalloc.start()
+    catalogue, report = rebuilt(full)
+    assert tracemalloc.get_traced_memory()[1] < 120 << 20
+    tracemalloc.stop()
+    assert report.restored["done"] == 2
+    assert sorted(path.name for path, _ in report.left) == ["IMG_1.jpg.xmp", "IMG_2.jpg.xmp", "pipe.jpg"]
+    catalogue.close()
 
 
 def failed_poem(room: Room) -> Path:

@@ -20,7 +20,7 @@ def test_every_file_ends_developed_or_with_a_reason(corpus: Path) -> None:
         except (Rejected, Truncated) as error:
             refused[str(path.relative_to(corpus))] = str(error)
             continue
-        pids.add(sandbox.pid)
+        pids |= set(sandbox.pids)
         if decoded.width is None or decoded.height is None:
             assert "has no thumbnail" in (decoded.warning or "")
             continue

@@ -8,14 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from daemon.decoding import Decoded, Limits
-from daemon.decoding.decode import decode as develop_within
+from daemon.decoding import Limits
 from daemon.errors import Postponed, Rejected, Transient, Unresponsive, Withdrawn
-from tests.decoding.images import BLUE, CORNERS, RED, corners, dng, image_bytes, near, photo
-
-
-def decode(path: Path, limits: Limits | None = None) -> Decoded:
-    return develop_within(path, limits or Limits())
+from tests.decoding.images import BLUE, CORNERS, RED, corners, decode, dng, image_bytes, near, photo
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from daemon.decoding import DateTexts, Limits, XmpDates, metadata
-from daemon.decoding.decode import decode
-from tests.decoding.images import photo
+from daemon.decoding import DateTexts, XmpDates, metadata
+from tests.decoding.images import decode, photo
 from tests.decoding.test_exif import needs_exiftool
 
 HEAD = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -32,7 +31,7 @@ def written(folder: Path, names: list[str], *arguments: str) -> None:
 
 
 def dates(file: Path) -> DateTexts:
-    return decode(file, Limits()).exif.dates
+    return decode(file).exif.dates
 
 
 @needs_exiftool
@@ -101,10 +100,10 @@ def test_hostile_xmp_costs_little() -> None:
     bomb = packet('e:DateTimeOriginal="&l9;"', before=f'<!DOCTYPE x [<!ENTITY l0 "lol">{lol}]>')
     many = packet("", '<e:DateTimeOriginal a="1"/>' * 100_000)
     long = packet("", f"<e:DateTimeOriginal>{'2' * 4_000_000}</e:DateTimeOriginal>")
-    began = time.perf_counter()
+    began = time.thread_time()
     assert metadata.xmp_dates(bomb) == metadata.xmp_dates(many) == XmpDates()
     assert metadata.xmp_dates(long).original in {None, "2" * 64}
-    assert time.perf_counter() - began < 3
+    assert time.thread_time() - began < 3
 
 
 def dataset(number: int, text: bytes, record: int = 2) -> bytes:

@@ -12,14 +12,13 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from daemon.decoding import Decoded, Limits
-from daemon.decoding.decode import decode
 from daemon.errors import Rejected, Transient, Truncated
-from tests.decoding.images import CORNERS, corners, image_bytes, near, photo, swapped_profile
+from tests.decoding.images import CORNERS, corners, decode, image_bytes, near, photo, swapped_profile
 
 
 def decoded(tmp_path: Path, content: bytes) -> Decoded:
     (tmp_path / "photo").write_bytes(content)
-    return decode(tmp_path / "photo", Limits())
+    return decode(tmp_path / "photo")
 
 
 def shown(found: Decoded) -> list[tuple[int, ...]]:

@@ -1,4 +1,5 @@
 import io
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -6,21 +7,17 @@ from typing import Any
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from daemon.decoding import Decoded, Limits, decode, thumbnails
+from daemon.decoding import thumbnails
 from daemon.decoding.thumbnails import fit
-from tests.decoding.images import BLUE, CORNERS, GREEN, RED, YELLOW, corners, near, photo, swapped_profile
+from tests.decoding.images import BLUE, CORNERS, GREEN, RED, YELLOW, corners, decode, near, photo, swapped_profile
 
 # What the four colours look like in print, their inks being mere complements: duller than any screen.
 PRINTED = [(208, 58, 41), (0, 136, 74), (68, 55, 127), (229, 204, 39)]
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
-def decode_file(path: Path) -> Decoded:
-    return decode.decode(path, Limits())
-
-
 def medium_of(path: Path) -> Image.Image:
-    with Image.open(io.BytesIO(decode_file(path).medium)) as image:
+    with Image.open(io.BytesIO(decode(path).medium)) as image:
         image.load()
         return image
 
@@ -46,7 +43,7 @@ def test_thumbnails_are_bare_jpegs_of_the_two_sizes(tmp_path: Path, suffix: str)
     path = tmp_path / f"photo{suffix}"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     photo(2000, 1500).save(path, exif=exif, icc_profile=profile, dpi=(300, 300), comment="a secret")
-    decoded = decode_file(path)
+    decoded = decode(path)
     for data, size in ((decoded.small, (200, 150)), (decoded.medium, (800, 600))):
         with Image.open(io.BytesIO(data)) as image:
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", size)
@@ -75,7 +72,7 @@ def test_all_orientations_come_out_upright(tmp_path: Path, orientation: int, suf
     exif[0x0112] = orientation
     path = tmp_path / f"photo{suffix}"
     image.save(path, exif=exif)
-    decoded = decode_file(path)
+    decoded = decode(path)
     assert (decoded.width, decoded.height) == (96, 64)
     assert decoded.exif.orientation == (orientation if suffix != ".avif" or orientation != 1 else None)
     with Image.open(io.BytesIO(decoded.small)) as small:
@@ -118,7 +115,7 @@ def test_what_a_container_says_beats_exif(tmp_path: Path) -> None:
     lying.save(avif, exif=both.tobytes())
     noticed(avif)
     for path in (heic, avif):
-        decoded = decode_file(path)
+        decoded = decode(path)
         assert (decoded.width, decoded.height, decoded.exif.orientation) == (96, 64, 3), path.name
         assert near(corners(medium_of(path)), CORNERS), path.name
 
@@ -131,7 +128,7 @@ def test_exif_turns_where_the_container_says_nothing(tmp_path: Path, suffix: str
     path = tmp_path / f"photo{suffix}"
     image.save(path, exif=unnoticed(orientation))
     noticed(path)
-    decoded = decode_file(path)
+    decoded = decode(path)
     assert (decoded.width, decoded.height, decoded.exif.orientation) == (96, 64, orientation)
     assert near(corners(medium_of(path)), CORNERS)
 
@@ -151,7 +148,7 @@ def test_xmp_turns_nothing(tmp_path: Path, suffix: str, exif: int | None) -> Non
     photo(96, 64).save(path, **options)
     path.write_bytes(path.read_bytes().replace(b"orientatioN", b"Orientation"))
     assert b"tiff:Orientation" in path.read_bytes()
-    assert (decode_file(path).width, decode_file(path).height) == (96, 64)
+    assert (decode(path).width, decode(path).height) == (96, 64)
     assert near(corners(medium_of(path)), CORNERS, 40)
 
 
@@ -160,7 +157,7 @@ def test_a_senseless_orientation_turns_nothing(tmp_path: Path, orientation: int)
     exif = Image.Exif()
     exif[0x0112] = orientation
     photo().save(tmp_path / "photo.jpg", exif=exif)
-    decoded = decode_file(tmp_path / "photo.jpg")
+    decoded = decode(tmp_path / "photo.jpg")
     assert (decoded.width, decoded.exif.orientation) == (96, None)
 
 
@@ -256,6 +253,23 @@ def test_a_large_photo_is_not_decoded_in_full(tmp_path: Path) -> None:
     with Image.open(path) as image:
         thumbnails.load(image)
         assert image.size == (1500, 1000)
-        small, medium = thumbnails.make(image, 1)
-    assert near(corners(Image.open(io.BytesIO(medium))), CORNERS)
-    assert len(small) < len(medium)
+        made = thumbnails.make(image, 1)
+    assert near(corners(Image.open(io.BytesIO(made.medium))), CORNERS)
+    assert len(made.small) < len(made.medium)
+
+
+def test_the_mean_colour_is_one_of_the_stylesheet() -> None:
+    sheet = (Path(__file__).parent.parent.parent / "web/static/colours.css").read_text()
+    rules = re.findall(r"^\.c(\d+) \{ background: (#\w{6}); \}$", sheet, re.MULTILINE)
+    assert [int(number) for number, _ in rules] == list(range(64))
+    # At both ends there are not all hues.
+    for number, colour in rules[8:-8]:
+        assert thumbnails.colour(Image.new("RGB", (40, 30), colour)) == int(number), colour
+
+
+def test_the_mean_colour_is_that_of_the_whole_picture() -> None:
+    image = Image.new("RGB", (100, 100), "black")
+    image.paste((255, 255, 255), (0, 0, 100, 50))
+    assert thumbnails.colour(image) == thumbnails.colour(Image.new("RGB", (1, 1), (127, 127, 127)))
+    classes = {thumbnails.colour(Image.new("RGB", (2, 2), (n, n, n))) for n in range(256)}
+    assert classes == {8 * lightness for lightness in range(8)}

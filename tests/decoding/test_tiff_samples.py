@@ -10,10 +10,9 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from daemon.decoding import Decoded, Limits
-from daemon.decoding.decode import decode
+from daemon.decoding import Decoded
 from daemon.errors import Rejected, Truncated
-from tests.decoding.images import CORNERS, corners, near, photo, tiff_bytes
+from tests.decoding.images import CORNERS, corners, decode, near, photo, tiff_bytes
 
 RGB = np.asarray(photo()).astype(np.float64) / 255
 GREY = np.asarray(photo(mode="L")).astype(np.float64) / 255
@@ -22,7 +21,7 @@ GREYS = corners(photo(mode="L"))
 
 def written(path: Path, samples: NDArray[Any], **options: Any) -> Decoded:
     tifffile.imwrite(path / "photo.tif", samples, **options)
-    return decode(path / "photo.tif", Limits())
+    return decode(path / "photo.tif")
 
 
 def colours(decoded: Decoded) -> list[tuple[int, ...]]:
@@ -123,7 +122,7 @@ def test_a_reduced_first_page_is_not_the_picture(tmp_path: Path) -> None:
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(np.zeros((16, 24, 3), "u1"), photometric="rgb", subfiletype=1)
         tiff.write(scaled(RGB, "u1"), photometric="rgb", metadata=None)
-    decoded = decode(path, Limits())
+    decoded = decode(path)
     assert (decoded.width, decoded.height) == (96, 64)
     assert near(colours(decoded), CORNERS)
 
@@ -143,7 +142,7 @@ def test_a_stray_number_behind_the_last_directory_is_no_end(tmp_path: Path) -> N
     for stray in (0x7FFFFFF0, 300, len(content) + 10):
         content[link : link + 4] = stray.to_bytes(4, "little")
         path.write_bytes(content)
-        assert near(colours(decode(path, Limits())), CORNERS), stray
+        assert near(colours(decode(path)), CORNERS), stray
 
 
 def test_pages_that_are_cut_off_are_missed(tmp_path: Path) -> None:
@@ -151,7 +150,7 @@ def test_pages_that_are_cut_off_are_missed(tmp_path: Path) -> None:
     content = pages(path, 3)
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(Truncated, match="ends early"):
-        decode(path, Limits())
+        decode(path)
 
 
 def test_a_large_scan_is_scaled_down_strip_by_strip(tmp_path: Path) -> None:
@@ -168,7 +167,7 @@ def test_a_kind_without_a_decoder_is_filed_without_a_thumbnail(tmp_path: Path) -
         0x10F: ("s", b"Canon"), 0x111: ("I", (8,)), 0x116: ("I", (8,)), 0x117: ("I", (64,)),
     }  # fmt: skip
     path.write_bytes(tiff_bytes(tags, blobs=bytes(range(1, 65))))
-    decoded = decode(path, Limits())
+    decoded = decode(path)
     assert decoded.warning == "has no thumbnail: its compression 34676 has no decoder"
     assert (decoded.small, decoded.medium, decoded.width, decoded.height) == (b"", b"", None, None)
     assert decoded.exif.camera_make == "Canon"
@@ -185,4 +184,4 @@ def test_damage_is_damage_still(tmp_path: Path, compression: str) -> None:
     content[middle : middle + 400] = b"\xff" * 400
     path.write_bytes(content)
     with pytest.raises(Rejected, match="a damaged TIFF"):
-        decode(path, Limits())
+        decode(path)

@@ -14,7 +14,7 @@ from daemon.config import load
 from daemon.files import state_folder
 from daemon.files.atomic import Root
 from tests.program import HUMBLE, Program, darkroom
-from tests.support import Room, jpeg
+from tests.support import Room, jpeg, rest_slow
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
@@ -30,7 +30,7 @@ def open_ones(state: Path) -> list[str]:
     return [name for name, mode in modes(state).items() if not mode.endswith("00")]
 
 
-@pytest.mark.parametrize("umask", ["000", "022", "077"])
+@pytest.mark.parametrize("umask", rest_slow(["000", "022", "077"], 1))
 def test_the_state_is_private_and_the_library_follows_its_folders_whatever_the_umask(
     tmp_path: Path, umask: str
 ) -> None:
@@ -57,6 +57,7 @@ def test_the_state_is_private_and_the_library_follows_its_folders_whatever_the_u
     assert modes(tmp_path / "failed")["c.jpg.reason.txt"] == "640", "who may look into the folder may read it"
 
 
+@pytest.mark.slow
 def test_a_running_program_leaves_nothing_in_its_state_open(tmp_path: Path) -> None:
     with Program(tmp_path, under=("sh", "-c", 'umask 000; exec "$@"', "sh")) as program:
         (tmp_path / "inbox/a.jpg").write_bytes(jpeg())
@@ -140,6 +141,7 @@ def test_a_new_file_has_the_rights_of_its_folder_and_never_a_group_s_to_write(tm
         tmp_path.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_an_account_without_rights_runs_it_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox/a.jpg").write_bytes(jpeg())

@@ -1,16 +1,18 @@
 import contextlib
+import hashlib
 import importlib
 import os
 import socket
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemon.catalogue.schema import Job
-from daemon.errors import EnvironmentFault, InternalError, Rejected, Truncated
+from daemon.errors import EnvironmentFault, InternalError, Rejected, Transient
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
 from daemon.filing.consumer import Turn
@@ -71,6 +73,20 @@ def test_same_bytes_are_a_duplicate(room: Room) -> None:
     assert (second["status"], second["duplicate_of"]) == ("duplicate", 1)
 
 
+def test_a_lying_decoder_has_no_photo_deleted(tmp_path: Path) -> None:
+    room = Room(tmp_path / "room", '[filing]\nduplicates = "delete"\n[limits]\nattempts = 1\n')
+    room.put("a.jpg", b"a")
+    room.drain()
+    of_another = hashlib.sha256(b"a").hexdigest()
+    room.decode_with(lambda path: replace(room.decoder.decode(path), sha256=of_another))
+    room.put("b.jpg", b"b")
+    room.drain()
+    row = room.row_of("b.jpg")
+    assert (row["status"], row["error"]) == ("failed", "its bytes are not those that its decoder says")
+    assert tree(room.failed)["b.jpg"] == b"b"
+    room.catalogue.close()
+
+
 def test_duplicates_are_deleted_only_where_the_filed_bytes_are_still_right(tmp_path: Path) -> None:
     room = Room(tmp_path / "room", '[filing]\nduplicates = "delete"\n')
     room.put("a.jpg", b"same")
@@ -124,7 +140,7 @@ def test_no_image_fails_with_the_reason_beside_it(room: Room) -> None:
 def test_transient_faults_are_tried_again_and_then_fail(room: Room) -> None:
     room.put("a.jpg", b"a")
     room.put("b.jpg", b"b")
-    room.decoder.errors["a.jpg"] = [Truncated("the bytes end early")] * 3
+    room.decoder.errors["a.jpg"] = [Transient("the decoder crashed")] * 3
     assert room.drain() == [Turn.FILED, Turn.FILED, Turn.IDLE]
     assert tree(room.library) == {"2024/05/b.jpg": b"b"}, "the next one does not wait for the backoff"
     first = room.queue.next_due()
@@ -141,7 +157,7 @@ def test_transient_faults_are_tried_again_and_then_fail(room: Room) -> None:
 
 def test_a_file_that_changes_gets_its_attempts_back(room: Room) -> None:
     path = room.put("a.jpg", b"half")
-    room.decoder.errors["a.jpg"] = [Truncated("the bytes end early")] * 2
+    room.decoder.errors["a.jpg"] = [Transient("the decoder crashed")] * 2
     room.drain()
     path.write_bytes(b"whole now")
     room.drain()
@@ -153,11 +169,12 @@ def test_a_file_that_changes_gets_its_attempts_back(room: Room) -> None:
 def test_a_file_open_for_writing_is_left_alone_and_spends_no_attempt(room: Room) -> None:
     path = room.put("a.jpg", b"begin")
     with path.open("ab") as writer:
-        assert room.drain() == [Turn.WAITING, Turn.IDLE]
+        now = time.time() + 60
+        assert room.drain(now) == [Turn.WAITING, Turn.IDLE]
         row = room.row()
         assert (row["status"], row["waiting"], row["attempts"]) == ("queued", "open for writing", 0)
         writer.write(b" and end")
-    room.drain()
+    room.drain(now + 60)
     assert tree(room.library) == {"2024/05/a.jpg": b"begin and end"}
     assert room.kinds() == ["queued", "postponed", "done"]
 
@@ -165,9 +182,11 @@ def test_a_file_open_for_writing_is_left_alone_and_spends_no_attempt(room: Room)
 def test_a_file_that_changes_while_it_is_developed_is_not_filed(room: Room) -> None:
     path = room.put("a.jpg", b"old")
     room.decoder.errors["a.jpg"] = [lambda: _replace(path, b"new")]
-    assert room.drain() == [Turn.WAITING, Turn.IDLE]
+    # One time for all turns, however long they take: the file is looked at again a while after the first.
+    now = time.time() + 60
+    assert room.drain(now) == [Turn.WAITING, Turn.IDLE]
     assert (tree(room.library), tree(room.inbox)) == ({}, {"a.jpg": b"new"})
-    room.drain(time.time() + 5)
+    room.drain(now + 60)
     assert tree(room.library) == {"2024/05/a.jpg": b"new"}
 
 

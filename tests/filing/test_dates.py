@@ -9,11 +9,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from daemon.decoding import DateTexts, XmpDates
+from daemon.decoding import DateTexts, Takeout, XmpDates
 from daemon.filing.dates import SOURCES, Evidence, Origin, Taken, dates_in, parsed, taken, words
 from daemon.filing.destination import order
 from daemon.filing.zones import ZoneFinder
-from daemon.sidecar.takeout import Takeout
 
 NOW = calendar.timegm((2026, 11, 23, 12, 0, 0))
 AT = "2024-05-01 12:34:56"
@@ -157,10 +156,10 @@ def test_ids_sizes_and_riddles_are_no_dates(name: str) -> None:
 
 
 def test_a_hostile_name_is_read_in_no_time() -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     for piece in ("2024-05-01 ", "1", "a ", "2024_", "_" * 9, "0a", "x1", "2024-05-01 aa. "):
         list(dates_in((piece * 300)[:255]))
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 # -- texts

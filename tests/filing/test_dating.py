@@ -11,17 +11,15 @@ import pytest
 from daemon.app import roots
 from daemon.catalogue import Catalogue
 from daemon.commands.rebuild import Rebuild
-from daemon.decoding import Limits
-from daemon.decoding.decode import decode
 from daemon.filing.dates import SOURCES, words
 from daemon.filing.destination import camera_name
 from daemon.sidecar import xmp
 from daemon.sidecar.sidecars import NAMESPACE
 from tests.captions.darkroom import FullRoom
 from tests.commands.test_explain import told
-from tests.decoding.images import image_bytes
+from tests.decoding.images import decode, image_bytes
 from tests.decoding.test_exif import needs_exiftool
-from tests.support import jpeg
+from tests.support import Texts, jpeg, packet_of, rest_slow
 
 CASES = {
     "createdate_only.jpg": (["EXIF:CreateDate=2009:07:04 15:16:17"], "2009-07-04T15:16:17", "exif created"),
@@ -56,7 +54,7 @@ CASES = {
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[FullRoom]:
     made = FullRoom(tmp_path / "room")
-    made.decode_with(lambda path: decode(path, Limits()))
+    made.decode_with(lambda path: decode(path))
     yield made
     made.app.close()
     made.catalogue.close()
@@ -71,7 +69,7 @@ def tagged(path: Path, *tags: str) -> bytes:
 
 
 @needs_exiftool
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", rest_slow(CASES, 4))
 def test_row_folder_sidecar_and_explain_agree(full: FullRoom, tmp_path: Path, name: str) -> None:
     tags, at, origin = CASES[name]
     full.put(name, tagged(tmp_path / name, *tags))
@@ -83,7 +81,7 @@ def test_row_folder_sidecar_and_explain_agree(full: FullRoom, tmp_path: Path, na
     assert row.taken_at is not None
     assert row.destination is not None
     assert row.destination.startswith(f"{row.taken_at[:4]}/{row.taken_at[5:7]}/")
-    packet = xmp.Packet.parse((full.library / f"{row.destination}.xmp").read_bytes())
+    packet = packet_of((full.library / f"{row.destination}.xmp").read_bytes())
     assert packet.text(NAMESPACE, "TakenAt") == row.taken_at
     assert packet.text(NAMESPACE, "TakenFrom") == origin
     assert packet.has(NAMESPACE, "TakenUTC") == (row.taken_utc is not None)
@@ -102,7 +100,7 @@ def test_zeros_are_no_place_unless_a_receiver_says_so(tmp_path: Path) -> None:
         tags = [*zeros, *([f"GPSStatus={status}"] if status else [])]
         (tmp_path / "a.jpg").unlink(missing_ok=True)
         tagged(tmp_path / "a.jpg", *tags)
-        assert decode(tmp_path / "a.jpg", Limits()).exif.lat == place
+        assert decode(tmp_path / "a.jpg").exif.lat == place
 
 
 def test_the_order_in_the_readme_is_that_of_the_code() -> None:
@@ -156,7 +154,7 @@ def test_what_is_known_of_the_date_is_there_again_after_a_rebuild(full: FullRoom
     assert [before[name].zone for name in ("a.jpg", "b.jpg")] == ["Asia/Tokyo", "+01:00"]
     fresh = Catalogue(tmp_path / "fresh.db")
     with fresh.session():
-        Rebuild(fresh, roots(full.config), full.thumbnails, lambda path: decode(path, Limits()), ()).run(lambda: None)
+        Rebuild(fresh, roots(full.config), full.thumbnails, lambda path: decode(path), Texts(), ()).run(lambda: None)
     full.catalogue, lost = fresh, full.catalogue
     lost.close()
     assert {row.original_name for row in full.images()} == set(before)

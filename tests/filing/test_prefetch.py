@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from daemon.catalogue.schema import Job
-from daemon.errors import EnvironmentFault, Postponed, Rejected, Transient, WaitingReason
+from daemon.catalogue.schema import Image, Job
+from daemon.errors import EnvironmentFault, Postponed, Rejected, TimedOut, Transient, WaitingReason
 from daemon.filing.consumer import Turn
 from tests.support import Room, no_new_descriptors, tree, wait_until
 
@@ -109,8 +110,7 @@ def test_a_writer_that_comes_before_its_turn_gets_in(two: Room) -> None:
     ) as writer:
         assert writer.stdin is not None
         assert writer.stdout is not None
-        ahead = two.consumer._prefetcher._ahead
-        assert ahead is not None
+        [ahead] = two.consumer._prefetcher._ahead.values()
         assert ahead.file.lease is not None
         wait_until(ahead.file.lease.broken)
         assert two.consumer.run_once(NOW) is Turn.WAITING
@@ -165,7 +165,7 @@ def seen_after_one_turn(room: Room) -> list[str]:
 
 def finish_developing(room: Room) -> None:
     """Wait until nothing is being developed, nor about to be."""
-    room.consumer._prefetcher._thread.submit(lambda: None).result()
+    room.consumer._prefetcher._threads.submit(lambda: None).result()
 
 
 def test_blamed_for_another_once_it_is_filed_alone(room: Room) -> None:
@@ -184,7 +184,7 @@ def test_with_one_attempt_each_photo_is_filed_alone(tmp_path: Path) -> None:
 
 
 def test_what_was_tried_before_is_not_looked_ahead_at(room: Room) -> None:
-    room.decoder.errors = {"a.jpg": [Postponed(WaitingReason.LEASE, 1.0)], "b.jpg": [Transient("crashed")]}
+    room.decoder.errors = {"a.jpg": [Postponed(WaitingReason.LEASE, 600.0)], "b.jpg": [Transient("crashed")]}
     arrive(room, "a.jpg", "b.jpg")
     room.drain()
     assert seen_after_one_turn(room) == ["a.jpg", "b.jpg", "a.jpg"]
@@ -196,11 +196,77 @@ def test_what_may_be_no_photo_waits_its_turn(room: Room, name: str) -> None:
     assert seen_after_one_turn(room) == ["a.jpg"]
 
 
-def test_without_leases_nothing_is_looked_ahead_at(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_leases_what_is_out_of_sight_is_looked_ahead_at(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daemon.files.mounts.filesystem", lambda _: "nfs4")
     arrive(room, "a.jpg", "b.jpg")
     assert [room.consumer.run_once(time.time()) for _ in "ab"] == [Turn.WAITING, Turn.WAITING]
     # Quiet for long enough, they wait once more under hidden names.
     assert [room.consumer.run_once(NOW - 10) for _ in "ab"] == [Turn.WAITING, Turn.WAITING]
     assert all(path.name.startswith(".darkroom-leaving-") for path in room.inbox.iterdir())
-    assert [name.rpartition("-")[2] for name in seen_after_one_turn(room)] == ["a.jpg"]
+    assert room.decoder.seen == []
+    seen = seen_after_one_turn(room)
+    assert [name.rpartition("-")[2] for name in seen] == ["a.jpg", "b.jpg"]
+    assert all(path.name.startswith(".darkroom-leaving-") for path in room.inbox.iterdir()), "it stays out of sight"
+    assert room.consumer.run_once(NOW) is Turn.FILED
+    assert len(room.decoder.seen) == 2
+    assert tree(room.library) == {"2024/05/a.jpg": b"a", "2024/05/b.jpg": b"b"}
+    assert tree(room.inbox) == {}
+
+
+def test_without_leases_what_was_looked_ahead_at_is_shown_again_in_the_end(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.files.mounts.filesystem", lambda _: "nfs4")
+    arrive(room, "a.jpg", "b.jpg")
+    for now in (time.time(), NOW - 10):
+        assert [room.consumer.run_once(now) for _ in "ab"] == [Turn.WAITING, Turn.WAITING]
+    seen_after_one_turn(room)
+    room.consumer.loop.run(lambda: True)
+    assert tree(room.inbox) == {"b.jpg": b"b"}
+
+
+def test_as_many_are_decoded_ahead_as_there_are_decoders(tmp_path: Path) -> None:
+    room = Room(tmp_path / "room", "[limits]\ndecoders = 3\n")
+    names = [f"{letter}.jpg" for letter in "abcdef"]
+    together = threading.Barrier(3, timeout=20)
+
+    def meet() -> None:
+        together.wait()
+
+    for name in names[:3]:
+        room.decoder.errors[name] = [meet]
+    arrive(room, *names)
+    assert room.consumer.run_once(NOW) is Turn.FILED
+    wait_until(lambda: len(room.decoder.seen) == 5)
+    assert sorted(room.decoder.seen) == names[:5], "one more than work at a time, and in the queue's order"
+    assert [turn for turn in room.drain() if turn is Turn.FILED] == [Turn.FILED] * 5
+    assert sorted(room.decoder.seen) == names
+    assert [row["attempts"] for row in room.rows()] == [1] * 6
+    filed = sorted(room.rows(), key=lambda row: row["processed_at"])
+    assert [row["original_name"] for row in filed] == names
+    room.catalogue.close()
+
+
+def test_whose_turn_it_is_no_more_is_let_go(room: Room) -> None:
+    arrive(room, "a.jpg", "b.jpg", "c.jpg")
+    assert room.consumer.run_once(NOW) is Turn.FILED
+    finish_developing(room)
+    assert not is_free(room.inbox / "b.jpg")
+    with room.catalogue.writing():
+        Image.update(not_before=NOW * 2).where(Image.original_name == "b.jpg").execute()
+    assert room.consumer.run_once(NOW) is Turn.FILED
+    assert is_free(room.inbox / "b.jpg")
+    assert sorted(tree(room.library)) == ["2024/05/a.jpg", "2024/05/c.jpg"]
+
+
+def test_a_time_limit_that_is_reached_twice_is_final(tmp_path: Path) -> None:
+    room = Room(tmp_path / "room", "[limits]\nattempts = 9\n")
+    room.decoder.errors["a.jpg"] = [TimedOut("slow"), Transient("crashed"), TimedOut("slow again")]
+    arrive(room, "a.jpg")
+    for attempt in (1, 2):
+        assert room.consumer.run_once(NOW) is Turn.FILED
+        assert (room.row()["status"], room.row()["attempts"]) == ("queued", attempt)
+    assert room.consumer.run_once(NOW) is Turn.FILED
+    assert (room.row()["status"], room.row()["error"]) == ("failed", "slow again")
+    assert room.row()["attempts"] == 3
+    room.catalogue.close()

@@ -132,6 +132,26 @@ def test_a_copy_that_was_cut_off_leaves_no_temporary(room: Room) -> None:
     assert tree(room.library) == {"2024/05/a.jpg": b"a"}
 
 
+def test_what_kills_each_recovery_is_left_out_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(tmp_path / "room", "[limits]\nattempts = 2\n", sidecars=True)
+    room.put("a.jpg", b"a")
+    room.scan()
+    with monkeypatch.context() as patch:
+        kill_at(patch, "daemon.sidecar.sidecars.Sidecars.write")
+        with pytest.raises(Killed):
+            room.consumer.run_once(time.time())
+        for _ in range(2):
+            with pytest.raises(Killed):
+                room.recover()
+        room.recover()
+        assert tree(room.library) == {"2024/05/a.jpg": b"a"}
+    assert (room.row()["status"], room.row()["attempts"]) == ("done", 1)
+    # That is over: the next one is not held to account for it.
+    room.recover()
+    assert room.stored.begin_recovery(1) == 1
+    room.catalogue.close()
+
+
 def test_somebody_elses_file_at_the_destination_is_left_alone(room: Room) -> None:
     room.put("a.jpg", b"a")
     room.scan()

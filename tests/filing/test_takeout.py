@@ -18,7 +18,7 @@ from daemon.filing.consumer import Turn
 from daemon.filing.dates import Origin
 from daemon.sidecar import xmp
 from tests.captions.darkroom import FullRoom
-from tests.support import tree
+from tests.support import packet_of, rest_slow, tree
 
 LONG = "a walk along the river with the whole of our family "
 CUT = LONG[:46]
@@ -88,7 +88,7 @@ CASES: list[tuple[list[str], list[tuple[str, str, str]]]] = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0][0][:12])
-@pytest.mark.parametrize("order", ["photos first", "jsons first", "one by one", "backwards"])
+@pytest.mark.parametrize("order", rest_slow(["one by one", "photos first", "jsons first", "backwards"], 1))
 def test_each_json_reaches_its_photo(
     full: FullRoom, case: tuple[list[str], list[tuple[str, str, str]]], order: str
 ) -> None:
@@ -249,7 +249,7 @@ def test_words_and_place_are_taken_over_in_row_and_sidecar(tmp_path: Path, sidec
     said = "caption, keywords, place out of library/2024/05/a.jpg.json, as Google Photos had it"
     assert said in [event["detail"] for event in room.history()]
     if sidecars:
-        sidecar = xmp.Packet.parse((room.library / "2024/05/a.jpg.xmp").read_bytes())
+        sidecar = packet_of((room.library / "2024/05/a.jpg.xmp").read_bytes())
         assert sidecar.text(xmp.DC, "description") == "Grandma at the lake"
         assert sidecar.texts(xmp.DC, "subject") == ["Grandma", "Tom"]
         assert sidecar.text(xmp.EXIF, "GPSLatitude") == "47,30.000000N"
@@ -281,7 +281,7 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("step", ["arrived", "adopt", "forget"])
+@pytest.mark.parametrize("step", rest_slow(["adopt", "arrived", "forget"], 1))
 def test_killed_while_the_words_are_taken_over(
     full: FullRoom, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
 ) -> None:

@@ -406,6 +406,7 @@ def test_who_wants_events_alone_is_told_that_there_are_none(inbox: Path) -> None
         assert child.said("every 600 s: the kernel's limit fs.inotify.max_user_watches=")
 
 
+@pytest.mark.slow
 def test_when_scans_find_what_events_should_have_told_it_polls(inbox: Path) -> None:
     (inbox / "sub").mkdir()
     # Enough for the inbox, not for its subfolder, which watchdog keeps to itself.
@@ -422,6 +423,7 @@ def test_when_scans_find_what_events_should_have_told_it_polls(inbox: Path) -> N
         wait_for(lambda: "told.jpg" in child.found)
 
 
+@pytest.mark.slow
 def test_a_lost_queue_is_made_good_by_a_scan(inbox: Path, tmp_path: Path) -> None:
     count = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) + 1000
     if count > 50_000:

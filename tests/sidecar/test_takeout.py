@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.decoding import MAX_TEXT_BYTES, Takeout
+from daemon.decoding.takeout import read
 from daemon.sidecar import xmp
-from daemon.sidecar.takeout import MAX_BYTES, WEAK, Takeout, parse_name, read
+from daemon.sidecar.takeout import WEAK, parse_name, words
 
 
 def test_all_that_is_of_use() -> None:
@@ -35,7 +37,7 @@ def test_all_that_is_of_use() -> None:
         b"[" * 100_000,
         b'{"a":' * 50_000,
         b"{" + b"," * 200_000 + b"}",
-        b'"' + b"x" * MAX_BYTES + b'"',
+        b'"' + b"x" * MAX_TEXT_BYTES + b'"',
         b'{"title": 3, "description": [], "people": {}, "photoTakenTime": 7, "geoData": "x"}',
         b'{"photoTakenTime": {"timestamp": "0"}, "people": [1, null, {"name": " "}]}',
         b'{"photoTakenTime": {"timestamp": "99999999999999999"}, "geoData": {"latitude": NaN, "longitude": 1}}',
@@ -49,9 +51,9 @@ def test_nonsense_is_nothing(data: bytes) -> None:
 
 
 def test_words_keep_to_the_limits_of_the_api() -> None:
-    words = Takeout(description="x" * 20_000, people=tuple(f"{number:0300}" for number in range(300))).words()
-    assert len(words.text(xmp.DC, "description") or "") == 10_000
-    names = words.texts(xmp.DC, "subject")
+    packet = words(Takeout(description="x" * 20_000, people=tuple(f"{number} {'x' * 300}" for number in range(300))))
+    assert len(packet.text(xmp.DC, "description") or "") == 10_000
+    names = packet.texts(xmp.DC, "subject")
     assert (len(names), {len(name) for name in names}) == (200, {200})
 
 

@@ -94,6 +94,7 @@ def test_a_busy_port_is_said_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.slow
 def test_other_machines_only_with_a_token(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[web]\nhost = "0.0.0.0"\nport = 0\n')
     answer = darkroom(tmp_path, "run")

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from unittest.mock import Mock
 
 import pytest
 
@@ -118,6 +119,7 @@ def test_what_is_sent_on_behind_a_refusal_ends_soon(
             break
 
 
+@pytest.mark.slow
 def test_who_asks_and_does_not_read_is_given_up(
     served: Served, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +216,21 @@ def test_too_many_uploads_at_once(served: Served, connect: Connect, monkeypatch:
     monkeypatch.setattr(uploads, "_STALLED_SECONDS", 0.0)
     assert served.http.post("/api/images?name=b.jpg", content=jpeg(seed=1)).status_code == 202
     wait_until(lambda: sum(map(is_closed, arriving)) == 1, what="the end of a stalled upload")
+
+
+def test_one_too_many_is_told_so_before_anything_else(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached: list[str] = []
+    monkeypatch.setattr(served.app.uploads, "_check_announced", lambda request: reached.append(request.url.path))
+    monkeypatch.setattr(uploads, "_AT_ONCE", 1)
+    monkeypatch.setattr(served.app.uploads, "arriving", {Mock(stalled_seconds=0.0)})
+    monkeypatch.setattr(served.app.events, "listeners", 10_000)
+    calls = [("POST", "/api/images?name=a.jpg"), ("PUT", "/api/images/a.jpg"), ("GET", "/api/events")]
+    for method, path in calls:
+        answer = served.http.request(method, path, content=b"x" if method != "GET" else None)
+        assert (answer.status_code, answer.json()["status"]) == (503, "error"), path
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert served.http.patch("/api/images/1", json={"caption": "a"}).status_code == 404, "what is no upload goes on"
+    assert not reached
 
 
 def test_every_byte_of_a_form_counts(served: Served) -> None:

@@ -85,6 +85,7 @@ def test_who_has_missed_more_than_is_kept_is_told_all_of_it(served: Served, monk
             assert next(told)["image_id"] == 11
 
 
+@pytest.mark.slow
 def test_one_reader_for_all_who_listen(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
     look = served.app.events._look

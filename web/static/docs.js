@@ -15,9 +15,29 @@ function make(tag, attributes = {}, ...children) {
 const resolve = (api, schema) =>
   schema?.$ref ? schema.$ref.slice(2).split("/").reduce((node, key) => node[key], api) : schema;
 
+/** Return text as nodes; what stands between backticks is code. */
+const worded = (text) => text.split("`").map((part, n) => (n % 2 ? make("code", {}, part) : part));
+
+/** Return the shape of a JSON value as a reader sees it: its keys, and of what kind each is. */
+function shape(api, given, indent = "") {
+  const schema = resolve(api, given) ?? {};
+  const kinds = schema.anyOf ?? schema.oneOf;
+  if (kinds) return kinds.map((one) => shape(api, one, indent)).join(" | ");
+  if ("const" in schema) return JSON.stringify(schema.const);
+  if (schema.enum) return schema.enum.map((one) => JSON.stringify(one)).join(" | ");
+  if (schema.items) return `[${shape(api, schema.items, indent)}, …]`;
+  const keys = Object.entries(schema.properties ?? {});
+  if (keys.length) {
+    const deeper = `${indent}  `;
+    return `{\n${keys.map(([key, one]) => `${deeper}"${key}": ${shape(api, one, deeper)}`).join(",\n")}\n${indent}}`;
+  }
+  if (schema.additionalProperties) return `{"…": ${shape(api, schema.additionalProperties, indent)}}`;
+  return schema.type === "object" ? "{…}" : (schema.type ?? "any");
+}
+
 function field(label, input, hint) {
   input.id = `f${(field.count = (field.count ?? 0) + 1)}`;
-  return make("div", { class: "field" }, make("label", { for: input.id }, label), input, hint ? make("small", {}, hint) : null);
+  return make("div", { class: "field" }, make("label", { for: input.id }, label), input, hint ? make("small", {}, ...worded(hint)) : null);
 }
 
 function inputFor(schema, required) {
@@ -121,8 +141,12 @@ function call(api, path, method, operation) {
     }
   });
   const answers = Object.entries(operation.responses).map(([status, response]) =>
-    make("tr", {}, make("td", {}, make("code", {}, status)), make("td", {}, response.description)),
+    make("tr", {}, make("td", {}, make("code", {}, status)), make("td", {}, ...worded(response.description))),
   );
+  // Refusals all have the same one.
+  const good = Object.entries(operation.responses).find(([status]) => status < "300")?.[1];
+  const schema = good?.content?.["application/json"]?.schema;
+  const shown = schema ? [make("h3", {}, "Shape"), make("pre", { tabindex: "0" }, shape(api, schema))] : [];
   return make(
     "details",
     { class: "call" },
@@ -131,9 +155,9 @@ function call(api, path, method, operation) {
       {},
       make("span", { class: `method ${method.toUpperCase()}` }, method.toUpperCase()),
       make("span", { class: "path" }, path),
-      make("span", { class: "says" }, operation.summary),
+      make("span", { class: "says" }, ...worded(operation.summary)),
     ),
-    make("div", { class: "inside" }, form, answer, make("h4", {}, "Answers"), make("table", {}, ...answers)),
+    make("div", { class: "inside" }, form, answer, make("h3", {}, "Answers"), make("table", {}, ...answers), ...shown),
   );
 }
 

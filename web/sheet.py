@@ -1,0 +1,239 @@
+"""The contact sheet: all photos, newest first, in sections by month, as one view that its address describes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import groupby
+from typing import Literal
+from urllib.parse import urlencode
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from daemon.catalogue import ImageRow
+from daemon.catalogue.facets import Facets
+from daemon.catalogue.schema import STATUSES
+from daemon.catalogue.search import ImageQuery, Search
+from web.api import MAX_ID, MONTH, Api, image_query, whole
+from web.context import Context
+from web.models import StatsAnswer, has_thumbnails
+from web.rendering import Renderer
+
+PAGE = 200
+_ALT = 300
+# What of a query belongs to the view, in the order in which an address has it; `at`, `before` and `after` say what part
+# of it is shown.
+_VIEW = ("q", "status", "camera", "month", "folder", "from", "to", "has_gps", "has_caption", "sort")
+_WORDS = {"has_gps": "has a place", "has_caption": "has a caption"}
+_CHOICES = 500
+
+
+@dataclass(frozen=True)
+class View:
+    """What is looked at: the filters and the order, as the address has them."""
+
+    given: Mapping[str, str]
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> "View":
+        """Return the view of a query; an empty field of a form is none."""
+        return cls({key: query[key] for key in _VIEW if query.get(key) and (key, query[key]) != ("sort", "arrived")})
+
+    @property
+    def sort(self) -> Literal["arrived", "taken"]:
+        """The order."""
+        return "taken" if self.given.get("sort") == "taken" else "arrived"
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether it holds less than all."""
+        return bool(self.given.keys() - {"sort"})
+
+    def url(self, path: str = "/", **changes: str | int | None) -> str:
+        """Return the address of this view, with changes; None leaves a key out."""
+        pairs = {**self.given, **changes}
+        query = urlencode({key: value for key, value in pairs.items() if value is not None})
+        return f"{path}?{query}" if query else path
+
+    def query(self, cameras: Mapping[str, int]) -> ImageQuery:
+        """Return what to look for: filed photos where no other status is named. Raises ApiError 400."""
+        query = image_query(self.given)
+        query = replace(query, status=query.status or "done")
+        # Chosen from the list it is that camera alone, and not the one whose name begins with this one's.
+        return replace(query, model=query.camera) if query.camera in cameras else query
+
+    def chips(self) -> Iterator[tuple[str, str]]:
+        """Yield each filter in words, and the address without it."""
+        for key, value in self.given.items():
+            if key in {"q", "sort"}:
+                continue
+            words = _WORDS.get(key, value) if value == "true" else value
+            if value == "false":
+                words = _WORDS[key].replace("has a", "has no")
+            if key == "month":
+                words = title(value)
+            if key in {"from", "to", "folder", "status"}:
+                words = f"{key} {value}"
+            yield words, View({one: other for one, other in self.given.items() if one != key}).url()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One photo on the sheet; `text` is shown where there is no picture."""
+
+    id: int
+    month: str
+    alt: str
+    colour: int | None
+    has_picture: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """The photos of one month; `n` is how many the month has in all, None where nobody counts them."""
+
+    month: str
+    title: str
+    n: int | None
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A part of the view: its sections, and the addresses of what is newer and what is older."""
+
+    sections: Sequence[Section]
+    newer: str | None
+    older: str | None
+
+
+class Sheet:
+    """The handler of the contact sheet."""
+
+    def __init__(self, context: Context, api: Api, renderer: Renderer) -> None:
+        self._context = context
+        self._api = api
+        self._renderer = renderer
+        self._search, self._facets = Search(context.catalogue), Facets(context.catalogue)
+
+    async def page(self, request: Request) -> Response:
+        """Serve the sheet."""
+        return await run_in_threadpool(self._page, request)
+
+    def _page(self, request: Request) -> Response:
+        view = View.of(request.query_params)
+        with self._context.catalogue.session():
+            cameras = self._facets.counts("camera", _CHOICES)
+            query = view.query(cameras)
+            months = self._facets.months(view.sort)
+            shown = self._shown(view, query, request.query_params, months)
+            counts = self._api.counts()
+            folders = self._facets.counts("folder", _CHOICES)
+        return self._renderer.respond(
+            request,
+            "sheet.html",
+            view=view,
+            shown=shown,
+            years=by_year(months),
+            cameras=cameras,
+            folders=folders,
+            statuses=STATUSES,
+            months=months,
+            month_title=title,
+            filed=counts.done,
+            bar=bar(counts),
+        )
+
+    def _shown(self, view: View, query: ImageQuery, given: Mapping[str, str], months: Mapping[str, int]) -> Shown:
+        """Return the part that is asked for: around a photo or from a month on, older or newer than a photo."""
+        before, after, at = (whole(given.get(key, ""), MAX_ID) for key in ("before", "after", "at"))
+        if at is None and MONTH.fullmatch(given.get("at", "")):
+            at = self._search.first_of(given["at"], view.sort)
+            rows = self._search.page(replace(query, at=at), PAGE + 1)
+        elif at is not None:
+            newer = self._search.page(replace(query, after=at), PAGE // 2)
+            rows = newer + self._search.page(replace(query, at=at), PAGE + 1 - len(newer))
+        elif after is not None:
+            rows = self._search.page(replace(query, after=after), PAGE)
+        else:
+            rows = self._search.page(replace(query, before=before), PAGE + 1)
+        begins_first = (before, after, at) == (None, None, None)
+        if not rows and not begins_first:
+            # What it was to begin with is gone, or the filter leaves nothing there.
+            return self._shown(view, query, {}, months)
+        page = rows[:PAGE]
+        has_newer = not begins_first and bool(page and self._search.ids(replace(query, after=page[0].id), 1))
+        has_older = len(rows) > PAGE or bool(after and page and self._search.ids(replace(query, before=page[-1].id), 1))
+        counted = {} if view.given.keys() - {"sort", "month"} else months
+        return Shown(
+            sections=sections(page, view.sort, counted),
+            newer=view.url(after=page[0].id) if has_newer else None,
+            older=view.url(before=page[-1].id) if has_older else None,
+        )
+
+
+def sections(rows: Sequence[ImageRow], sort: Literal["arrived", "taken"], counted: Mapping[str, int]) -> list[Section]:
+    """Return photos, which are in that order, by their months."""
+    cells = [cell(row, sort) for row in rows]
+    return [
+        Section(month, title(month), counted.get(month), list(within))
+        for month, within in groupby(cells, key=lambda one: one.month)
+    ]
+
+
+def cell(row: ImageRow, sort: Literal["arrived", "taken"]) -> Cell:
+    """Return a photo as the sheet shows it."""
+    day = (row.taken_at if sort == "taken" else row.arrived_on) or ""
+    words = row.caption or row.title or row.original_name
+    return Cell(
+        id=row.id,
+        month=day[:7] if MONTH.fullmatch(day[:7]) else "",
+        alt=words if len(words) <= _ALT else f"{words[:_ALT]}…",
+        colour=row.colour,
+        has_picture=has_thumbnails(row),
+        text=row.original_name[:_ALT],
+    )
+
+
+def title(month: str) -> str:
+    """Return a month for people; "" is that of photos without a date."""
+    return f"{datetime.fromisoformat(f'{month}-01'):%B %Y}" if MONTH.fullmatch(month) else "No date"
+
+
+def by_year(months: Mapping[str, int]) -> list[tuple[str, list[tuple[str, str, int]]]]:
+    """Return the month index: each year with its months, their names and their counts, newest first."""
+    named = [(month, title(month).partition(" ")[0], n) for month, n in months.items()]
+    return [(year, list(within)) for year, within in groupby(named, key=lambda one: one[0][:4])]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What the bar above each page says: counts, and in one line how it goes."""
+
+    failed: int
+    line: str
+    paused: str | None
+
+
+def bar(counts: StatsAnswer) -> Bar:
+    """Return the bar; `/static/live.js` writes the same lines as the counts change."""
+    parts = [f"{counts.done:,} filed"]
+    if counts.queued:
+        parts.append(f"{counts.queued:,} waiting")
+    if counts.processing:
+        parts.append(f"{counts.processing:,} in hand")
+    if counts.queued + counts.processing and counts.rate:
+        parts.append(f"{counts.rate:.1f} a second")
+        if counts.seconds_left is not None:
+            parts.append(f"{duration(counts.seconds_left)} left")
+    return Bar(counts.failed, " · ".join(parts), counts.paused)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time for people, rounded up."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{round(minutes / 60)} h"

@@ -218,10 +218,8 @@ def read(content: bytes, lengths: Lengths, identity: Identity) -> Decoded:
         content[lengths.text + lengths.small : lengths.total],
     )
     shown = found.width is not None
-    if (found.height is not None, found.colour is not None) != (shown, shown):
+    if (found.height is not None) != shown or not (shown or (found.colour, small, medium) == (None, b"", b"")):
         raise Nonsense("half of what a picture has")
-    if not shown and (small or medium):
-        raise Nonsense("thumbnails of no picture")
     if shown and not all(one.startswith(_JPEG_START) and one.endswith(_JPEG_END) for one in (small, medium)):
         raise Nonsense("its thumbnails are no JPEGs")
     told = found.exif

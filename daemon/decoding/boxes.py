@@ -60,6 +60,18 @@ def jp2_profile(file: BinaryIO) -> bytes | None:
     return None
 
 
+CMYK = 12
+"""Among the colour spaces that have numbers (ISO/IEC 15444-2, M.11.7.3)."""
+
+
+def jp2_colours(file: BinaryIO) -> int | None:
+    """Return the number of a JPEG 2000 file's colour space, None where it has none."""
+    for name, box in _boxes(_payload(file, b"jp2h")):
+        if name == b"colr" and box[:1] == b"\1" and len(box) >= 7:
+            return int.from_bytes(box[3:7], "big")
+    return None
+
+
 def first_box(file: BinaryIO, wanted: bytes) -> bytes | None:
     """Return the content of the first top-level box of this name, up to 4 MiB; None where there is none."""
     return _payload(file, wanted) or None

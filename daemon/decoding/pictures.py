@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from daemon.decoding import Limits, UnsupportedError, boxes, repairs, thumbnails, tiff
+from daemon.decoding import Limits, UnsupportedError, boxes, codestreams, repairs, thumbnails, tiff
 from daemon.decoding.colours import Coding, gamma_profile
 from daemon.decoding.formats import AVIF, BMP, GIF, HEIC, HEIF, J2K, JP2, JPEG, JXL, PNG, TIFF, WEBP, Format
 from daemon.errors import FailureReason, Rejected
@@ -73,8 +73,9 @@ def decoded(file: BinaryIO, kind: Format, limits: Limits) -> Opened:
         return _png(file, limits)
     if kind is WEBP:
         return _webp(file, limits)
-    opened = _by_pillow(file, kind, limits)
-    return replace(opened, profile=boxes.jp2_profile(file)) if kind is JP2 else opened
+    if kind in (JP2, J2K):
+        return _jpeg_2000(file, kind, limits)
+    return _jpeg(file, limits) if kind is JPEG else _by_pillow(file, kind, limits)
 
 
 def _by_pillow(file: BinaryIO, kind: Format, limits: Limits) -> Opened:
@@ -136,6 +137,46 @@ def _own_orientation(picture: Image.Image) -> int:
     except Exception:  # whatever Pillow makes of a damaged block
         return 1
     return orientation if isinstance(orientation, int) and orientation in range(1, 9) else 1
+
+
+# -- JPEG and JPEG 2000 of more than 8 bits
+
+
+def _jpeg(file: BinaryIO, limits: Limits) -> Opened:
+    try:
+        return _by_pillow(file, JPEG, limits)
+    except (Rejected, MemoryError):
+        raise
+    except Exception:  # whatever Pillow raises
+        content = codestreams.jpeg_content(file)
+        frame = codestreams.jpeg_frame(content)
+        if frame is None or frame.bits == 8:
+            raise
+    check_pixels(frame.size, limits)
+    return Opened(codestreams.jpeg(content, frame), frame.size)
+
+
+def _jpeg_2000(file: BinaryIO, kind: Format, limits: Limits) -> Opened:
+    profile = boxes.jp2_profile(file) if kind is JP2 else None
+    frame = codestreams.jpeg_2000_frame(file)
+    fault: Exception | None = None
+    # Of more than 8 bits Pillow loses the transparency.
+    if frame is None or frame.bits <= 8 or frame.channels in (1, 3):
+        try:
+            return replace(_by_pillow(file, kind, limits), profile=profile)
+        except (Rejected, MemoryError):
+            raise
+        except Exception as error:  # whatever Pillow makes of it: damage, or channels that it doesn't know
+            fault = error
+            if frame is None:
+                raise
+    check_pixels(frame.size, limits)
+    try:
+        return Opened(codestreams.jpeg_2000(file, frame), frame.size, profile=profile)
+    except (UnsupportedError, MemoryError):
+        raise
+    except Exception as error:  # Jpeg2kError, mostly; what Pillow says of it is what people know
+        raise fault or error from None
 
 
 # -- TIFF
@@ -417,7 +458,7 @@ def load(picture: Image.Image) -> str | None:
 
 
 _SCAN, _END = 0xDA, 0xD9
-# A marker, and none of those that stand within coded data (ITU T.81, B.1.1).
+# A marker, and none of those that stand within coded data (ITU-T T.81, B.1.1).
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 # Encoders make about ten; each costs a look at the whole picture, so a small file of thousands takes minutes.
 _MAX_SCANS = 100

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from daemon.decoding import Decoded, Limits
-from daemon.errors import Rejected, Transient, Truncated
+from daemon.errors import Rejected, Truncated
 from tests.decoding.images import CORNERS, corners, decode, image_bytes, near, photo, swapped_profile
 
 
@@ -124,7 +124,7 @@ def test_a_jpeg_in_jpeg_xl_is_taken_out_again(tmp_path: Path) -> None:
 
 def test_jpeg_xl_that_is_cut_or_too_large(tmp_path: Path) -> None:
     content = bytes(imagecodecs.jpegxl_encode(np.asarray(photo(400, 300)), lossless=True))
-    with pytest.raises(Transient):
+    with pytest.raises(Truncated):
         decoded(tmp_path, content[: len(content) // 2])
     (tmp_path / "photo").write_bytes(content)
     with pytest.raises(Rejected, match="more than the limit"):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from daemon.decoding import Decoded, Limits, boxes, formats, tiff
+from daemon.decoding import Decoded, Limits, boxes, formats, repairs, tiff
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError
 
@@ -72,6 +72,7 @@ def _judged(path: Path, decoded: Decoded) -> Iterator[Sighting]:
         theirs = _shown_by(name, path)
         if theirs is None:
             continue
+        theirs = _as_jpeg(theirs)
         far = _difference(ours, theirs)
         if far <= _FAR:
             return
@@ -88,6 +89,13 @@ def _difference(one: Image.Image, other: Image.Image) -> float:
 
 def _small(image: Image.Image) -> NDArray[np.float64]:
     return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).astype(np.float64)
+
+
+def _as_jpeg(image: Image.Image) -> Image.Image:
+    """Return the image as it looks as a JPEG like ours: in icons of few pixels that alone makes a difference."""
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=80)
+    return Image.open(content)
 
 
 def _shown_by(name: str, path: Path) -> Image.Image | None:
@@ -110,6 +118,7 @@ _HDR = "HDR, which these programs show without tone mapping"
 _RAW = "of a RAW file the camera's own preview is shown, not what a program makes of the sensor"
 _INKS = "inks without a profile are shown as they print, which ImageMagick doesn't do"
 _FEW_BITS = "bits that a wide sample does not use are left out, or it would be next to black"
+_GAMMA = "a PNG's own gamma is heeded, as browsers do; vips doesn't, nor does ImageMagick heed every value"
 _UNSTATED = "a sample of no stated meaning is not transparency"
 
 
@@ -124,6 +133,8 @@ def _reason(path: Path, decoded: Decoded, turned: bool) -> str | None:
         kind = formats.identify(file)
         if kind is not None and kind.raw:
             return _RAW
+        if kind is formats.PNG and {chunk.name for chunk in repairs.png_heads(file)} & {b"gAMA", b"cICP"}:
+            return _GAMMA
         directory = tiff.main_directory(file) if kind is formats.TIFF else None
     if directory is None:
         return None

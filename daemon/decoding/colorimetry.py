@@ -92,8 +92,9 @@ def from_hdr(coded: Floats, primaries: int, transfer: int) -> Floats:
         light = light @ _TO_SRGB[primaries].T
     light = np.maximum(light, 0.0)
     brightest = light.max(axis=-1, keepdims=True)
-    # Not the very brightest: a hot pixel must not decide.
-    peak = float(np.quantile(brightest, 0.999))
+    # Not the very brightest: a hot pixel must not decide. (`quantile` would load numpy.ma, which may be out of reach.)
+    place = int(0.999 * (brightest.size - 1))
+    peak = float(np.partition(brightest, place, axis=None)[place])
     if peak > 1.02:
         # All three by the brightest: else colours would change with the light.
         light = light * (_shoulder(brightest, peak) / np.maximum(brightest, 1e-6))

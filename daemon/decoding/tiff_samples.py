@@ -57,7 +57,10 @@ def read(file: BinaryIO, directory: Directory) -> Image.Image:
         tiff.filehandle.seek(directory.offset)
         page = tifffile.TiffPage(tiff, 0)
         channels = _supported(page)
-        values, seen = _reduced(page, channels)
+        try:
+            values, seen = _reduced(page, channels)
+        except ImportError as error:  # of a rare codec, where modules are out of reach
+            raise UnsupportedError(f"the codec of its compression {int(page.compression)} can't be loaded") from error
         picture = _shown(page, values, seen, channels)
         profile = page.iccprofile
         if isinstance(profile, bytes) and page.photometric not in (CIE_LAB, ICC_LAB):
@@ -66,13 +69,16 @@ def read(file: BinaryIO, directory: Directory) -> Image.Image:
 
 
 def load_codecs() -> None:
-    """Load the codecs that files have, as is to be done while files can still be opened."""
+    """Load the codecs that photos and scans have, while files can be opened in any case.
+
+    The rare ones are loaded when a file needs them, where Landlock lets modules be read; elsewhere they are not there.
+    """
     for compression in _COMPRESSIONS:
         _has_decoder(compression)
 
 
-# LZW, JPEG, Deflate, PackBits, JPEG 2000, LERC, lossy DNG's JPEG, LZMA, JPEG XR, Zstandard, WebP, JPEG XL, fax.
-_COMPRESSIONS = (5, 7, 8, 32773, 34712, 34887, 34892, 34925, 34934, 50000, 50001, 50002, 2, 3, 4)
+# LZW, JPEG, Deflate, PackBits, JPEG 2000, lossy DNG's JPEG, Zstandard, WebP, JPEG XL.
+_COMPRESSIONS = (5, 7, 8, 32773, 34712, 34892, 50000, 50001, 50002)
 
 
 def _supported(page: tifffile.TiffPage) -> int:
@@ -97,7 +103,7 @@ def _supported(page: tifffile.TiffPage) -> int:
 def _has_decoder(compression: int) -> bool:
     try:
         return callable(tifffile.TIFF.DECOMPRESSORS[compression])
-    except KeyError:
+    except (KeyError, ImportError, OSError):  # none, or one that can't be loaded here
         return False
 
 

@@ -127,7 +127,7 @@ class PhotoPage:
             camera=camera(row),
             author=author(row),
             keywords=keywords_text(row.keywords or ()),
-            can_ask=can_ask and not self._context.is_private(row.folder),
+            can_ask=can_ask and has_thumbnails(row) and not self._context.is_private(row.folder),
             reasons=list(reasons(row, self._context.template)),
             error=None if row.error is None else self._context.scrub(row.error),
             waiting=None if row.waiting_text is None else self._context.scrub(row.waiting_text),

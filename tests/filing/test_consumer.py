@@ -49,6 +49,9 @@ def test_what_nothing_decodes_is_filed_by_its_date_without_thumbnails(room: Room
     assert (row["taken_at"], row["caption_status"], row["attempts"]) == ("2024-05-01T12:34:56", "off", 1)
     assert room.kinds() == ["queued", "done"]
     assert list((room.state / "thumbnails").rglob("*.jpg")) == []
+    assert room.captions.missing() == []
+    with pytest.raises(Rejected, match="no thumbnail"):
+        room.captions.check(1)
     room.put("again/IMG_1.x3f", photo)
     room.drain()
     assert [one["status"] for one in room.rows()] == ["done", "duplicate"]

@@ -2,7 +2,7 @@
 
 What is compared: date, make, model, lens, ISO, GPS, orientation and size of every file that Darkroom decodes, and how
 it was exposed. A kind of difference that is meant has its reason in EXPLANATIONS, and is printed with it; nothing is
-left out.
+left out. With --pictures it is the thumbnails that are compared, with those of vips and ImageMagick (tests.pictures).
 """
 
 import argparse
@@ -20,6 +20,7 @@ from daemon.decoding import Decoded, Limits
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError
 from daemon.filing.dates import Evidence, Origin, parsed, taken
+from tests import pictures
 
 Tags = Mapping[str, Any]
 """exiftool's tags of one file, named "GROUP:Name"."""
@@ -100,7 +101,8 @@ def _pairs(decoded: Decoded, tags: Tags) -> Iterator[tuple[str, Value, Value]]:
     yield "focal length", exif.focal_length, _positive(tags, "FocalLength")
     yield "exposure time", exif.exposure_time, _exposure(_positive(tags, "ExposureTime"))
     yield "f-number", exif.f_number, _positive(tags, "FNumber")
-    yield "size", (decoded.width, decoded.height), _size(decoded, tags)
+    if decoded.width is not None and decoded.height is not None:
+        yield "size", (decoded.width, decoded.height), _size(decoded, tags)
 
 
 def _is_same(ours: Value, theirs: Value) -> bool:
@@ -184,13 +186,13 @@ def _place(tags: Tags) -> tuple[float, ...] | None:
 
 
 def _size(decoded: Decoded, tags: Tags) -> tuple[float, ...] | None:
-    """Return the size in pixels, upright: turned as EXIF says, in HEIF and AVIF as the container says."""
+    """Return the size in pixels, upright: turned as EXIF says, or the container of HEIF and AVIF if it says so."""
     found = [_number(part) for part in str(tags.get("Composite:ImageSize", "")).split()]
     if len(found) != 2 or found[0] is None or found[1] is None:
         return None
     turned = decoded.exif.orientation in {5, 6, 7, 8}
-    if decoded.format in {"AVIF", "HEIC", "HEIF"}:
-        turned = _number(str(tags.get("QuickTime:Rotation", ""))) in {90, 270}
+    if decoded.format in {"AVIF", "HEIC", "HEIF"} and "QuickTime:Rotation" in tags:
+        turned = _number(str(tags["QuickTime:Rotation"])) in {90, 270}
     return (found[1], found[0]) if turned else (found[0], found[1])
 
 
@@ -272,6 +274,11 @@ EXPLANATIONS = (
     ),
     Explanation(
         ("size",),
+        "exiftool tells no size of it",
+        lambda _ours, theirs, _decoded, _tags: theirs is None,
+    ),
+    Explanation(
+        ("size",),
         "of a RAW file the picture is meant, without the border of the sensor and not its preview",
         lambda _ours, _theirs, decoded, _tags: decoded.format in _RAW,
     ),
@@ -288,9 +295,13 @@ def main(argv: list[str] | None = None) -> int:
     """Print the differences; 1 where one is unexplained."""
     parser = argparse.ArgumentParser(prog="python -m tests.corpus", description=__doc__)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(argv).folder
+    parser.add_argument("--pictures", action="store_true", help="compare thumbnails with vips' and ImageMagick's")
+    args = parser.parse_args(argv)
+    folder = args.folder
     if not folder.is_dir():
         parser.error(f"{folder} is no folder")
+    if args.pictures:
+        return _pictures(parser, folder)
     found = compare(folder)
     for one in found.differences:
         reason = f"explained: {one.reason}" if one.reason else "UNEXPLAINED"
@@ -301,6 +312,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{count:6} {reason}")
     print(f"{len(unexplained):6} unexplained")
     return 1 if unexplained else 0
+
+
+def _pictures(parser: argparse.ArgumentParser, folder: Path) -> int:
+    if lacking := pictures.missing():
+        parser.error(f"not installed: {', '.join(lacking)} (Debian: libvips-tools, imagemagick)")
+    far = 0
+    for one in pictures.compare(folder):
+        far += one.reason is None
+        explained = f"explained: {one.reason}" if one.reason else "UNEXPLAINED"
+        print(f"{one.path.relative_to(folder)}: {one.said}: {explained}", flush=True)
+    print(f"{far:6} unexplained")
+    return 1 if far else 0
 
 
 if __name__ == "__main__":

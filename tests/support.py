@@ -110,6 +110,8 @@ class Script:
     def __init__(self) -> None:
         self.errors: dict[str, list[DarkroomError | Callable[[], None]]] = {}
         self.seen: list[str] = []
+        # The names of files of a kind without a decoder.
+        self.not_shown: set[str] = set()
 
     def decode(self, path: Path) -> Decoded:
         # It is named by its descriptor.
@@ -122,21 +124,23 @@ class Script:
                 raise step
             step()
         content, info = path.read_bytes(), path.stat()
+        shown = name not in self.not_shown
         return Decoded(
             identity=Identity.of(info),
             sha256=hashlib.sha256(content).hexdigest(),
             format="JPEG",
             suffixes=(".jpg", ".jpeg"),
-            width=4,
-            height=3,
+            width=4 if shown else None,
+            height=3 if shown else None,
             exif=Exif(
                 datetime_original="2024-05-01T12:34:56",
                 camera_make="Canon",
                 camera_model="Canon EOS 40D",
                 dates=DateTexts(original="2024:05:01 12:34:56"),
             ),
-            small=b"small",
-            medium=b"medium",
+            small=b"small" if shown else b"",
+            medium=b"medium" if shown else b"",
+            warning=None if shown else "has no thumbnail: nothing decodes it",
         )
 
 

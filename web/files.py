@@ -131,6 +131,8 @@ class Files:
         # Of a failed one, too, that was filed once.
         if (row.status in READY or row.status == "failed") and row.sha256:
             found = _thumbnail(self._context.thumbnails.path(row.sha256, size))
+        if found is None and row.status in READY and row.width is None:
+            raise ApiError(404, f"image {number} has no thumbnail: nothing here decodes its kind", "no_thumbnail")
         if found is None:
             raise ApiError(404, f"image {number} has no thumbnail (yet): it is {row.status}", "not_ready")
         return row, found

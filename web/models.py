@@ -360,9 +360,14 @@ def stats_answer(stats: Stats, captions: Mapping[str, int], captions_progress: s
     )
 
 
+def has_thumbnails(row: ImageRow) -> bool:
+    """Return whether an image has thumbnails by now: of a kind without a decoder there are no pixels, and none."""
+    return row.status in READY and row.width is not None
+
+
 def _fields(row: ImageRow, scrub: Scrub, raw: dict[str, object] | None) -> dict[str, Any]:
     filed = row.place == "library" and row.status == "done"
-    links = f"/api/images/{row.id}/thumbnails" if row.status in READY else None
+    links = f"/api/images/{row.id}/thumbnails" if has_thumbnails(row) else None
     return {
         "image_id": row.id,
         "original_name": row.original_name,

@@ -24,7 +24,7 @@ from daemon.files.names import display, split
 from daemon.filing.dates import words
 from web.api import Api, image_id, no_image
 from web.context import ApiError, Context, read_body
-from web.models import READY
+from web.models import READY, has_thumbnails
 from web.rendering import Renderer
 from web.sheet import View, bar
 
@@ -135,6 +135,7 @@ class PhotoPage:
             stars=_STARS,
             is_removed=row.status in REMOVED,
             can_reject=row.status not in {"processing", *REMOVED},
+            has_picture=has_thumbnails(row),
             is_filed=row.place is not None and row.status not in {"queued", "processing"},
             shows_original=row.format in _SHOWABLE and row.status == "done",
             is_full=request.query_params.get("full") == "1",
@@ -144,7 +145,7 @@ class PhotoPage:
             camera=camera(row),
             author=author(row),
             keywords=keywords_text(row.keywords or ()),
-            can_ask=can_ask and not self._context.keeps_private(row),
+            can_ask=can_ask and has_thumbnails(row) and not self._context.keeps_private(row),
             reasons=list(reasons(row, self._context.template)),
             error=None if row.error is None else self._context.scrub(row.error),
             waiting=None if row.waiting_text is None else self._context.scrub(row.waiting_text),

@@ -17,7 +17,7 @@ from daemon.catalogue.schema import STATUSES
 from daemon.catalogue.search import ImageQuery, Search
 from web.api import MAX_ID, MONTH, Api, image_query, whole
 from web.context import Context
-from web.models import READY, StatsAnswer
+from web.models import StatsAnswer, has_thumbnails
 from web.rendering import Renderer
 
 PAGE = 200
@@ -197,7 +197,7 @@ def cell(row: ImageRow, sort: Literal["arrived", "taken"]) -> Cell:
         month=day[:7] if MONTH.fullmatch(day[:7]) else "",
         alt=words if len(words) <= _ALT else f"{words[:_ALT]}…",
         colour=row.colour,
-        has_picture=row.status in READY,
+        has_picture=has_thumbnails(row),
         text=row.original_name[:_ALT],
     )
 

@@ -160,6 +160,8 @@ class Captions:
             row = Image.get_or_none((Image.id == image_id) & (Image.status == "done"))
         if row is None:
             raise Rejected(f"image {image_id} is not one that was filed")
+        if row.width is None:
+            raise Rejected(f"image {image_id} has no thumbnail that a model could be shown")
         if "caption" in (row.edited or ""):
             raise Rejected(f"image {image_id}: its caption is a person's words, which no model replaces")
         return str(row.folder), str(row.destination).rpartition("/")[0]
@@ -278,8 +280,11 @@ class Captions:
         return int(row[0])
 
     def missing(self) -> list[int]:
-        """Return the filed images without a caption that none is waited for; not the private and the blocked ones."""
-        without = (Image.status == "done") & Image.caption_status.in_(["off", "failed"])
+        """Return the filed images without a caption that none is waited for; not the private and the blocked ones.
+
+        Of a kind without a decoder, nothing can be shown to a model.
+        """
+        without = (Image.status == "done") & Image.caption_status.in_(["off", "failed"]) & Image.width.is_null(False)
         with self._catalogue.reading():
             return [row.id for row in Image.select(Image.id).where(without).order_by(Image.id)]
 

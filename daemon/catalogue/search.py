@@ -172,6 +172,7 @@ class FiledFile:
     """One file that was filed. `image_id` is the image that it is or belongs to, `sha256` None where nobody knows.
 
     `folder` and `original_name` are those that it came with, `inode` and `ctime_ns` of the last walk of the library.
+    `shown` is whether it has thumbnails: an image of a kind without a decoder has none.
     """
 
     kind: FileKind
@@ -183,6 +184,7 @@ class FiledFile:
     folder: str
     original_name: str
     sha256: str | None
+    shown: bool
     size: int | None
     mtime_ns: int | None
     inode: int | None = None
@@ -354,6 +356,7 @@ def _image(row: Image) -> FiledFile:
         folder=row.folder,
         original_name=row.original_name,
         sha256=row.sha256,
+        shown=row.width is not None,
         size=row.size_bytes,
         mtime_ns=row.mtime_ns,
         inode=row.inode if row.place == "library" else None,
@@ -372,6 +375,7 @@ def _companion(row: Companion) -> FiledFile:
         folder=row.folder,
         original_name=row.original_name,
         sha256=row.sha256,
+        shown=False,
         size=row.size_bytes,
         mtime_ns=row.mtime_ns,
     )

@@ -87,6 +87,8 @@ def _fixer(config: Config, thumbnails: ThumbnailStore, *, wanted: bool) -> Itera
             os.close(fd)
         if decoded.sha256 != sha256:
             raise Rejected("it has changed since it was read")
+        if not decoded.small:
+            raise Rejected(decoded.warning or "it is of a kind without a decoder")
         thumbnails.save(sha256, decoded.small, decoded.medium)
 
     try:
@@ -281,7 +283,7 @@ class Verification:
                 yield problem("rotten", _ROTTEN)
             else:
                 yield problem("edited", f"written to at {written}")
-        elif file.status == "done" and file.kind == "image" and (missing := self._missing_thumbnail(file.sha256)):
+        elif file.status == "done" and file.shown and (missing := self._missing_thumbnail(file.sha256)):
             fault: str | None = f"its {missing} thumbnail is missing"
             if self._fix is not None:
                 fault = self._fixed(self._fix, path, file.sha256)

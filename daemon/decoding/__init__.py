@@ -10,11 +10,12 @@ database or the other folders.
     ── a socket ──
       worker       the process from within ──► confinement: Landlock and seccomp
         decode ──► formats      what is it, by its first bytes?
-               ├─► pictures     opened by Pillow, of a RAW file its preview
-               ├─► thumbnails   decoded in full, upright, in sRGB
+               ├─► pictures     opened and decoded: by Pillow, of a RAW file its preview, and what
+               │                Pillow can't (tiff_samples, jpeg_xl), mended (repairs)
                ├─► exif         read within bounds, as people search by it
                ├─► metadata     dates in XMP and IPTC, words in XMP, read within bounds
-               └─► truncation   does it stop too early? (tiff: directories)
+               ├─► thumbnails   upright, in sRGB (colours, colorimetry)
+               └─► truncation   does it stop too early? (tiff: directories, boxes: HEIF's)
         xmp, takeout            what lies beside a photo: the properties of an XMP file, a JSON of Google Takeout
 """
 
@@ -44,6 +45,10 @@ ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # anybody keeps photos on still reads in a second.
 _BUSY = 10
 _BYTES_PER_SECOND = 1_000_000
+
+
+class UnsupportedError(Exception):
+    """Raised within for what is sound as far as can be seen, and of a kind that has no decoder: it is filed without."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +122,17 @@ class Exif:
 
 @dataclass(frozen=True)
 class Decoded:
-    """All that one image's bytes tell. `width` and `height` are in pixels, upright."""
+    """All that one image's bytes tell. `width` and `height` are in pixels, upright.
+
+    Of a kind without a decoder there are neither, and both thumbnails are empty.
+    """
 
     identity: Identity
     sha256: str
     format: str
     suffixes: tuple[str, ...]
-    width: int
-    height: int
+    width: int | None
+    height: int | None
     exif: Exif
     small: bytes
     medium: bytes

@@ -123,8 +123,8 @@ class _Image(_Message):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     format: str
     suffixes: list[str]
-    width: _Pixels
-    height: _Pixels
+    width: _Pixels | None
+    height: _Pixels | None
     exif: _Exif
     # The classes that `thumbnails.colour` has.
     colour: Annotated[int, Field(ge=0, le=63)] | None
@@ -217,7 +217,10 @@ def read(content: bytes, lengths: Lengths, identity: Identity) -> Decoded:
         content[lengths.text : lengths.text + lengths.small],
         content[lengths.text + lengths.small : lengths.total],
     )
-    if not all(one.startswith(_JPEG_START) and one.endswith(_JPEG_END) for one in (small, medium)):
+    shown = found.width is not None
+    if (found.height is not None) != shown or not (shown or (found.colour, small, medium) == (None, b"", b"")):
+        raise Nonsense("half of what a picture has")
+    if shown and not all(one.startswith(_JPEG_START) and one.endswith(_JPEG_END) for one in (small, medium)):
         raise Nonsense("its thumbnails are no JPEGs")
     told = found.exif
     dates = {**vars(told.dates), "xmp": XmpDates(**vars(told.dates.xmp))}

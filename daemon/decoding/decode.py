@@ -8,15 +8,30 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from daemon.decoding import Decoded, Exif, Limits, exif, metadata, pictures, thumbnails
-from daemon.decoding.formats import CR3, HEAD_BYTES, PNG, RAF, TIFF, Format, describe, identify, is_beginning
-from daemon.decoding.pictures import check_pixels, open_picture, open_raw, orientation_of
-from daemon.decoding.truncation import checksums_match, ends_early
+from daemon.decoding import Decoded, Exif, Limits, UnsupportedError, exif, metadata, pictures, repairs, thumbnails
+from daemon.decoding.colours import exif_profile
+from daemon.decoding.formats import (
+    CR3,
+    CRW,
+    HEAD_BYTES,
+    MRW,
+    PNG,
+    RAF,
+    TIFF,
+    X3F,
+    Format,
+    describe,
+    identify,
+    is_beginning,
+)
+from daemon.decoding.thumbnails import Thumbnails
+from daemon.decoding.truncation import ends_early
 from daemon.errors import DarkroomError, FailureReason, Rejected, Transient, Truncated, Unresponsive
 from daemon.files.atomic import UNREACHABLE
 from daemon.files.opening import Identity
@@ -43,20 +58,63 @@ def _decode(file: BufferedReader, identity: Identity, limits: Limits) -> Decoded
     with _explained(file, None, limits):
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         kind = _identified(file)
-    with _explained(file, kind, limits):
-        picture, size = _opened_picture(file, kind, limits)
-        swallowed = pictures.load(picture)
-        orientation = orientation_of(picture, size if kind.raw else None)
-        small, medium, colour = thumbnails.make(picture, orientation)
-        found, warning = _exif(file, kind, picture)
-        if orientation in (5, 6, 7, 8) and not kind.raw:
-            size = size[1], size[0]
-    warning = "; ".join(filter(None, (swallowed, warning))) or None
+    try:
+        with _explained(file, kind, limits):
+            shown = _shown(file, kind, limits)
+    except UnsupportedError as error:
+        with _explained(file, kind, limits):
+            shown = _not_shown(file, kind, str(error))
     if ends_early(file, kind, decoded=True):
         raise Truncated(f"the {kind.name} ends early")
-    if kind is PNG and not checksums_match(file):
-        raise Rejected("a damaged PNG: its checksums don't match", FailureReason.DAMAGED)
-    return Decoded(identity, sha256, kind.name, kind.suffixes, *size, found, small, medium, colour, warning)
+    if kind is PNG and (names := repairs.damaged_chunks(file)) and shown.warning is None:
+        shown = replace(shown, warning=f"what stands beside its pixels is damaged: {', '.join(names)}")
+    width, height = shown.size or (None, None)
+    made = shown.thumbnails
+    return Decoded(
+        identity=identity,
+        sha256=sha256,
+        format=kind.name,
+        suffixes=kind.suffixes,
+        width=width,
+        height=height,
+        exif=shown.exif,
+        small=made.small,
+        medium=made.medium,
+        colour=made.colour,
+        warning=shown.warning,
+    )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a file's content came to: its size upright, its EXIF, and its thumbnails."""
+
+    exif: Exif
+    size: tuple[int, int] | None = None
+    thumbnails: Thumbnails = field(default_factory=Thumbnails)
+    warning: str | None = None
+
+
+def _shown(file: BinaryIO, kind: Format, limits: Limits) -> _Shown:
+    opened = pictures.decoded(file, kind, limits)
+    found, warning = _exif(file, kind, opened.picture)
+    orientation = pictures.orientation_of(opened, found.orientation, raw=kind.raw)
+    profile = opened.profile or exif_profile(found)
+    size = opened.size
+    if orientation in (5, 6, 7, 8) and not kind.raw:
+        size = size[1], size[0]
+    return _Shown(
+        exif=found,
+        size=size,
+        thumbnails=thumbnails.make(opened.picture, orientation, profile, opened.coding),
+        warning="; ".join(filter(None, (opened.warning, warning))) or None,
+    )
+
+
+def _not_shown(file: BinaryIO, kind: Format, reason: str) -> _Shown:
+    """Return what can be told of a picture that nothing here decodes."""
+    found, warning = exif.read_file(file) if _is_tiff(kind) else (Exif(), None)
+    return _Shown(exif=found, warning="; ".join(filter(None, (f"has no thumbnail: {reason}", warning))))
 
 
 def _identified(file: BufferedReader) -> Format:
@@ -72,33 +130,25 @@ def _identified(file: BufferedReader) -> Format:
     raise Rejected(f"not an image: it looks like {describe(head)}", FailureReason.NOT_AN_IMAGE)
 
 
-def _opened_picture(file: BufferedReader, kind: Format, limits: Limits) -> tuple[Image.Image, tuple[int, int]]:
-    """Return the picture, not decoded yet, and the size of the image in pixels: of a RAW file upright."""
-    if kind.raw:
-        return open_raw(file, limits)
-    picture = open_picture(file, kind)
-    check_pixels(picture.size, limits)
-    return picture, picture.size
-
-
-def _exif(file: BufferedReader, kind: Format, picture: Image.Image) -> tuple[Exif, str | None]:
+def _exif(file: BinaryIO, kind: Format, picture: Image.Image) -> tuple[Exif, str | None]:
     found, warning = _own_exif(file, kind, picture)
     (xmp, words), iptc = metadata.read_xmp(metadata.xmp_of(picture)), metadata.iptc_date(metadata.iptc_of(picture))
     dates = replace(found.dates, xmp=xmp, iptc=iptc or found.dates.iptc)
     return replace(found, dates=dates, raw={**found.raw, **words}), warning
 
 
-def _own_exif(file: BufferedReader, kind: Format, picture: Image.Image) -> tuple[Exif, str | None]:
-    if kind is TIFF or (kind.raw and kind not in (RAF, CR3)):
+def _own_exif(file: BinaryIO, kind: Format, picture: Image.Image) -> tuple[Exif, str | None]:
+    if _is_tiff(kind):
         return exif.read_file(file)
     block = picture.info.get("exif")
     if not block and kind is PNG:
         block = metadata.hex_profile(picture.info.get("Raw profile type exif"))
-    found, warning = exif.read_block(block if isinstance(block, bytes) else None)
-    original = picture.info.get("original_orientation")  # pillow-heif resets the tag in the block
-    if original:
-        found = replace(found, orientation=original, raw={**found.raw, "Image Orientation": original})
-    return found, warning
+    return exif.read_block(block if isinstance(block, bytes) else None)
+
+
+def _is_tiff(kind: Format) -> bool:
+    """Return whether EXIF readers can read the file itself."""
+    return kind is TIFF or (kind.raw and kind not in (RAF, CR3, CRW, MRW, X3F))
 
 
 @contextmanager
@@ -106,7 +156,7 @@ def _explained(file: BufferedReader, kind: Format | None, limits: Limits) -> Ite
     """Turn whatever a decoder raises, which may be anything, into an error that says what it means."""
     try:
         yield
-    except DarkroomError:
+    except (DarkroomError, UnsupportedError):
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
@@ -123,6 +173,8 @@ def _explained(file: BufferedReader, kind: Format | None, limits: Limits) -> Ite
             raise Transient(message, FailureReason.MEMORY) from error
         if kind is None:
             raise Transient(f"can't be read: {reason}", FailureReason.UNREADABLE) from error
+        if reason.lower().startswith("unsupported"):
+            raise UnsupportedError(reason) from error
         if isinstance(error, UnidentifiedImageError) or not reason:
             reason = "its header makes no sense"
         raise Rejected(f"a damaged {kind.name}: {reason}", FailureReason.DAMAGED) from error

@@ -39,8 +39,8 @@ def fields(tags: Tags) -> Exif:
     lat, lon = _position(tags)
     orientation = _number(tags, "Image Orientation")
     return Exif(
-        camera_make=_text(tags, "Image Make"),
-        camera_model=_text(tags, "Image Model"),
+        camera_make=_text(tags, "Image Make", "EXIF Make"),
+        camera_model=_text(tags, "Image Model", "EXIF Model"),
         lens_model=_text(tags, "EXIF LensModel", "Image LensModel"),
         datetime_original=_taken(tags),
         iso=_iso(tags),

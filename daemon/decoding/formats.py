@@ -36,6 +36,7 @@ HEIC = Format("HEIC", "image/heic", (".heic", ".heif", ".hif", ".heics"))
 HEIF = Format("HEIF", "image/heif", (".heif", ".heic", ".hif", ".heifs"))
 JP2 = Format("JPEG 2000", "image/jp2", (".jp2", ".jpx", ".jpf", ".j2k"))
 J2K = Format("JPEG 2000", "image/j2c", (".j2k", ".j2c", ".jpc", ".jp2"))
+JXL = Format("JPEG XL", "image/jxl", (".jxl",))
 DNG = Format("DNG", "image/x-adobe-dng", (".dng", ".gpr"), raw=True)
 CR2 = Format("CR2", "image/x-canon-cr2", (".cr2",), raw=True)
 CR3 = Format("CR3", "image/x-canon-cr3", (".cr3",), raw=True)
@@ -44,6 +45,9 @@ ARW = Format("ARW", "image/x-sony-arw", (".arw", ".sr2"), raw=True)
 RAF = Format("RAF", "image/x-fuji-raf", (".raf",), raw=True)
 ORF = Format("ORF", "image/x-olympus-orf", (".orf", ".ori"), raw=True)
 RW2 = Format("RW2", "image/x-panasonic-rw2", (".rw2", ".rwl", ".raw"), raw=True)
+CRW = Format("CRW", "image/x-canon-crw", (".crw",), raw=True)
+MRW = Format("MRW", "image/x-minolta-mrw", (".mrw",), raw=True)
+X3F = Format("X3F", "image/x-sigma-x3f", (".x3f",), raw=True)
 # The RAW files of other makers share TIFF's signature: they must not be filed as .tif.
 _OTHER_RAWS = (".raw", ".pef", ".srw", ".3fr", ".fff", ".erf", ".kdc", ".dcr", ".mef", ".mos", ".iiq")
 RAW = Format("RAW", "image/x-raw", _OTHER_RAWS, raw=True)
@@ -59,7 +63,12 @@ _SIGNATURES = (
     (b"GIF89a", GIF),
     (b"\0\0\0\x0cjP  \r\n\x87\n", JP2),
     (b"\xff\x4f\xff\x51", J2K),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", JXL),
+    (b"\xff\x0a", JXL),
     (b"FUJIFILMCCD-RAW", RAF),
+    (b"FOVb", X3F),
+    (b"\0MRM", MRW),
+    (b"II\x1a\0\0\0HEAPCCDR", CRW),
     (b"IIRO", ORF),
     (b"IIRS", ORF),
     (b"MMOR", ORF),
@@ -147,8 +156,6 @@ def _tiff(file: BinaryIO) -> Format:
 _KINDS = (
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive or an office document"),
-    (b"\xff\x0a", "a JPEG XL image, a format not supported yet"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image, a format not supported yet"),
     (b"8BPS", "a Photoshop document"),
     (b"8BPB", "a Photoshop document"),
     (b"gimp xcf", "a GIMP project"),
@@ -169,7 +176,6 @@ _KINDS = (
     (b"\xc5\xd0\xd3\xc6", "a PostScript document"),
     (b"SQLite format 3", "a database"),
     (b"\0\5\x16\7", "a companion file that macOS writes beside the real one"),
-    (b"FOVb", "a Sigma RAW file (X3F), a format not supported yet"),
 )
 _MARKUP = (
     (b"<svg", "an SVG drawing"),

@@ -2,9 +2,11 @@
 
 import io
 import math
-from functools import cache
+from dataclasses import dataclass
 
-from PIL import Image, ImageCms
+from PIL import Image
+
+from daemon.decoding.colours import Coding, to_srgb
 
 SMALL, MEDIUM = 200, 800
 _QUALITY = 80
@@ -21,8 +23,6 @@ _UPRIGHT = {
 }
 _WITH_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 _DEEP = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
-# What a profile's colour space must meet in Pillow's modes (ICC.1, 7.2.6).
-_SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 def fit(size: tuple[int, int], box: int) -> tuple[int, int]:
@@ -43,16 +43,29 @@ def load(picture: Image.Image) -> None:
     picture.load()
 
 
-def make(picture: Image.Image, orientation: int) -> tuple[bytes, bytes, int]:
-    """Return the small and the medium thumbnail of a loaded picture, turned as EXIF's `orientation` says, and the class
-    of its mean colour."""
-    profile = picture.info.get("icc_profile")
+@dataclass(frozen=True)
+class Thumbnails:
+    """The small and the medium one, and the class of the picture's mean colour; without a picture there are none."""
+
+    small: bytes = b""
+    medium: bytes = b""
+    colour: int | None = None
+
+
+def make(
+    picture: Image.Image, orientation: int, profile: bytes | None = None, coding: Coding | None = None
+) -> Thumbnails:
+    """Return the thumbnails of a loaded picture, turned as EXIF's `orientation` says.
+
+    `profile` and `coding` say what its colours are where no profile came with it.
+    """
+    own = picture.info.get("icc_profile")
     medium = _flat(_scaled(_eight_bits(picture), fit(picture.size, MEDIUM)))
-    medium = _srgb(medium, profile if isinstance(profile, bytes) else None)
+    medium = to_srgb(medium, own if isinstance(own, bytes) and own else profile, coding)
     if orientation in _UPRIGHT:
         medium = medium.transpose(_UPRIGHT[orientation])
     small = _scaled(medium, fit(medium.size, SMALL))
-    return _jpeg(small), _jpeg(medium), colour(small)
+    return Thumbnails(_jpeg(small), _jpeg(medium), colour(small))
 
 
 def colour(image: Image.Image) -> int:
@@ -125,27 +138,6 @@ def _flat(image: Image.Image) -> Image.Image:
     white = Image.new("RGB", image.size, "white")
     white.paste(image, mask=image.getchannel("A"))
     return white
-
-
-def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return the image in sRGB; one whose profile is broken, or not of its colours, stays as it is."""
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            mode = _SPACES.get(source.profile.xcolor_space)
-            if mode == "RGB" and image.mode == "L":  # a grey picture saved with the screen's profile
-                image = image.convert("RGB")
-            if mode == image.mode:
-                converted = ImageCms.profileToProfile(image, source, _srgb_profile(), outputMode="RGB")
-                return converted or image
-        except (OSError, ImageCms.PyCMSError, ValueError, TypeError):
-            pass
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-@cache
-def _srgb_profile() -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 def _jpeg(image: Image.Image) -> bytes:

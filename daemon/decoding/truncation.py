@@ -7,14 +7,51 @@ within never gets better.
 
 import os
 import struct
-import zlib
 from typing import BinaryIO
 
 from daemon.decoding import tiff
-from daemon.decoding.formats import AVIF, BMP, CR3, GIF, HEIC, HEIF, J2K, JP2, JPEG, PNG, RAF, TIFF, WEBP, Format
+from daemon.decoding.formats import (
+    AVIF,
+    BMP,
+    CR3,
+    CRW,
+    GIF,
+    HEIC,
+    HEIF,
+    J2K,
+    JP2,
+    JPEG,
+    JXL,
+    MRW,
+    PNG,
+    RAF,
+    TIFF,
+    WEBP,
+    X3F,
+    Format,
+)
 
 _PARTS = ((tiff.STRIP_OFFSETS, tiff.STRIP_COUNTS), (tiff.TILE_OFFSETS, tiff.TILE_COUNTS))
-_BOXES = {b"ftyp", b"meta", b"mdat", b"moov", b"uuid", b"jP  ", b"jp2h", b"jp2c", b"idat"}
+_BOXES = {
+    b"JXL ",
+    b"jxll",
+    b"jxlc",
+    b"jxlp",
+    b"jbrd",
+    b"brob",
+    b"Exif",
+    b"xml ",
+    b"jumb",
+    b"ftyp",
+    b"meta",
+    b"mdat",
+    b"moov",
+    b"uuid",
+    b"jP  ",
+    b"jp2h",
+    b"jp2c",
+    b"idat",
+}
 _PADDING = {b"free", b"skip"}
 _JPEG_END = b"\xff\xd9"
 # A program that reserves a file's whole size ahead leaves zeros where bytes are still to come. Compressed data
@@ -39,8 +76,12 @@ def ends_early(file: BinaryIO, kind: Format, decoded: bool) -> bool:
         return _gif(file, size)
     if kind in (HEIC, HEIF, AVIF, CR3, JP2):
         return _boxes(file, size)
+    if kind is JXL:
+        return _at(file, 0, 2) != b"\xff\x0a" and _boxes(file, size)  # a bare codestream has no structure to walk
+    if kind in (CRW, MRW, X3F):
+        return False
     if kind is WEBP:
-        return _number(file, 4) + 8 > size
+        return _webp(file, size)
     if kind is BMP:
         return not decoded and _number(file, 2) > size  # black pixels are zeros too
     if kind is RAF:
@@ -107,23 +148,29 @@ def _png(file: BinaryIO, size: int) -> bool:
     return True
 
 
-def checksums_match(file: BinaryIO) -> bool:
-    """Return whether the chunks of a whole PNG are what was written; Pillow does not look at those of pixels."""
-    file.seek(8)
-    while len(head := file.read(8)) == 8:
-        length, name = struct.unpack(">I4s", head)
-        checksum = zlib.crc32(name)
-        while length:
-            block = file.read(min(length, _BLOCK))
-            if not block:
-                return False
-            checksum = zlib.crc32(block, checksum)
-            length -= len(block)
-        if file.read(4) != checksum.to_bytes(4, "big"):
-            return False
-        if name == b"IEND":
-            break
-    return True
+def _webp(file: BinaryIO, size: int) -> bool:
+    """Walk the chunks (RFC 9649, section 2): the size at the start is often off by one, or was never filled in.
+
+    It is believed where the file promises more than there is: metadata, or an animation's frames, however many.
+    """
+    at, seen, promised = 12, set[bytes](), set[bytes]()
+    while at + 8 <= size:
+        name, length = struct.unpack("<4sI", _at(file, at, 8))
+        if name == b"VP8X":
+            flags = _at(file, at + 8, 1)[0]
+            promised = {one for bit, one in _WEBP_PROMISES.items() if flags & bit}
+        seen.add(name)
+        at += 8 + length
+        if at > size:
+            return True
+        at += length % 2  # the last chunk's padding is often left out
+    more = _number(file, 4) + 8 > size + 1
+    if more and (b"ANMF" in promised or not promised <= seen):
+        return True
+    return not seen & {b"VP8 ", b"VP8L", b"ANMF"}
+
+
+_WEBP_PROMISES = {0x20: b"ICCP", 0x08: b"EXIF", 0x04: b"XMP ", 0x02: b"ANMF"}
 
 
 def _gif(file: BinaryIO, size: int) -> bool:
@@ -174,14 +221,24 @@ def _boxes(file: BinaryIO, size: int) -> bool:
 
 
 def _directories(file: BinaryIO, size: int, lenient: bool) -> bool:
-    """Look for directories and pixels beyond the end; `lenient` forgives a last strip that claims too much."""
+    """Look for directories and pixels beyond the end.
+
+    `lenient` forgives a last strip that claims too much, and behind the first directory a stray number in place of
+    the next one's offset: a file that was cut ends elsewhere than all that the directories before it refer to.
+    """
     if size < 8:
         return True
+    known = 0
     for directory in tiff.directories(file):
-        if not directory.complete or directory.offset >= size:
+        missing = not directory.complete or directory.offset >= size
+        if lenient and known and (not directory.sane or missing):
+            return (directory.sane or directory.offset >= size) and abs(size - known) > _FEW
+        if missing:
             return True
+        known = max(known, directory.end)
         for offsets, counts in _PARTS:
-            parts = zip(directory.numbers.get(offsets, ()), directory.numbers.get(counts, ()), strict=False)
+            parts = list(zip(directory.numbers.get(offsets, ()), directory.numbers.get(counts, ()), strict=False))
             if any(count and offset + (1 if lenient else count) > size for offset, count in parts):
                 return True
+            known = max([known, *(offset + count for offset, count in parts)])
     return False

@@ -181,6 +181,8 @@ def _warm(limits: Limits) -> None:
             decode(file, limits)
     for request, text in _TEXTS:
         _told(request, text)
+    with suppress(ImportError):
+        import_module("daemon.decoding.tiff_samples").load_codecs()
 
 
 def _collect() -> None:

@@ -142,9 +142,14 @@ class Filing:
                     "duplicates", mirrored(job), replace(facts, duplicate_of=twin.id, warning=warning), kept=kept
                 )
         wanted = library_name(self._template, job, decoded, when.at)
-        facts = replace(facts, caption_status=self._first_caption_status(job, decoded.sha256, past))
+        caption_status = self._first_caption_status(job, decoded.sha256, past)
+        if not decoded.small and caption_status != "private":  # of a kind without a decoder: nothing could be sent
+            caption_status = "off"
+        facts = replace(facts, caption_status=caption_status)
         if self._folder_keywords and job.folder:
             facts = replace(facts, keywords=tuple(dict.fromkeys(names.display(job.folder).split("/"))))
+        if not decoded.small:
+            return Plan("library", wanted, facts)
         return Plan("library", wanted, facts, thumbnails=(decoded.small, decoded.medium))
 
     def _first_caption_status(self, job: Job, sha256: str, past: Past) -> CaptionStatus:

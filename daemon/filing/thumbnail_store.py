@@ -33,7 +33,12 @@ class ThumbnailStore:
             return False
 
     def save(self, sha256: str, small: bytes, medium: bytes) -> None:
-        """Write both; no reader ever sees half of one. Raises EnvironmentFault."""
+        """Write both; no reader ever sees half of one. Raises EnvironmentFault.
+
+        Nothing where they are empty, as of a kind without a decoder.
+        """
+        if not (small and medium):
+            return
         root = Root(self._root)
         folder = root / sha256[:2]
         if not is_folder(folder.path):

@@ -123,6 +123,11 @@ def refused(**changes: object) -> bytes:
     return framed(json.dumps({"code": "rejected", "text": "", "failure": "other", **changes}).encode())
 
 
+def not_shown(**changes: object) -> bytes:
+    """Return an answer as to a file of a kind without a decoder."""
+    return framed(json.dumps({**IMAGE, "width": None, "height": None, **changes}).encode())
+
+
 def exif(**changes: object) -> bytes:
     return image(exif={**NOTHING, **changes})
 
@@ -145,6 +150,12 @@ def test_an_answer_like_an_honest_one_is_taken(sandbox: Sandbox, tmp_path: Path)
     assert (decoded.identity.inode, decoded.identity.size) == (info.st_ino, info.st_size)
 
 
+def test_an_answer_without_a_picture_is_taken(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(deed("say", not_shown()))
+    decoded = sandbox.decode(tmp_path / "a.jpg")
+    assert (decoded.width, decoded.small, decoded.medium, decoded.colour) == (None, b"", b"", None)
+
+
 FORGED = {
     "pickle": framed(pickle.dumps(print)),
     "no JSON": framed(b"{"),
@@ -154,6 +165,9 @@ FORGED = {
         json.dumps(IMAGE).replace('"raw": {}', '"raw": {"a": %s}').encode() % (b"[" * 9000 + b"]" * 9000)
     ),
     "no thumbnails": framed(json.dumps(IMAGE).encode()),
+    "thumbnails of no picture": image(width=None, height=None),
+    "half a size": not_shown(height=1),
+    "a colour of no picture": not_shown(colour=7),
     "another field": image(more=1),
     "a hash that leads elsewhere": image(sha256="../" * 21 + "x"),
     "a hash and a line": image(sha256="0" * 64 + "\n"),

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+import tifffile
 
 from daemon.decoding import Decoded, Limits
 from daemon.decoding.sandbox import Sandbox
@@ -317,3 +319,12 @@ def test_idleness_costs_nothing_measurable(sandbox: Sandbox, good: Path) -> None
     before, began = spent(), time.monotonic()
     threading.Event().wait(2)
     assert (spent() - before) / (time.monotonic() - began) < 0.02
+
+
+def test_a_rare_codec_is_loaded_when_a_file_needs_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    pixels = np.asarray(photo()).astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "photo.tif", pixels, photometric="rgb", compression="lerc")
+    decoded = sandbox.decode(tmp_path / "photo.tif")
+    shut_in = sandbox.confinement is not None and sandbox.confinement.landlock > 0
+    # Without Landlock nothing can be opened any more, so it is filed without a thumbnail.
+    assert (decoded.width, bool(decoded.medium)) == ((96, True) if shut_in else (None, False))

@@ -37,6 +37,26 @@ def test_a_photo_comes_out_filed(room: Room) -> None:
     assert {path.name[-8:] for path in (room.state / "thumbnails").rglob("*.jpg")} == {"-200.jpg", "-800.jpg"}
 
 
+def test_what_nothing_decodes_is_filed_by_its_date_without_thumbnails(room: Room) -> None:
+    photo = jpeg()
+    room.decoder.not_shown.add("IMG_1.x3f")
+    room.put("IMG_1.x3f", photo)
+    assert room.drain() == [Turn.FILED, Turn.IDLE]
+    assert list(tree(room.library).values()) == [photo]
+    row = room.row()
+    assert (row["status"], row["place"], row["width"], row["error"]) == ("done", "library", None, None)
+    assert row["warning"] == "has no thumbnail: nothing decodes it"
+    assert (row["taken_at"], row["caption_status"], row["attempts"]) == ("2024-05-01T12:34:56", "off", 1)
+    assert room.kinds() == ["queued", "done"]
+    assert list((room.state / "thumbnails").rglob("*.jpg")) == []
+    assert room.captions.missing() == []
+    with pytest.raises(Rejected, match="no thumbnail"):
+        room.captions.check(1)
+    room.put("again/IMG_1.x3f", photo)
+    room.drain()
+    assert [one["status"] for one in room.rows()] == ["done", "duplicate"]
+
+
 def test_oldest_first(room: Room) -> None:
     for name in ("c.jpg", "a.jpg", "b.jpg"):
         room.put(name, name.encode())

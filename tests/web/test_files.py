@@ -38,6 +38,26 @@ def test_thumbnails_that_are_not_there(served: Served) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_ready")
 
 
+def test_what_nothing_decodes_has_no_thumbnails_and_all_else(served: Served) -> None:
+    content = jpeg()
+    served.room.decoder.not_shown.add("IMG_1.x3f")
+    served.room.put("IMG_1.x3f", content)
+    served.room.drain()
+    told = served.http.get("/api/images/1").json()["data"]
+    assert (told["status"], told["error"], told["metadata"]["width"]) == ("done", None, None)
+    assert told["thumbnails"] == {"small": None, "medium": None}
+    assert told["warning"] == "has no thumbnail: nothing decodes it"
+    answer = served.http.get("/api/images/1/thumbnails/small")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_thumbnail")
+    assert served.http.get("/api/images/1/original").content == content
+    page = served.http.get("/", headers={"Accept": "text/html"}).text
+    assert "IMG_1." in page
+    assert "/thumbnails/" not in page
+    page = served.http.get("/images/1", headers={"Accept": "text/html"}).text
+    assert "can&#39;t be shown" in page or "can't be shown" in page
+    assert "/thumbnails/" not in page
+
+
 def test_an_original_comes_back_byte_for_byte(served: Served, photo: bytes) -> None:
     answer = served.http.get("/api/images/1/original")
     assert answer.content == photo

@@ -41,6 +41,8 @@ def fill(room: Room, count: int, *, pictures: bool = False, **columns: Any) -> N
             "place": "library",
             "destination": f"{number}.jpg",
             "sha256": f"{number:064x}",
+            "width": 6000,
+            "height": 4000,
             # Taken in another order than they came.
             "taken_at": f"20{10 + number % 7}-0{1 + number % 9}-11T12:00:00",
             "taken_order": 1e9 + (number * 7919) % 1000,

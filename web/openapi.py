@@ -87,12 +87,14 @@ def call(
     *,
     body: Schema | None = None,
     security: bool = True,
+    is_page: bool = False,
 ) -> Schema:
     """Return one operation: what it answers, and how it may refuse.
 
-    One without `security` is open to all, and has to cope with a missing body, too.
+    One without `security` is open to all, and has to cope with a missing body, too. What `is_page` refuses by pages,
+    but for what is refused before it is known which one is wanted.
     """
-    error = {"application/json": {"schema": ref(ErrorAnswer)}}
+    error: Schema = {"application/json": {"schema": ref(ErrorAnswer)}} | ({"text/html": {}} if is_page else {})
     writes = _ON_WRITES if 202 in answers or body else {}
     refused = {code: content(text, error) for code, text in {**_ANYWHERE, **writes, **(refusals or {})}.items()}
     operation: Schema = {
@@ -160,7 +162,7 @@ _REFUSED_UPLOADS = {
 _NAME: Schema = {"type": "string"}
 _SIZE: Schema = {"type": "string", "enum": list(SIZES)}
 _LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE}
-_MONTH: Schema = {"type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$", "examples": ["2026-11"]}
+_MONTH: Schema = {"type": "string", "pattern": "^(?!0000)[0-9]{4}-(0[1-9]|1[0-2])$", "examples": ["2026-11"]}
 _XMP: Schema = {"application/rdf+xml": {}}
 _NOT_FOUND = {404: "there is no such image"}
 _IMAGES: Schema = {"image/*": {}, "application/octet-stream": {}}
@@ -365,14 +367,17 @@ def _paths() -> Schema:
             )
         },
         "/": {
-            "get": shown("The contact sheet, for people; takes the same query as the list of images", _filters()[:-2])
+            "get": shown(
+                "The contact sheet, for people; takes the same query as the list of images", _of_a_form(_filters()[:-2])
+            )
         },
         "/images/{image_id}": {
-            "get": shown("The page of one photo", [number]),
+            "get": shown("The page of one photo", [number], {404: "there is no such image"}),
             "post": call(
                 "What a form of that page asks for",
                 {303: {"description": "done; to the page"}} | _page_of(404) | _page_of(409) | _page_of(413),
                 parameters=[number],
+                is_page=True,
                 body=_form("act", "caption", "keywords"),
             ),
         },
@@ -382,6 +387,7 @@ def _paths() -> Schema:
                 "Queues one, a group or all of them again",
                 {303: {"description": "done; to the page"}},
                 body=_form("id", "reason", "all"),
+                is_page=True,
             ),
         },
         "/stats": {"get": shown("Numbers, drawn")},
@@ -409,9 +415,9 @@ def _paths() -> Schema:
     }
 
 
-def shown(summary: str, parameters: list[Schema] | None = None) -> Schema:
+def shown(summary: str, parameters: list[Schema] | None = None, refusals: dict[int, str] | None = None) -> Schema:
     """Return a page for people; what it refuses is a page, too."""
-    return call(summary, _page_of(200), parameters=parameters)
+    return call(summary, _page_of(200), refusals, parameters, is_page=True)
 
 
 def _page_of(status: int) -> dict[int, Any]:
@@ -421,6 +427,11 @@ def _page_of(status: int) -> dict[int, Any]:
 def _form(*names: str) -> Schema:
     fields = {name: {"type": "string"} for name in names}
     return {"application/x-www-form-urlencoded": {"schema": {"type": "object", "properties": fields}}}
+
+
+def _of_a_form(parameters: list[Schema]) -> list[Schema]:
+    """Return parameters that may be empty: a browser's form sends all of its fields."""
+    return [{**one, "schema": {"anyOf": [one["schema"], {"const": ""}]}} for one in parameters]
 
 
 def _page() -> dict[int, Any]:

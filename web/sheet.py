@@ -24,7 +24,20 @@ PAGE = 200
 _ALT = 300
 # What of a query belongs to the view, in the order in which an address has it; `at`, `before` and `after` say what part
 # of it is shown.
-_VIEW = ("q", "status", "camera", "month", "folder", "from", "to", "has_gps", "has_caption", "rating", "sort")
+_VIEW = (
+    "q",
+    "status",
+    "camera",
+    "month",
+    "folder",
+    "from",
+    "to",
+    "has_gps",
+    "has_caption",
+    "caption_status",
+    "rating",
+    "sort",
+)
 _WORDS = {"has_gps": "has a place", "has_caption": "has a caption"}
 _CHOICES = 500
 _STARS = {"5": "★★★★★", **{f"{n}..": f"{'★' * n} or more" for n in (4, 3, 2, 1)}}
@@ -69,14 +82,16 @@ class View:
         for key, value in self.given.items():
             if key in {"q", "sort"}:
                 continue
-            words = _WORDS.get(key, value) if value == "true" else value
-            if value == "false":
-                words = _WORDS[key].replace("has a", "has no")
+            words = value
+            if key in _WORDS:
+                words = _WORDS[key] if value == "true" else _WORDS[key].replace("has a", "has no")
             if key == "month":
                 words = title(value)
             if key == "rating":
                 stars = int(value.removesuffix(".."))
                 words = f"{'★' * stars or stars}{' or more' * value.endswith('..')}"
+            if key == "caption_status":
+                words = f"caption {value}"
             if key in {"from", "to", "folder", "status"}:
                 words = f"{key} {value}"
             yield words, View({one: other for one, other in self.given.items() if one != key}).url()

@@ -18,7 +18,7 @@ FacetKind = Literal["arrived", "taken", "day", "camera", "folder", "format"]
 _FAILED: Any = SQL("(status = 'failed')")
 # As the index has it.
 _REASON: Any = SQL("coalesce(failure, 'other')")
-_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
+_MONTH = re.compile(r"(?!0000)[0-9]{4}-(0[1-9]|1[0-2])")
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,31 @@ def test_other_peoples_words_are_text(served: Served, text: str) -> None:
     assert "<script>alert" not in served.http.get("/failed").text
 
 
+@pytest.mark.parametrize("key", ["q", "camera", "folder"])
+@pytest.mark.parametrize("value", ["true", "false", "-1", "..", "null", "\u202e"])
+def test_any_words_may_be_looked_for(served: Served, key: str, value: str) -> None:
+    assert served.http.get("/", params={key: value}).status_code == 200
+
+
+@pytest.mark.parametrize("rating", ["-1", "0", "5", "3..", "-1.."])
+def test_any_number_of_stars_may_be_looked_for(served: Served, rating: str) -> None:
+    assert served.http.get("/", params={"rating": rating}).status_code == 200
+
+
+@pytest.mark.parametrize("month", ["0000-01", "2026-13", "\uff12026-11", "x"])
+def test_what_is_no_month_is_refused(served: Served, month: str) -> None:
+    assert served.http.get("/", params={"month": month}).status_code == 400
+    assert served.http.get("/api/images", params={"month": month}).status_code == 400
+
+
+@pytest.mark.parametrize("sort", ["arrived", "taken"])
+@pytest.mark.parametrize("month", ["0001-01", "9999-12"])
+def test_the_first_and_the_last_month_are_months(served: Served, month: str, sort: str) -> None:
+    fill(served.room, 3)
+    assert served.http.get("/", params={"month": month, "sort": sort}).status_code == 200
+    assert served.http.get("/api/images", params={"month": month, "sort": sort}).status_code == 200
+
+
 def test_refusals_are_pages(served: Served) -> None:
     for path, status in {"/images/99": 404, "/images/x": 404, "/?status=none": 400, "/?month=2024-13": 400}.items():
         answer = served.http.get(path)

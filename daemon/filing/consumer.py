@@ -48,8 +48,9 @@ from daemon.loop import Loop, LoopFault, Strikes
 
 _log = logging.getLogger(__name__)
 
-# What begins without any news: a clock that was set, a helper that is to be let go.
-_IDLE_SECONDS = 30.0
+# What begins without any news: a clock that was set, a helper that is to be let go, and what this thread has queued
+# itself while it filed something else.
+_IDLE_SECONDS = 5.0
 # The least wait of an idle loop: what is due but held up elsewhere must not make it spin.
 _SPIN_SECONDS = 0.05
 # How long a file waits that a disk or folder has refused: the longer, the longer it has been here.

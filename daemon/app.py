@@ -137,8 +137,8 @@ def sidecars(config: Config, catalogue: Catalogue, reader: TextReader) -> Sideca
     return Sidecars(SidecarRows(catalogue), places["library"], reader, others, enabled=config.filing.sidecars)
 
 
-def follower(config: Config, catalogue: Catalogue, sandbox: Sandbox) -> Follower:
-    """Return what follows the owner's doings in the library."""
+def follower(config: Config, catalogue: Catalogue, sandbox: Sandbox, written: Sidecars) -> Follower:
+    """Return what follows the owner's doings in the library; `written` are its sidecars, one for all threads."""
     settings, library = Settings(catalogue), roots(config)["library"]
     private = LiveSettings(config)
     return Follower(
@@ -147,7 +147,7 @@ def follower(config: Config, catalogue: Catalogue, sandbox: Sandbox) -> Follower
         FolderCheck({"library": library.path}, settings, 0),
         settings,
         thumbnail_store(config),
-        sidecars(config, catalogue, sandbox),
+        written,
         # Looked up each time: another one may stand in its place.
         lambda path: sandbox.decode(path),
         Removals(library),
@@ -158,12 +158,12 @@ def follower(config: Config, catalogue: Catalogue, sandbox: Sandbox) -> Follower
     )
 
 
-def trash(config: Config, catalogue: Catalogue, reader: TextReader) -> Trash:
-    """Return the trash, and the way to it and back."""
+def trash(config: Config, catalogue: Catalogue, written: Sidecars) -> Trash:
+    """Return the trash, and the way to it and back; `written` are the sidecars of the library, one for all threads."""
     places = roots(config)
     folders: dict[Folder, Root] = {"inbox": inbox(config), **dict(places.items())}
     removals = Removals(places["library"])
-    return Trash(TrashRows(catalogue), folders, removals, sidecars(config, catalogue, reader), config.folders.state)
+    return Trash(TrashRows(catalogue), folders, removals, written, config.folders.state)
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         report=faults.reporter("captioner"),
     )
     arrivals = inbox(config)
-    library = follower(config, catalogue, sandbox)
+    library = follower(config, catalogue, sandbox, written)
     filing = Filing(
         queue,
         arrivals,
@@ -344,7 +344,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         cleanup=cleanup,
         requeue=requeue,
         follower=library,
-        trash=trash(config, catalogue, sandbox),
+        trash=trash(config, catalogue, written),
         consumer=consumer,
         watcher=watcher,
         hooks=hooks,

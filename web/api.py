@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from daemon.catalogue import ImageRow
 from daemon.catalogue.captions import KEPT
+from daemon.catalogue.facets import MONTH
 from daemon.catalogue.history import History
 from daemon.catalogue.schema import CAPTION_STATUSES, STATUSES
 from daemon.catalogue.search import ImageQuery, Search
@@ -31,7 +32,6 @@ FILTERS = (
 PAGE, MAX_PAGE = 50, 500
 MAX_QUERY = 500
 _MAX_BODY = 256 * 1024
-MONTH = re.compile(r"(?!0000)[0-9]{4}-(0[1-9]|1[0-2])")
 # SQLite's integers end here.
 MAX_ID = 2**63 - 1
 # How much of what is no id an answer quotes.

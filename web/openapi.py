@@ -13,6 +13,7 @@ from pydantic_core import core_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
+from daemon.catalogue.facets import MONTH
 from daemon.catalogue.schema import CAPTION_STATUSES, STATUSES
 from daemon.filing.thumbnail_store import SIZES
 from web.api import MAX_PAGE, MAX_QUERY, PAGE
@@ -162,7 +163,7 @@ _REFUSED_UPLOADS = {
 _NAME: Schema = {"type": "string"}
 _SIZE: Schema = {"type": "string", "enum": list(SIZES)}
 _LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE}
-_MONTH: Schema = {"type": "string", "pattern": "^(?!0000)[0-9]{4}-(0[1-9]|1[0-2])$", "examples": ["2026-11"]}
+_MONTH: Schema = {"type": "string", "pattern": f"^{MONTH.pattern}$", "examples": ["2026-11"]}
 _XMP: Schema = {"application/rdf+xml": {}}
 _NOT_FOUND = {404: "there is no such image"}
 _IMAGES: Schema = {"image/*": {}, "application/octet-stream": {}}

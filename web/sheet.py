@@ -12,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from daemon.catalogue import ImageRow
-from daemon.catalogue.facets import Facets
+from daemon.catalogue.facets import MONTH, Facets
 from daemon.catalogue.schema import STATUSES
 from daemon.catalogue.search import ImageQuery, Search
-from web.api import MAX_ID, MONTH, Api, image_query, whole
+from web.api import MAX_ID, Api, image_query, whole
 from web.context import Context
 from web.models import StatsAnswer, has_thumbnails
 from web.rendering import Renderer

@@ -18,7 +18,7 @@ FacetKind = Literal["arrived", "taken", "day", "camera", "folder", "format"]
 _FAILED: Any = SQL("(status = 'failed')")
 # As the index has it.
 _REASON: Any = SQL("coalesce(failure, 'other')")
-_MONTH = re.compile(r"(?!0000)[0-9]{4}-(0[1-9]|1[0-2])")
+MONTH = re.compile(r"(?!0000)[0-9]{4}-(0[1-9]|1[0-2])")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Facets:
         """Count the filed images by month ("2026-11"), newest first: of arrival, or of the date taken."""
         counted = self.counts(sort)
         # Sidecars, which anybody may have edited, can say of a date what they like.
-        return {month: counted[month] for month in sorted(counted, reverse=True) if _MONTH.fullmatch(month)}
+        return {month: counted[month] for month in sorted(counted, reverse=True) if MONTH.fullmatch(month)}
 
     def days(self, since: str) -> dict[str, int]:
         """Count the filed images by the local day on which they came, from a day ("2026-11-26") on, oldest first."""

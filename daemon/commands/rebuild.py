@@ -262,9 +262,7 @@ class Rebuild:
 
     def _keep_thumbnails(self, file: _File) -> None:
         decoded = file.decoded
-        if decoded is None or not decoded.small:
-            return
-        if not all(self._thumbnails.has(decoded.sha256, size) for size in SIZES):
+        if decoded is not None and not all(self._thumbnails.has(decoded.sha256, size) for size in SIZES):
             self._thumbnails.save(decoded.sha256, decoded.small, decoded.medium)
 
 

@@ -9,7 +9,7 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from daemon.app import decoding_limits, follower, open_catalogue
+from daemon.app import decoding_limits, follower, open_catalogue, sidecars
 from daemon.config import Config
 from daemon.decoding.sandbox import Sandbox
 from daemon.files.names import display
@@ -24,7 +24,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with catalogue.session(), Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            work = follower(config, catalogue, sandbox)
+            work = follower(config, catalogue, sandbox, sidecars(config, catalogue, sandbox))
             task = progress.add_task("looking through the library", total=work.total() or None)
             work.on_file = lambda: progress.advance(task)
             report = work.follow(adopt=args.adopt, believe=args.yes)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime
 
-from daemon.app import decoding_limits, open_catalogue, trash
+from daemon.app import decoding_limits, open_catalogue, sidecars, trash
 from daemon.config import Config
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError, EnvironmentFault
@@ -29,7 +29,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
         except OSError as error:
             raise EnvironmentFault(f"the trash folder {folder} can't be made: {error.strerror}") from error
     with catalogue.session(), closing(Sandbox(decoding_limits(config))) as sandbox:
-        work = trash(config, catalogue, sandbox)
+        work = trash(config, catalogue, sidecars(config, catalogue, sandbox))
         work.resume()
         match args.command:
             case "reject":

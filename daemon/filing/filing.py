@@ -148,8 +148,6 @@ class Filing:
         facts = replace(facts, caption_status=caption_status)
         if self._folder_keywords and job.folder:
             facts = replace(facts, keywords=tuple(dict.fromkeys(names.display(job.folder).split("/"))))
-        if not decoded.small:
-            return Plan("library", wanted, facts)
         return Plan("library", wanted, facts, thumbnails=(decoded.small, decoded.medium))
 
     def _first_caption_status(self, job: Job, sha256: str, past: Past) -> CaptionStatus:

@@ -169,28 +169,15 @@ from daemon.commands import undo
 from daemon.catalogue import Catalogue
 from daemon.catalogue.restore import UndoRows
 from daemon.config import load
+from tests.dying import die_at
 
 config = load(Path(sys.argv[1]), {})
-calls, at, when = 0, int(sys.argv[2]), sys.argv[3]
-
-def dying(function):
-    def wrapped(*args, **kwargs):
-        global calls
-        calls += 1
-        mine = calls == at
-        if mine and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = function(*args, **kwargs)
-        if mine and when == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return wrapped
-
-for owner, name in (
-    *((UndoRows, "begin"), (atomic, "place"), (UndoRows, "take_out"), (Entry, "unlink")),
-    *((Path, "unlink"), (UndoRows, "end")),
-):
-    setattr(owner, name, dying(getattr(owner, name)))
+at, when = int(sys.argv[2]), sys.argv[3]
+die_at(
+    at, when,
+    (UndoRows, "begin"), (atomic, "place"), (UndoRows, "take_out"), (Entry, "unlink"),
+    (Path, "unlink"), (UndoRows, "end"),
+)
 folders = dict(config.folders.items())
 catalogue = Catalogue(config.folders.state / "darkroom.db")
 undo.Undo(catalogue, folders, thumbnail_store(config)).out(1, Path(sys.argv[4]))

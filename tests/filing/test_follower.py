@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,6 @@ from tests.decoding.images import decode
 from tests.support import jpeg, tree
 
 FILED = "2024/05/a.jpg"
-
-
-@pytest.fixture
-def full(tmp_path: Path) -> Iterator[FullRoom]:
-    made = FullRoom(tmp_path / "room")
-    yield made
-    made.catalogue.close()
 
 
 def file(room: FullRoom, *names: str) -> None:

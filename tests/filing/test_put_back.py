@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,6 @@ XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.
 <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"/></rdf:RDF></x:xmpmeta>
 """
 ORIGIN = CaptionOrigin("gemini-flash-lite-latest", "12345678", 1290, 50)
-
-
-@pytest.fixture
-def full(tmp_path: Path) -> Iterator[FullRoom]:
-    made = FullRoom(tmp_path / "room")
-    yield made
-    made.catalogue.close()
 
 
 def drain(room: Room) -> None:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ from tests.program import darkroom, environment
 from tests.support import Room, jpeg, slow, tree
 
 FILED = "2024/05/a.jpg"
-
-
-@pytest.fixture
-def full(tmp_path: Path) -> Iterator[FullRoom]:
-    made = FullRoom(tmp_path / "room")
-    yield made
-    made.catalogue.close()
 
 
 def trash(room: Room) -> Trash:
@@ -278,29 +270,17 @@ from daemon.catalogue.rejections import TrashRows
 from daemon.config import load
 from daemon.files import atomic
 from daemon.files.atomic import Entry
+from tests.dying import die_at
 from tests.support import Texts
 
 config = load(Path(sys.argv[1]), {})
-calls, at, when, act = 0, int(sys.argv[2]), sys.argv[3], sys.argv[4]
-
-def dying(function):
-    def wrapped(*args, **kwargs):
-        global calls
-        calls += 1
-        mine = calls == at
-        if mine and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = function(*args, **kwargs)
-        if mine and when == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return wrapped
-
-for owner, name in (
-    *((TrashRows, "begin"), (atomic, "place"), (TrashRows, "commit"), (Entry, "unlink"), (TrashRows, "end")),
-):
-    setattr(owner, name, dying(getattr(owner, name)))
-getattr(app.trash(config, Catalogue(config.folders.state / "darkroom.db"), Texts()), act)(1)
+at, when, act = int(sys.argv[2]), sys.argv[3], sys.argv[4]
+die_at(
+    at, when,
+    (TrashRows, "begin"), (atomic, "place"), (TrashRows, "commit"), (Entry, "unlink"), (TrashRows, "end"),
+)
+catalogue = Catalogue(config.folders.state / "darkroom.db")
+getattr(app.trash(config, catalogue, app.sidecars(config, catalogue, Texts())), act)(1)
 """
 
 

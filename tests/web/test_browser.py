@@ -159,10 +159,7 @@ def test_search_by_keys_alone(browser: Browser, photos: Served) -> None:
         assert page.url.endswith("/?q=lightho")
         expect(page.get_by_role("status").first).to_have_text("1 photo")
         page.keyboard.press("Tab")
-        for _ in range(30):
-            if page.evaluate("document.activeElement.closest('.cells') !== null"):
-                break
-            page.keyboard.press("Tab")
+        reach(page, page.locator(".cells a").first)
         page.keyboard.press("Enter")
         page.wait_for_url("**/images/*")
         page.keyboard.press("e")

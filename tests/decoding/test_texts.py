@@ -83,6 +83,11 @@ def test_a_text_comes_before_photos_that_wait_and_is_read_while_stopping(tmp_pat
     (tmp_path / "slow.jpg").write_bytes(deed("hang"))
     outcomes: list[str] = []
 
+    def is_busy() -> bool:
+        """Return whether one photo is in the only process, and the other one waits; not yet while that starts."""
+        with made._changed:
+            return bool(made._children) and not made._idle and made._waiting == 1
+
     def decode() -> None:
         with pytest.raises(Postponed):
             made.decode(tmp_path / "slow.jpg")
@@ -91,10 +96,10 @@ def test_a_text_comes_before_photos_that_wait_and_is_read_while_stopping(tmp_pat
     photos = [threading.Thread(target=decode) for _ in range(2)]
     for thread in photos:
         thread.start()
-    wait_until(lambda: made._waiting == 1)
+    wait_until(is_busy, what="that one photo waits for the other")
     text = threading.Thread(target=lambda: outcomes.append(str(len(made.read_xmp(XMP)))))
     text.start()
-    wait_until(lambda: made._waiting_to_read == 1)
+    wait_until(lambda: made._waiting_to_read == 1, what="that the text waits")
     made.abort()
     for thread in (*photos, text):
         thread.join()

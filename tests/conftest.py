@@ -81,4 +81,4 @@ def working_folder() -> Iterator[None]:
 def room(tmp_path: Path) -> Iterator[Room]:
     made = Room(tmp_path / "room")
     yield made
-    made.catalogue.close()
+    made.close()

@@ -20,7 +20,8 @@ from daemon.catalogue.history import History, sentence
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.settings import Settings
 from daemon.config import Config, load
-from daemon.decoding import DateTexts, Decoded, Element, Exif, Takeout
+from daemon.decoding import DateTexts, Decoded, Element, Exif, Limits, Takeout
+from daemon.decoding.sandbox import Sandbox
 from daemon.decoding.takeout import read as read_takeout
 from daemon.decoding.xmp import read as read_xmp
 from daemon.errors import DarkroomError
@@ -153,9 +154,16 @@ def _empty_catalogue() -> bytes:
         return file.read_bytes()
 
 
+@cache
+def _reader(process: int) -> Sandbox:
+    """Return what reads texts for all rooms of a process: to start a decoder for each takes longer than most tests."""
+    return Sandbox(Limits())
+
+
 class Room:
     """One darkroom in one folder, driven turn by turn: nothing is started, and a `Script` stands for the decoders.
 
+    Texts that lie beside photos are read in a decoder's process, as ever, but all rooms share it.
     Without `sidecars` none are written, whatever the configuration says: the trees are then the photos alone.
     """
 
@@ -179,6 +187,7 @@ class Room:
         self.catalogue = Catalogue(database)
         prepare(config, Settings(self.catalogue))
         self.decoder = Script()
+        self._built: list[Darkroom] = []
         self.app = self.restarted()
         self.stored, self.queue, self.statistics = self.app.settings, self.app.queue, self.app.statistics
         self.filing, self.requeue, self.cleanup = self.app.filing, self.app.requeue, self.app.cleanup
@@ -188,9 +197,19 @@ class Room:
     def restarted(self) -> Darkroom:
         """Join the parts anew, as the next process would."""
         app = build(self.config, self.catalogue, once=True)
+        self._built.append(app)
+        reader = _reader(os.getpid())
         setattr(app.sandbox, "decode", self.decoder.decode)  # noqa: B010
+        setattr(app.sandbox, "read_xmp", reader.read_xmp)  # noqa: B010
+        setattr(app.sandbox, "read_takeout", reader.read_takeout)  # noqa: B010
         app.cleanup.quiet_seconds = 0.0
         return app
+
+    def close(self) -> None:
+        """Let all go that the parts have started, and close the database."""
+        for app in self._built:
+            app.close()
+        self.catalogue.close()
 
     def decode_with(self, decode: Callable[[Path], Decoded]) -> None:
         """Have something else stand for the decoders."""

@@ -30,7 +30,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     room.put(os.fsdecode(b"new\xff.jpg"), jpeg(seed=2))
     room.put("new\n\x1b[1m.jpg", jpeg(seed=3))
     (room.config.base / "loop").symlink_to("loop")
-    room.catalogue.close()
+    room.close()
     return room.config.base
 
 

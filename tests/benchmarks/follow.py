@@ -133,7 +133,7 @@ def main(count: int) -> None:
         print(f"deleted {report.deleted}, missing {report.missing}")
         room.library.rmdir()
         away.rename(room.library)
-        room.catalogue.close()
+        room.close()
 
 
 if __name__ == "__main__":

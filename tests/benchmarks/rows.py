@@ -148,7 +148,7 @@ def main(count: int) -> None:
                 "numbers": "/stats",
             }.items():
                 measure(served, what, path)
-        room.catalogue.close()
+        room.close()
 
 
 if __name__ == "__main__":

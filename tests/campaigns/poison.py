@@ -135,7 +135,7 @@ def decoders() -> Tally:
                 time.sleep(max(0.0, due - time.time()))
         finally:
             sandbox.close()
-            room.catalogue.close()
+            room.close()
         for row in room.rows():
             name, ended = str(row["original_name"]), (row["status"], row["attempts"])
             if ended != (("done", 1) if name.startswith("good") else ("failed", 2)):

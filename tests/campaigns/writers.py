@@ -244,7 +244,7 @@ def _room(base: Path, away: Path | None) -> "Room":
 
 def _close(room: "Room") -> None:
     room.consumer.close()
-    room.catalogue.close()
+    room.close()
 
 
 def _play_one(one: Try, calls: Calls, writer: _Writer, room: "Room") -> Outcome:

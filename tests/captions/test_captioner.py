@@ -59,7 +59,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     yield made
     for room, server in opened:
         room.captioner.stop()
-        room.catalogue.close()
+        room.close()
         server.__exit__(None, None, None)
 
 

@@ -68,7 +68,7 @@ class Inbox(RuleBasedStateMachine):
             self._drain()
             self._judge()
         finally:
-            self.room.catalogue.close()
+            self.room.close()
             shutil.rmtree(self.base)
 
     @rule(name=st.sampled_from(NAMES), again=st.booleans())
@@ -128,7 +128,7 @@ class Inbox(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """End and start, with whatever is half done."""
-        self.room.catalogue.close()
+        self.room.close()
         self.restarts += 1
         self.room = self._room()
         self.room.recover()

@@ -223,7 +223,7 @@ def test_a_damaged_catalogue(room: Room) -> None:
         room.put(f"{number}.jpg", jpeg(seed=number))
     room.drain()
     assert doctor.catalogue(room.config).ok
-    room.catalogue.close()
+    room.close()
     file = room.state / "darkroom.db"
     content = bytearray(file.read_bytes())
     content[8192:40960] = bytes(40960 - 8192)

@@ -89,7 +89,7 @@ def test_a_companion_is_found_with_its_photo(tmp_path: Path) -> None:
     assert told(room, "other/IMG_1.MOV", room.inbox) == photo, "by its name alone, like any file"
     video.unlink()
     assert f"{video} (but it is no longer there" in told(room, video)
-    room.catalogue.close()
+    room.close()
 
 
 def test_an_original_that_somebody_moved_away(room: Room) -> None:
@@ -184,7 +184,7 @@ def test_a_file_that_nobody_has_queued(tmp_path: Path, name: str, toml: str, tex
     room = Room(tmp_path / "room", toml)
     room.put(name, jpeg())
     assert text in str(Explainer(room.config, room.catalogue).unqueued(f"inbox/{name}", room.config.base))
-    room.catalogue.close()
+    room.close()
 
 
 def test_a_folder_and_a_file_that_is_not_in_the_inbox(running: Room) -> None:

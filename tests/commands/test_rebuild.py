@@ -271,7 +271,7 @@ def full(tmp_path: Path) -> Iterator[FullRoom]:
     """A room that writes sidecars, in one process and with a scripted decoder."""
     made = FullRoom(tmp_path / "full")
     yield made
-    made.catalogue.close()
+    made.close()
 
 
 def rebuilt(room: Room) -> tuple[Catalogue, RebuildReport]:

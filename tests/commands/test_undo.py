@@ -98,7 +98,7 @@ def test_its_sidecar_and_its_companions_come_along(tmp_path: Path, out: Path) ->
     assert sorted(found) == ["trip/a.aae", "trip/a.jpg", "trip/a.jpg.xmp"]
     assert (found["trip/a.jpg"], found["trip/a.aae"]) == (photo, b"edits")
     assert tree(room.library) == {}
-    room.catalogue.close()
+    room.close()
 
 
 def test_duplicates_come_out_too_and_lose_their_original(room: Room, out: Path) -> None:

@@ -70,7 +70,7 @@ def test_what_an_earlier_version_has_left_is_closed_once(tmp_path: Path, monkeyp
     room = Room(tmp_path / "room")
     room.put("a.jpg", b"a")
     room.drain()
-    room.catalogue.close()
+    room.close()
     (room.state / "undo.lock").touch()
     for path in (room.state, *room.state.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)

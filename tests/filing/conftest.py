@@ -12,4 +12,4 @@ from tests.captions.darkroom import FullRoom
 def full(tmp_path: Path) -> Iterator[FullRoom]:
     made = FullRoom(tmp_path / "room")
     yield made
-    made.catalogue.close()
+    made.close()

@@ -36,7 +36,7 @@ def room(tmp_path: Path) -> Iterator[Room]:
     made = Room(tmp_path / "room")
     made.decode_with(_decode)
     yield made
-    made.catalogue.close()
+    made.close()
 
 
 def _drain(room: Room, now: float) -> list[Turn]:
@@ -179,13 +179,13 @@ def test_a_shorter_time_counts_from_the_next_start(tmp_path: Path) -> None:
     room.decoder.errors["a.jpg"] = [Truncated("the JPEG ends early")] * 2
     room.put("a.jpg", HALF)
     _drain(room, time.time() - 2 * MINUTE)
-    room.catalogue.close()
+    room.close()
     again = Room(tmp_path / "room", "[inbox]\nincomplete_minutes = 1\n")
     again.decoder.errors["a.jpg"] = [Truncated("the JPEG ends early")]
     again.recover()
     _drain(again, time.time() + 1)
     assert again.row()["status"] == "failed"
-    again.catalogue.close()
+    again.close()
 
 
 def test_no_wait_at_all(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_no_wait_at_all(tmp_path: Path) -> None:
     room.put("IMG_1.jpg", HALF)
     _drain(room, time.time())
     assert (room.row()["status"], room.row()["attempts"]) == ("failed", 1)
-    room.catalogue.close()
+    room.close()
 
 
 def test_an_empty_companion_waits_for_its_bytes(room: Room) -> None:
@@ -258,7 +258,7 @@ def test_an_upload_came_whole_and_nothing_is_waited_for(tmp_path: Path) -> None:
     _upload(room, PHOTO, time.time())
     assert _drain(room, time.time() + 0.1) == [Turn.FILED]
     assert tree(room.library) == {"2024/05/IMG_1.jpg": PHOTO}
-    room.catalogue.close()
+    room.close()
 
 
 def test_an_upload_that_somebody_writes_into_is_waited_for_like_any_file(room: Room) -> None:
@@ -284,7 +284,7 @@ def test_pages_that_a_scanner_appends_are_one_document(tmp_path: Path) -> None:
     assert room.decoder.seen == []
     assert _drain(room, now + 5.1) == [Turn.FILED]
     assert list(tree(room.library).values()) == [b"page 1 page 2 page 3"]
-    room.catalogue.close()
+    room.close()
 
 
 def test_what_is_not_quiet_is_not_decoded_ahead(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_what_is_not_quiet_is_not_decoded_ahead(tmp_path: Path) -> None:
     assert _drain(room, now + 4) == [Turn.WAITING]
     assert _drain(room, now + 6) == [Turn.FILED]
     assert room.decoder.seen == ["a.jpg"]
-    room.catalogue.close()
+    room.close()
 
 
 def test_explain_says_how_long_it_still_waits(room: Room) -> None:

@@ -304,7 +304,7 @@ def test_what_a_disk_fails_to_read_spends_no_attempts(tmp_path: Path, operation:
             assert len(tree(room.library)) == 7
         finally:
             room.app.close()
-            room.catalogue.close()
+            room.close()
 
 
 def _drain_later(room: Room, now: float, name: str) -> float:

@@ -43,7 +43,7 @@ class Shelf:
 def shelf(tmp_path: Path) -> Iterator[Shelf]:
     made = Shelf(tmp_path / "room")
     yield made
-    made.room.catalogue.close()
+    made.room.close()
 
 
 @pytest.mark.parametrize("order", [["IMG_1.CR2", "IMG_1.JPG"], ["IMG_1.JPG", "IMG_1.CR2"]])

@@ -31,7 +31,7 @@ def full(tmp_path: Path) -> Iterator[FullRoom]:
     made = FullRoom(tmp_path / "room")
     made.decoder.errors = {}
     yield made
-    made.catalogue.close()
+    made.close()
 
 
 def library(room: FullRoom) -> dict[str, bytes]:
@@ -283,7 +283,7 @@ def test_a_pair_that_comes_twice(tmp_path: Path, duplicates: str) -> None:
     kept = {"IMG_1.JPG": PHOTO, "IMG_1.MOV": VIDEO} if duplicates == "keep" else {}
     assert {name: content for name, content in tree(room.duplicates).items() if not name.endswith(".xmp")} == kept
     assert tree(room.inbox) == tree(room.failed) == {}
-    room.catalogue.close()
+    room.close()
 
 
 def test_a_duplicates_new_companion_goes_to_the_filed_photo(full: FullRoom) -> None:

@@ -104,7 +104,7 @@ def test_a_lying_decoder_has_no_photo_deleted(tmp_path: Path) -> None:
     row = room.row_of("b.jpg")
     assert (row["status"], row["error"]) == ("failed", "its bytes are not those that its decoder says")
     assert tree(room.failed)["b.jpg"] == b"b"
-    room.catalogue.close()
+    room.close()
 
 
 def test_duplicates_are_deleted_only_where_the_filed_bytes_are_still_right(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_library_that_the_catalogue_forgot_is_adopted(tmp_path: Path) -> None:
     first = Room(tmp_path / "room")
     first.put("a.jpg", b"a")
     first.drain()
-    first.catalogue.close()
+    first.close()
     for file in first.state.glob("darkroom.db*"):
         file.unlink()
     again = Room(tmp_path / "room")

@@ -57,7 +57,7 @@ def full(tmp_path: Path) -> Iterator[FullRoom]:
     made.decode_with(lambda path: decode(path))
     yield made
     made.app.close()
-    made.catalogue.close()
+    made.close()
 
 
 def tagged(path: Path, *tags: str) -> bytes:

@@ -464,4 +464,4 @@ def test_the_names_of_folders_are_keywords_where_that_is_wanted(tmp_path: Path) 
     origin = CaptionOrigin("model", "12345678")
     assert room.captions.store(1, Words("A caption", ("forum",)), origin, "0" * 64, time.time())
     assert room.columns(1)["keywords"] == ["2024", "Rome", "forum"]
-    room.catalogue.close()
+    room.close()

@@ -244,7 +244,7 @@ def test_as_many_are_decoded_ahead_as_there_are_decoders(tmp_path: Path) -> None
     assert [row["attempts"] for row in room.rows()] == [1] * 6
     filed = sorted(room.rows(), key=lambda row: row["processed_at"])
     assert [row["original_name"] for row in filed] == names
-    room.catalogue.close()
+    room.close()
 
 
 def test_whose_turn_it_is_no_more_is_let_go(room: Room) -> None:
@@ -269,4 +269,4 @@ def test_a_time_limit_that_is_reached_twice_is_final(tmp_path: Path) -> None:
     assert room.consumer.run_once(NOW) is Turn.FILED
     assert (room.row()["status"], room.row()["error"]) == ("failed", "slow again")
     assert room.row()["attempts"] == 3
-    room.catalogue.close()
+    room.close()

@@ -96,7 +96,7 @@ def test_a_whole_library_through_the_inbox_of_a_new_machine(full: FullRoom, tmp_
     assert other.queue.next_due() is None
     with other.catalogue.session():
         assert other.catalogue.check() == "ok"
-    other.catalogue.close()
+    other.close()
 
 
 def test_an_id_that_is_an_older_images_is_not_taken(full: FullRoom, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_an_id_that_is_an_older_images_is_not_taken(full: FullRoom, tmp_path: Pa
     rows = {row["original_name"]: row for row in other.rows()}
     assert rows["old.jpg"]["id"] == 1
     assert (rows["a.jpg"]["caption"], rows["a.jpg"]["edited"]) == ("Mine", "caption")
-    other.catalogue.close()
+    other.close()
 
 
 @pytest.mark.parametrize("how", ["moved out", "from another machine", "edited", "deleted"])
@@ -157,6 +157,6 @@ def test_what_was_private_once_stays_here_wherever_it_comes_back(tmp_path: Path,
     if how == "moved out":
         [other] = [row for row in target.rows() if row["original_name"] == "b.jpg"]
         assert other["caption_status"] == "pending"
-    target.catalogue.close()
+    target.close()
     if target is not room:
-        room.catalogue.close()
+        room.close()

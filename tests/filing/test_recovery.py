@@ -115,7 +115,7 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path, monkeypatc
     room.drain(time.time() + 60)
     assert [path.name for path in left if path.exists()] == []
     assert all(path.exists() for path in others)
-    room.catalogue.close()
+    room.close()
 
 
 def test_a_copy_that_was_cut_off_leaves_no_temporary(room: Room) -> None:
@@ -149,7 +149,7 @@ def test_what_kills_each_recovery_is_left_out_in_the_end(tmp_path: Path, monkeyp
     # That is over: the next one is not held to account for it.
     room.recover()
     assert room.stored.begin_recovery(1) == 1
-    room.catalogue.close()
+    room.close()
 
 
 def test_somebody_elses_file_at_the_destination_is_left_alone(room: Room) -> None:

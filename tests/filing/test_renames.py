@@ -179,7 +179,7 @@ def desk_of(room: Room) -> Iterator[Desk]:
     finally:
         desk.watcher.stop()
         room.consumer.close()
-        room.catalogue.close()
+        room.close()
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def full(tmp_path: Path) -> Iterator[FullRoom]:
 
     made.decode_with(decode)
     yield made
-    made.catalogue.close()
+    made.close()
 
 
 def beside(room: FullRoom) -> dict[str, str]:
@@ -253,7 +253,7 @@ def test_words_and_place_are_taken_over_in_row_and_sidecar(tmp_path: Path, sidec
         assert sidecar.text(xmp.DC, "description") == "Grandma at the lake"
         assert sidecar.texts(xmp.DC, "subject") == ["Grandma", "Tom"]
         assert sidecar.text(xmp.EXIF, "GPSLatitude") == "47,30.000000N"
-    room.catalogue.close()
+    room.close()
 
 
 def test_a_persons_words_and_the_cameras_place_stay(full: FullRoom) -> None:

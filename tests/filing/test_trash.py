@@ -108,7 +108,7 @@ def test_no_copy_is_deleted_of_what_is_not_in_the_library(tmp_path: Path, duplic
     file(room, "d.jpg", other)
     assert tree(room.duplicates) == {"b.jpg": photo, "d.jpg": other}
     assert "before you edited it" in str(room.row_of("d.jpg")["warning"])
-    room.catalogue.close()
+    room.close()
 
 
 def test_file_again_files_it_again(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_file_again_files_it_again(tmp_path: Path) -> None:
     file(room, "b.jpg", photo)
     assert library(room) == {"2024/05/b.jpg": photo}
     assert [(row["id"], row["status"]) for row in room.rows()] == [(2, "done")]
-    room.catalogue.close()
+    room.close()
 
 
 def test_beside_a_rotten_copy_the_good_one_is_filed_and_that_is_said_once(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_beside_a_rotten_copy_the_good_one_is_filed_and_that_is_said_once(tmp_pa
     file(room, "more/a.jpg", photo)
     assert len(library(room)) == 2, "of the good one it is a copy like any other"
     assert room.kinds(1) == ["queued", "done", "changed"]
-    room.catalogue.close()
+    room.close()
 
 
 def test_a_queued_photo_is_withdrawn_and_goes_back_into_the_queue(room: Room) -> None:

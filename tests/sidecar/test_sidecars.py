@@ -57,7 +57,7 @@ class Placed(Script):
 def full(tmp_path: Path) -> Iterator[FullRoom]:
     made = FullRoom(tmp_path / "room")
     yield made
-    made.catalogue.close()
+    made.close()
 
 
 def filed(room: FullRoom, name: str = "IMG_1.JPG") -> Path:
@@ -144,7 +144,7 @@ def test_exiftool_reads_it_without_a_warning(tmp_path: Path) -> None:
         "XMP:GPSLongitude": pytest.approx(151.2152967, abs=1e-7),
         "XMP:CreatorTool": "Darkroom",
     }
-    room.catalogue.close()
+    room.close()
 
 
 def _exiftool(path: Path, *tags: str) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def test_exiv2_reads_it(tmp_path: Path) -> None:
     assert lines["Xmp.exif.GPSLatitude"] == "33,51.407064S"
     assert lines["Xmp.exif.GPSLongitude"] == "151,12.917802E"
     assert lines["Xmp.darkroom.ImageID"] == "1"
-    room.catalogue.close()
+    room.close()
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_a_library_whose_catalogue_is_lost_keeps_its_captions(full: FullRoom, tm
     filed(full)
     captioned(full)
     old = full.columns()
-    full.catalogue.close()
+    full.close()
     again = FullRoom(tmp_path / "again")
     shutil.copytree(full.library, again.library, dirs_exist_ok=True)
     path = filed(again)
@@ -356,7 +356,7 @@ def test_a_library_whose_catalogue_is_lost_keeps_its_captions(full: FullRoom, tm
     for column in ("caption", "keywords", "visible_text", "caption_status", "caption_model", "tokens_in"):
         assert row[column] == old[column], column
     assert packet(path).text(xmp.DC, "description") == WORDS.caption
-    again.catalogue.close()
+    again.close()
 
 
 def test_a_photo_that_was_taken_away_gets_no_sidecar(full: FullRoom) -> None:
@@ -374,7 +374,7 @@ def test_switched_off_there_are_none(tmp_path: Path) -> None:
     captioned(room)
     assert not path.exists()
     assert room.captions.sidecars_due() == []
-    room.catalogue.close()
+    room.close()
 
 
 def test_killed_between_the_caption_and_its_sidecar(full: FullRoom) -> None:

@@ -14,4 +14,4 @@ def served(tmp_path: Path) -> Iterator[Served]:
     room = Room(tmp_path / "room")
     with Served(room) as made:
         yield made
-    room.catalogue.close()
+    room.close()

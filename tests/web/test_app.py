@@ -146,7 +146,7 @@ def test_all_addresses_of_ipv6_are_those_of_ipv4_too(tmp_path: Path) -> None:
         # Where it came in is not what it says.
         foreign = {**headers, "Host": "127.0.0.2"}
         assert httpx2.get(f"http://127.0.0.3:{served.port}/api/stats", headers=foreign).status_code == 421
-    room.catalogue.close()
+    room.close()
 
 
 def test_answers_are_not_held_back_for_an_acknowledgement() -> None:

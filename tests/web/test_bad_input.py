@@ -21,7 +21,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         made.upload("a.jpg", jpeg())
         room.drain()
         yield made
-    room.catalogue.close()
+    room.close()
 
 
 def refusal(served: Served, method: str, path: str, status: int, **more: Any) -> str:

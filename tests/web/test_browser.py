@@ -292,7 +292,7 @@ def test_signing_in_and_out_by_keys(browser: Browser, tmp_path: Path) -> None:
         page.get_by_role("button", name="Sign out").focus()
         page.keyboard.press("Enter")
         expect(page.get_by_label("Token")).to_be_visible()
-    room.catalogue.close()
+    room.close()
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         made.upload("a.jpg", picture("JPEG", 1))
         room.drain()
         yield made
-    room.catalogue.close()
+    room.close()
 
 
 def quiet(examples: int) -> settings:

@@ -28,7 +28,7 @@ def test_configured_hosts(tmp_path: Path) -> None:
     with Served(room, allowed_hosts=("photos.example.org", "*.lan")) as served:
         for host, status in {"photos.example.org": 200, "nas.lan:8080": 200, "lan": 421, "example.org": 421}.items():
             assert served.http.get("/healthz", headers={"Host": host}).status_code == status
-    room.catalogue.close()
+    room.close()
 
 
 def test_writes_of_other_pages_are_refused(served: Served) -> None:
@@ -57,7 +57,7 @@ def test_other_origins_that_are_configured(tmp_path: Path) -> None:
         assert served.http.options("/api/images/1", headers=ask).status_code == 200
         other = {"Origin": "https://evil.example"}
         assert served.http.post("/api/images", content=jpeg(), headers=other).status_code == 403
-    room.catalogue.close()
+    room.close()
 
 
 def test_dots_in_paths_lead_nowhere(served: Served) -> None:

@@ -336,7 +336,7 @@ def test_the_sidecar_is_served(tmp_path: Any) -> None:
             == 304
         )
         assert served.http.get("/api/images/2/sidecar").status_code == 404
-    room.catalogue.close()
+    room.close()
 
 
 def test_keywords_are_edited_as_one_line() -> None:

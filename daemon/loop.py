@@ -95,10 +95,16 @@ class Loop:
             self._thread.join(seconds)
         return not self.alive
 
-    def run(self, finished: Callable[[], bool] = lambda: False, attempts: float = math.inf) -> None:
+    def run(
+        self,
+        finished: Callable[[], bool] = lambda: False,
+        attempts: float = math.inf,
+        longest: float = math.inf,
+    ) -> None:
         """Take steps until `stop`, or `finished`, asked after each, says so, or `attempts` of them failed in a row.
 
-        In the caller's thread KeyboardInterrupt and SystemExit are raised further.
+        `longest` is the most seconds between two of them, whatever the step says: for a `finished` that depends on the
+        time. In the caller's thread KeyboardInterrupt and SystemExit are raised further.
         """
         done = False
         while not (done or self.stopping or self.failures >= attempts):
@@ -111,7 +117,7 @@ class Loop:
                         self._succeeded()
                         done = finished()
                         if not (done or self.stopping):
-                            self._rest(max(0.0, wait), known)
+                            self._rest(min(max(0.0, wait), longest), known)
             except BaseException as error:
                 # In a thread of the loop's own that is all there is: even a library that calls sys.exit must not end
                 # it. In the caller's it is meant, and so is Ctrl-C.

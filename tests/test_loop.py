@@ -162,6 +162,13 @@ def test_in_the_callers_thread_it_ends_when_all_is_done_or_nothing_helps(caplog:
     assert loop.failures == 3
 
 
+def test_an_end_that_depends_on_the_time_is_asked_after_again_and_again() -> None:
+    steps: list[float] = []
+    loop = Loop("test", lambda: steps.append(time.monotonic()) or 600.0)  # type: ignore[func-returns-value]
+    loop.run(lambda: time.monotonic() > steps[0] + 0.05, longest=0.01)
+    assert len(steps) > 1
+
+
 @pytest.mark.parametrize("wish", [KeyboardInterrupt, SystemExit])
 def test_in_the_callers_thread_the_wish_to_end_is_no_fault(wish: type[BaseException]) -> None:
     def step() -> float:

@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 _LEAVE_SECONDS = 3.0
 # How many of the files that stay in the inbox --once names.
 _NAMED = 100
+# How often --once asks itself whether it has waited long enough for what others are still writing.
+_LOOK_SECONDS = 0.5
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
@@ -174,7 +176,7 @@ class _Once:
         darkroom.hooks.begin()
         try:
             darkroom.watcher.scan_now()
-            darkroom.consumer.loop.run(self._finished, attempts=Strikes.LIMIT)
+            darkroom.consumer.loop.run(self._finished, attempts=Strikes.LIMIT, longest=_LOOK_SECONDS)
             while not self._stopped and (seconds := darkroom.cleanup.remove_empty()) is not None:
                 time.sleep(min(seconds, 0.1))
             self._follow()

@@ -70,12 +70,13 @@ class Settings:
 
     def expected(self, folder: str) -> str | None:
         """Return the name of a file, relative to a folder, that should lie there if it is the right one, if any."""
-        newest = Image.select().order_by(Image.id.desc()).limit(1)
+        if folder == "inbox":
+            names = Image.select(Image.path).where((Image.status == "queued") & Image.path.is_null(False))
+        elif folder in _PLACES:
+            status = FINAL[_PLACES[folder]]
+            names = Image.select(Image.destination).where((Image.status == status) & (Image.place == folder))
+        else:
+            return None
         with self._catalogue.reading():
-            if folder == "inbox":
-                row = newest.where((Image.status == "queued") & Image.path.is_null(False)).first()
-                return None if row is None else str(row.path)
-            if folder not in _PLACES:
-                return None
-            row = newest.where((Image.status == FINAL[_PLACES[folder]]) & (Image.place == folder)).first()
-            return None if row is None else str(row.destination)
+            name: str | None = names.order_by(Image.id.desc()).limit(1).scalar()
+        return name

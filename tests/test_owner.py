@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(
     not (shutil.which("exiftool") and shutil.which("exiv2")), reason="needs exiftool and exiv2"
 )
 FOLDER = "library/2024/05"
+TOML = "[inbox]\nsettle_seconds = 0.05\n"
 
 
 def run(*command: object) -> str:
@@ -52,7 +53,7 @@ def sync(program: Program, *words: str) -> str:
 
 
 def test_edited_moved_deleted_and_new(tmp_path: Path) -> None:
-    with Program(tmp_path / "room") as program:
+    with Program(tmp_path / "room", TOML) as program:
         library = program.base / "library"
         put(program, "p1.jpg", "p2.jpg", "p3.jpg", "p4.jpg")
         program.ask("/api/images/1", "PATCH", json.dumps({"caption": "Mine", "keywords": ["sea"]}).encode())
@@ -86,7 +87,7 @@ def test_edited_moved_deleted_and_new(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_was_taken_away_comes_again(tmp_path: Path) -> None:
-    with Program(tmp_path / "room", '[filing]\nduplicates = "delete"\n') as program:
+    with Program(tmp_path / "room", f'{TOML}[filing]\nduplicates = "delete"\n') as program:
         duplicates = program.base / "duplicates"
         put(program, "p1.jpg", "p2.jpg", "p3.jpg")
         (program.base / f"{FOLDER}/p1.jpg").unlink()
@@ -114,7 +115,7 @@ def test_what_was_taken_away_comes_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_rot_is_told_from_edits_and_a_rebuild_knows_all(tmp_path: Path) -> None:
-    with Program(tmp_path / "room") as program:
+    with Program(tmp_path / "room", TOML) as program:
         put(program, "p1.jpg", "p2.jpg", "p3.jpg", "p4.jpg")
         program.ask("/api/images/2", "PATCH", json.dumps({"caption": "Two", "rating": 4, "label": "Red"}).encode())
         (program.base / f"{FOLDER}/p3.jpg").unlink()

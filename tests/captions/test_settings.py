@@ -23,6 +23,12 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have files count as saved sooner."""
+    monkeypatch.setattr("daemon.captions.settings._SAVING_SECONDS", 0.2)
+
+
 def follow(live: LiveSettings, until: Callable[[CaptionSettings], object], meanwhile: CaptionSettings) -> None:
     """Ask for the settings until they are as wanted; before that they are `meanwhile`, at every look."""
 
@@ -36,6 +42,7 @@ def follow(live: LiveSettings, until: Callable[[CaptionSettings], object], meanw
     wait_until(reached, what="the settings")
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_new_key_is_noticed_without_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "config.toml"
     file.write_text("")
@@ -55,7 +62,7 @@ def test_a_new_key_is_noticed_without_a_restart(tmp_path: Path, caplog: pytest.L
     assert "one" not in repr(live())
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("soon")
 def test_a_configuration_that_is_gone_leaves_the_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "config.toml"
     file.write_text(PRIVATE)
@@ -78,6 +85,7 @@ def test_a_configuration_that_is_gone_leaves_the_settings(tmp_path: Path, caplog
     assert len(caplog.records) == 3, "once for each time"
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_configuration_that_came_later_and_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     live = LiveSettings(config.load())
     (tmp_path / "config.toml").write_text(PRIVATE)
@@ -120,6 +128,7 @@ def test_settings_while_the_files_are_saved(tmp_path: Path) -> None:
     assert answers == {before}
 
 
+@pytest.mark.usefixtures("soon")
 def test_without_a_configuration_the_key_comes_and_goes(tmp_path: Path) -> None:
     secrets = tmp_path / ".env"
     live = LiveSettings(config.load())
@@ -132,6 +141,7 @@ def test_without_a_configuration_the_key_comes_and_goes(tmp_path: Path) -> None:
     follow(live, lambda now: now == without, with_key)
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_file_that_can_not_be_examined_leaves_the_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     secrets = tmp_path / ".env"
     secrets.write_text("GEMINI_API_KEY=one\n")

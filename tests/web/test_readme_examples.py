@@ -29,7 +29,7 @@ def blocks(kind: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with Program(tmp_path_factory.mktemp("readme")) as made:
+    with Program(tmp_path_factory.mktemp("readme"), "[inbox]\nsettle_seconds = 0.05\n") as made:
         wait_until(lambda: "serving http" in made.log(), what="the web server")
         yield made
 

@@ -20,6 +20,8 @@ _MOST_BYTES = 256 << 20
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _BASELINE, _SCAN, _END = 0xC0, 0xDA, b"\xff\xd9"
+# Huffman and arithmetic; all others come in several scans or are lossless (T.81, table B.1).
+_SEQUENTIAL = {0xC0, 0xC1, 0xC9}
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,23 @@ def jpeg_frame(content: bytes) -> Frame | None:
             return None
         at = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
     return None
+
+
+def is_of_one_scan(content: bytes) -> bool:
+    """Return whether a JPEG's first scan is known to be its only one: of all channels at once, and not progressive.
+
+    A decoder needs nothing behind such a one (T.81, A.2 and G.1.1).
+    """
+    frame = jpeg_frame(content)
+    if frame is None or content[frame.at + 1] not in _SEQUENTIAL:
+        return False
+    at = frame.at
+    while marker := _MARKER.search(content, at):
+        length = int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+        if content[marker.end() - 1] == _SCAN:
+            return marker.end() + 2 < len(content) and content[marker.end() + 2] == frame.channels
+        at = marker.end() + length
+    return False
 
 
 def jpeg_content(file: BinaryIO) -> bytes:

@@ -4,6 +4,7 @@ Runs in a process of the sandbox. Whatever the decoders make of hostile bytes le
 """
 
 import hashlib
+import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -36,6 +37,10 @@ from daemon.errors import DarkroomError, FailureReason, Rejected, Transient, Tru
 from daemon.files.atomic import UNREACHABLE
 from daemon.files.opening import Identity
 
+# Up to this size a file is read once and decoded from memory: for a photo three readings less, a tenth of the work.
+# In steps, so that whoever watches how far it has come sees a slow disk get on.
+_IN_MEMORY, _STEP = 32 << 20, 1 << 20
+
 
 def decode(file: BufferedReader, limits: Limits) -> Decoded:
     """Return all that the bytes of an open file tell.
@@ -49,14 +54,14 @@ def decode(file: BufferedReader, limits: Limits) -> Decoded:
         return _decode(file, identity, limits)
 
 
-def _decode(file: BufferedReader, identity: Identity, limits: Limits) -> Decoded:
+def _decode(opened: BufferedReader, identity: Identity, limits: Limits) -> Decoded:
     if identity.size == 0:
         raise Truncated("the file is empty")
     if identity.size > limits.file_mb << 20:
         message = f"{identity.size >> 20} MB, more than the limit of {limits.file_mb} MB"
         raise Rejected(message, FailureReason.TOO_LARGE)
-    with _explained(file, None, limits):
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    with _explained(opened, None, limits):
+        file, sha256 = _hashed(opened, identity.size)
         kind = _identified(file)
     try:
         with _explained(file, kind, limits):
@@ -83,6 +88,21 @@ def _decode(file: BufferedReader, identity: Identity, limits: Limits) -> Decoded
         colour=made.colour,
         warning=shown.warning,
     )
+
+
+def _hashed(file: BufferedReader, size: int) -> tuple[BinaryIO, str]:
+    """Return a file of these bytes to decode from, and their SHA-256 in hex.
+
+    One that grows meanwhile is read as far as it was; the main program looks whether it has.
+    """
+    if size > _IN_MEMORY:
+        return file, hashlib.file_digest(file, "sha256").hexdigest()
+    blocks, left, digest = [], size, hashlib.sha256()
+    while left > 0 and (block := file.read(min(left, _STEP))):
+        digest.update(block)
+        blocks.append(block)
+        left -= len(block)
+    return io.BytesIO(b"".join(blocks)), digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -117,7 +137,7 @@ def _not_shown(file: BinaryIO, kind: Format, reason: str) -> _Shown:
     return _Shown(exif=found, warning="; ".join(filter(None, (f"has no thumbnail: {reason}", warning))))
 
 
-def _identified(file: BufferedReader) -> Format:
+def _identified(file: BinaryIO) -> Format:
     kind = identify(file)
     if kind:
         return kind
@@ -152,7 +172,7 @@ def _is_tiff(kind: Format) -> bool:
 
 
 @contextmanager
-def _explained(file: BufferedReader, kind: Format | None, limits: Limits) -> Iterator[None]:
+def _explained(file: BinaryIO, kind: Format | None, limits: Limits) -> Iterator[None]:
     """Turn whatever a decoder raises, which may be anything, into an error that says what it means."""
     try:
         yield

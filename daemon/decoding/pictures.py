@@ -451,7 +451,7 @@ def load(picture: Image.Image) -> str | None:
     if isinstance(picture, ImageFile.ImageFile) and picture.format in ("JPEG", "MPO"):
         _check_scans(picture)
     if isinstance(picture, ImageFile.ImageFile) and picture.format in ("JPEG", "MPO") and picture.mode in _COLOURS:
-        picture.draft(None, thumbnails.fit(picture.size, thumbnails.MEDIUM))
+        thumbnails.draft(picture)
         swallowed = _strictly(picture)
     thumbnails.load(picture)
     return swallowed
@@ -469,8 +469,8 @@ def _check_scans(picture: ImageFile.ImageFile) -> None:
         return
     picture.fp.seek(0)
     content = picture.fp.read(_MOST_BYTES)
-    # Nearly always that settles it, in a millisecond.
-    if content.count(b"\xff\xda") > _MAX_SCANS and _scans(content) > _MAX_SCANS:
+    # Nearly always that settles it; what else is in the file would have to be looked through for others.
+    if not codestreams.is_of_one_scan(content) and _scans(content) > _MAX_SCANS:
         message = f"a JPEG of more than {_MAX_SCANS} scans, which takes too long to decode"
         raise Rejected(message, FailureReason.TOO_SLOW)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daemon.decoding import Limits
+from daemon.decoding import Limits, codestreams
 from daemon.errors import Rejected, Truncated
 from tests.decoding.images import CORNERS, corners, decode, near, photo, swapped_profile
 
@@ -84,3 +84,20 @@ def test_jpeg_2000_of_more_channels_than_colours(tmp_path: Path) -> None:
     samples = np.concatenate([RGB, GREY[..., None], GREY[..., None]], axis=-1)
     content = imagecodecs.jpeg2k_encode(samples, codecformat="j2k", level=0, planar=False)
     assert near(shown(tmp_path, bytes(content)), CORNERS)
+
+
+def test_whether_a_jpeg_has_one_scan_is_read_off_its_head() -> None:
+    plain, progressive = io.BytesIO(), io.BytesIO()
+    photo().save(plain, "JPEG")
+    photo().save(progressive, "JPEG", progressive=True)
+    content = plain.getvalue()
+    scan = content.index(b"\xff\xda")
+    by_channel = content[: scan + 4] + b"\x01" + content[scan + 5 :]
+    assert codestreams.is_of_one_scan(content)
+    # A preview in its EXIF block has scans of its own, and says nothing of the picture.
+    inside = b"\xff\xe1" + (len(progressive.getvalue()) + 2).to_bytes(2, "big") + progressive.getvalue()
+    assert codestreams.is_of_one_scan(content[:2] + inside + content[2:])
+    assert not codestreams.is_of_one_scan(progressive.getvalue())
+    assert not codestreams.is_of_one_scan(by_channel)
+    for end in (2, scan, scan + 4):
+        assert not codestreams.is_of_one_scan(content[:end])

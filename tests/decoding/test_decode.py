@@ -124,7 +124,7 @@ def test_a_disk_that_cannot_be_read_is_no_fault_of_the_image(tmp_path: Path, mon
     def digest(*args: object) -> object:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(hashlib, "file_digest", digest)
+    monkeypatch.setattr(hashlib, "sha256", digest)
     with pytest.raises(Unresponsive, match="can't be read: Input/output error"):
         decode(path)
 
@@ -133,7 +133,7 @@ def test_a_file_that_changes_meanwhile_is_postponed(tmp_path: Path, monkeypatch:
     path = tmp_path / "photo.jpg"
     for data in (image_bytes("JPEG"), image_bytes("JPEG")[:500]):
         path.write_bytes(data)
-        real = hashlib.file_digest
+        real = hashlib.sha256
 
         def digest(*args: object, real: object = real) -> object:
             with path.open("ab") as file:
@@ -142,7 +142,7 @@ def test_a_file_that_changes_meanwhile_is_postponed(tmp_path: Path, monkeypatch:
             return real(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(hashlib, "file_digest", digest)
+            patch.setattr(hashlib, "sha256", digest)
             with pytest.raises(Postponed, match="changed while it was being read") as raised:
                 decode(path)
         assert raised.value.seconds == 1.0

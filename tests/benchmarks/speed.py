@@ -137,7 +137,7 @@ def _darkroom(base: Path, decoders: int) -> Callable[[Sequence[Path]], float]:
         began = time.monotonic()
         for photo in sorted(arriving.iterdir()):
             photo.rename(program.inbox / photo.name)
-        program.wait(lambda: program.done() >= len(photos), 600, 0.02)
+        program.wait(lambda: program.done() >= len(photos), 600, 0.05)
         seconds = time.monotonic() - began
         if program.stop() != 0:
             raise RuntimeError("darkroom did not end well")
@@ -213,7 +213,7 @@ def chart(rows: Sequence[tuple[str, float, float]]) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=int, default=60, help="of which every fourth has 24 megapixels (default: 60)")
+    parser.add_argument("--photos", type=int, default=120, help="every fourth of 24 megapixels (default: 120)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--chart", type=Path, help="write the ratios there, as SVG")
     args = parser.parse_args()

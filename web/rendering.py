@@ -3,15 +3,19 @@
 import gzip
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
 from daemon.errors import EnvironmentFault
 from daemon.files.names import display
 from web.context import ApiError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # Sooner than the network takes for what is saved; a higher level saves little.
@@ -25,7 +29,14 @@ class Renderer:
     """The templates, read once; `can_sign_out` is whether there is a session to end."""
 
     def __init__(self, *, can_sign_out: bool) -> None:
-        self._environment = Environment(
+        self._can_sign_out = can_sign_out
+
+    @cached_property
+    def _environment(self) -> "Environment":
+        # Here, not above: who opens no page needs none of its 3 MB.
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+        environment = Environment(
             loader=FileSystemLoader(_TEMPLATES),
             # Whatever the name of a template: names, captions and EXIF are other people's words.
             autoescape=True,
@@ -33,14 +44,15 @@ class Renderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters |= {
+        environment.filters |= {
             "thousands": thousands,
             "when": when,
             "size": size,
             "iso": iso,
             "shown": display,
         }
-        self._environment.globals["can_sign_out"] = can_sign_out
+        environment.globals["can_sign_out"] = self._can_sign_out
+        return environment
 
     def respond(
         self,

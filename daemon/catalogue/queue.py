@@ -455,6 +455,7 @@ _EXPRESSIONS = {
     "keywords": "COALESCE(keywords, ?)",
 }
 _filename = FilenameField()
+# "+status": else SQLite, which has no statistics, might take the index by status, and walk through the whole library.
 _TWIN = """
 SELECT 0, id, 'filed', destination, size_bytes, mtime_ns, NULL FROM image WHERE sha256 = ? AND status = 'done'
 UNION ALL
@@ -473,7 +474,7 @@ SELECT was.path FROM event AS gone JOIN event AS was ON was.image_id = gone.imag
 UNION SELECT folder || '/' FROM image WHERE sha256 = ? AND status IN ('deleted', 'rejected')
 UNION SELECT substr(removed_from, instr(removed_from, '/') + 1) FROM image
  WHERE sha256 = ? AND status IN ('deleted', 'rejected') AND removed_from IS NOT NULL
-UNION SELECT folder || '/' FROM image WHERE filed_sha256 = ? AND filed_sha256 IS NOT NULL AND status = 'done'
+UNION SELECT folder || '/' FROM image WHERE filed_sha256 = ? AND filed_sha256 IS NOT NULL AND +status = 'done'
 """
 # path, id, size_bytes, mtime_ns, status, and whether the file has a place outside the inbox. Plain SQL, here and for
 # the new rows: a burst of 50,000 files is an ordinary day, and peewee's query builder takes most of its time.

@@ -314,7 +314,11 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         report=faults.reporter("consumer"),
     )
     following = FollowLoop(
-        library, config.library.follow_hours, session=catalogue.session, report=faults.reporter("follower")
+        library,
+        config.library.follow_hours,
+        is_filing=lambda: consumer.is_filing,
+        session=catalogue.session,
+        report=faults.reporter("follower"),
     )
     watcher = Watcher(
         folders.inbox,

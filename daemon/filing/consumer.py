@@ -5,6 +5,7 @@ whatever the steps raise into the row's next status.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -56,6 +57,8 @@ _SPIN_SECONDS = 0.05
 # How long a file waits that a disk or folder has refused: the longer, the longer it has been here.
 _FAULT_SECONDS, _LAST_FAULT_SECONDS = 30.0, 600.0
 _RENAMED_SECONDS = 1.0
+# How long after one photo the next is taken to be in the works.
+_FILING_SECONDS = 1.0
 # What a filesystem says about one call: it may concern one file alone.
 _OF_A_FILE = (NameRefused, DiskFull, Unresponsive, FolderFault)
 _BACKOFF_FACTOR = 4
@@ -131,6 +134,7 @@ class Consumer:
         # The images that have reached a time limit once, and are tried once more.
         self._timed_out: set[int] = set()
         self.turn = Turn.IDLE
+        self._filed_at = -math.inf
         self.loop = Loop(
             "consumer", self._step, wake=queue.changed, news=catalogue.version, within=self._session, report=report
         )
@@ -148,6 +152,8 @@ class Consumer:
     def _step(self) -> float:
         self.turn = Turn.PAUSED
         self.turn = self.run_once(time.time())
+        if self.turn is Turn.FILED:
+            self._filed_at = time.monotonic()
         if self.turn is Turn.IDLE:
             try:
                 return self._idle_seconds()
@@ -160,6 +166,11 @@ class Consumer:
         """Let the thread go that decoding waits in, and what filing has started; after the loop."""
         self._prefetcher.shut_down()
         self._filing.close()
+
+    @property
+    def is_filing(self) -> bool:
+        """Whether one photo after the other is filed; any thread may ask."""
+        return time.monotonic() - self._filed_at < _FILING_SECONDS
 
     @property
     def paused(self) -> str | None:

@@ -18,6 +18,7 @@ import os
 import platform
 import stat
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -59,6 +60,8 @@ _QUIET_SECONDS = 2.0
 _WALKING_SHARE = 0.05
 _BUSY_SECONDS = 60.0
 _STOPPING = "darkroom is stopping"
+# How long a walk waits behind every 64 files while others are filed: it takes 4 % of a processor then.
+_GIVE_WAY_SECONDS = 0.1
 # Of an edited photo these say no more than was known of it before.
 _WEAK = frozenset({Origin.NAME, Origin.EXIF_MODIFIED, Origin.MTIME})
 # ioprio_set(2) has no name in Python; the class "idle" waits for everybody else.
@@ -129,6 +132,8 @@ class Follower:
         self._next = 0.0
         # Asked between two files: whether the walk is to be given up.
         self.is_stopping: Callable[[], bool] = lambda: False
+        # Called every few files: lets others go first who want the processor.
+        self.give_way: Callable[[], object] = lambda: None
         self.on_file: Callable[[], object] = lambda: None
 
     def follow(self, *, adopt: bool = False, believe: bool = False) -> FollowReport:
@@ -182,27 +187,40 @@ class Follower:
 
 
 class FollowLoop:
-    """Makes a walk at the start and once in some hours; never by itself with 0."""
+    """Makes a walk at the start and once in some hours; never by itself with 0.
+
+    While photos are filed it takes its time: of a million rows it is a minute's work, in which filing would take half
+    as long again.
+    """
 
     def __init__(
         self,
         follower: Follower,
         hours: float,
         *,
+        is_filing: Callable[[], bool] = lambda: False,
         session: Callable[[], AbstractContextManager[None]] = nullcontext,
         report: Callable[[LoopFault | None], None] = lambda _: None,
     ) -> None:
-        self._follower, self._hours = follower, hours
+        self._follower, self._hours, self._is_filing = follower, hours, is_filing
         self._begun = False
+        self._thread: int | None = None
         self.loop = Loop("follower", self._step, within=session, report=report)
         follower.is_stopping = lambda: self.loop.stopping
+        follower.give_way = self._give_way
 
     def start(self) -> None:
         """Begin; nothing where no hours are configured."""
         if self._hours:
             self.loop.start()
 
+    def _give_way(self) -> None:
+        # In this thread alone: who files may have to look through the library himself.
+        if threading.get_ident() == self._thread and self._is_filing():
+            self.loop.stop_requested.wait(_GIVE_WAY_SECONDS)
+
     def _step(self) -> float:
+        self._thread = threading.get_ident()
         if not self._begun:
             lower_priority()
         wait = self._follower.seconds_left(self._hours, time.time()) if self._begun else 0.0
@@ -293,8 +311,10 @@ class _Walk:
             row, file = next(expected, None), next(seen, None)
             while row is not None or file is not None:
                 compared += 1
-                if compared % 64 == 0 and is_stopping():
-                    raise Busy(_STOPPING)
+                if compared % 64 == 0:
+                    if is_stopping():
+                        raise Busy(_STOPPING)
+                    self._follower.give_way()
                 # Mostly they are the same: the rest is for what is not.
                 if row is not None and file is not None and row.path == file.path:
                     yield row, file

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from daemon.commands.undo import Undo
 from daemon.errors import Busy, EnvironmentFault, Rejected
 from daemon.files import lock
 from daemon.files.atomic import Root
-from daemon.filing.follower import FollowReport
+from daemon.filing.follower import FollowLoop, FollowReport
 from daemon.filing.removals import FILE, Removals
+from tests.benchmarks.rows import fill
 from tests.captions.darkroom import FullRoom
 from tests.decoding.images import decode
-from tests.support import jpeg, tree
+from tests.support import Room, jpeg, tree, wait_until
 
 FILED = "2024/05/a.jpg"
 
@@ -464,4 +466,25 @@ def test_the_names_of_folders_are_keywords_where_that_is_wanted(tmp_path: Path) 
     origin = CaptionOrigin("model", "12345678")
     assert room.captions.store(1, Words("A caption", ("forum",)), origin, "0" * 64, time.time())
     assert room.columns(1)["keywords"] == ["2024", "Rome", "forum"]
+    room.close()
+
+
+def test_the_walk_of_its_loop_gives_way_to_filing_and_no_other_does(tmp_path: Path) -> None:
+    room = Room(tmp_path / "room")
+    fill(room.state / "darkroom.db", 200)
+    asked: list[int] = []
+
+    def is_filing() -> bool:
+        asked.append(threading.get_ident())
+        return True
+
+    loop = FollowLoop(room.app.follower, 24.0, is_filing=is_filing, session=room.catalogue.session)
+    room.app.follower.follow()  # as whoever files looks for a photo that was moved
+    assert not asked
+    began = time.monotonic()
+    loop.start()
+    wait_until(lambda: len(asked) >= 3)
+    assert loop.loop.stop(10.0)
+    assert set(asked) == {loop._thread}
+    assert time.monotonic() - began >= 0.2
     room.close()

@@ -22,7 +22,7 @@ from daemon.catalogue.stats import Statistics
 from daemon.errors import Busy, Rejected
 from web import models
 from web.context import ApiError, Context, read_body, respond, success
-from web.models import CaptionEdit, CaptionReceipt, ImageDetail, ImagePage, StatsAnswer, UploadReceipt
+from web.models import CaptionEdit, CaptionReceipt, ImageDetail, ImagePage, RetryReceipt, StatsAnswer
 
 FILTERS = (
     *("status", "q", "camera", "from", "to", "month", "folder", "has_gps", "has_caption"),
@@ -95,7 +95,7 @@ class Api:
                 self._context.retry(number)
 
         await run_in_threadpool(retry)
-        return success(UploadReceipt(image_id=number, status="queued"), 202)
+        return success(RetryReceipt(image_id=number, status="queued"), 202)
 
     async def reject(self, request: Request) -> Response:
         """Throw an image away into the trash; return it."""

@@ -35,6 +35,7 @@ from web.pages import Pages
 from web.photo import PhotoPage
 from web.rendering import Renderer
 from web.sheet import Sheet
+from web.source_file import FIELDS
 from web.uploads import UploadHandler
 
 # How long requests in progress may take to end once the server stops.
@@ -48,8 +49,9 @@ _LEAST_TOKEN = 16
 # What the query of a call may hold, by path and method; all others of the API take none.
 QUERIES: dict[tuple[str, str], tuple[str, ...]] = {
     ("/api/images", "GET"): FILTERS,
-    ("/api/images", "POST"): ("name",),
-    ("/api/images", "PUT"): ("name",),
+    ("/api/images", "POST"): ("name", *FIELDS),
+    ("/api/images", "PUT"): ("name", *FIELDS),
+    ("/api/images/{image_id}", "PUT"): FIELDS,
 }
 
 Methods = dict[str, Callable[[Request], Awaitable[Response]]]

@@ -182,6 +182,7 @@ class UploadReceipt(_Answer):
 
     image_id: _ImageId
     status: Status
+    sha256: str = Field(description="of the bytes that arrived", json_schema_extra={"pattern": "^[0-9a-f]{64}$"})
     duplicate: bool = Field(
         default=False,
         exclude_if=not_,
@@ -192,6 +193,13 @@ class UploadReceipt(_Answer):
 
 UploadReceipts = Annotated[tuple[UploadReceipt, ...], Field(json_schema_extra={"minItems": 2})]
 """The answer to several files in one form."""
+
+
+class RetryReceipt(_Answer):
+    """A failed image that is queued again."""
+
+    image_id: _ImageId
+    status: Status
 
 
 class CaptionReceipt(_Answer):

@@ -9,6 +9,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from web.context import ApiError
+from web.digests import FIELD
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -22,10 +23,11 @@ _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
 
 @dataclass(frozen=True)
 class Begin:
-    """A part begins; `filename` is None for a plain field."""
+    """A part begins; `filename` is None for a plain field, `digests` are the lines of its Content-Digest."""
 
     field: str
     filename: str | None
+    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Multipart:
         self._events: list[Begin | Data | End] = []
         self._name, self._value = b"", b""
         self._disposition = ""
+        self._digests: list[str] = []
         self._parts = 0
         self.complete = False
         callbacks: MultipartCallbacks = {
@@ -82,7 +85,7 @@ class Multipart:
         self._parts += 1
         if self._parts > _MAX_PARTS:
             raise ApiError(400, f"more than {_MAX_PARTS} parts in one request")
-        self._disposition = ""
+        self._disposition, self._digests = "", []
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -93,6 +96,8 @@ class Multipart:
     def _on_header_end(self) -> None:
         if self._name.lower() == b"content-disposition":
             self._disposition = self._value.decode("latin-1")
+        if self._name.lower() == FIELD.lower().encode():
+            self._digests.append(self._value.decode("latin-1"))
         self._name, self._value = b"", b""
 
     def _on_headers_finished(self) -> None:
@@ -101,7 +106,7 @@ class Multipart:
         # What stands in quotes is part of another value.
         extended = _EXTENDED.search(_QUOTED.sub('""', self._disposition))
         shown = unquote(extended[2], extended[1]) if extended else None if filename is None else _text(filename)
-        self._events.append(Begin(_text(options.get(b"name", b"")), shown))
+        self._events.append(Begin(_text(options.get(b"name", b"")), shown, tuple(self._digests)))
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         self._events.append(Data(data[start:end]))

@@ -3,6 +3,7 @@
 A test holds the document to the routes, and another the answers to it.
 """
 
+from base64 import b64encode
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from daemon.catalogue.schema import CAPTION_STATUSES, STATUSES
 from daemon.filing.thumbnail_store import SIZES
 from web.api import MAX_PAGE, MAX_QUERY, PAGE
 from web.context import Json
+from web.digests import FIELD
 from web.models import (
     CaptionEdit,
     CaptionReceipt,
@@ -26,12 +28,14 @@ from web.models import (
     HealthAnswer,
     ImageDetail,
     ImagePage,
+    RetryReceipt,
     StatsAnswer,
     Success,
     UnhealthyAnswer,
     UploadReceipt,
     UploadReceipts,
 )
+from web.source_file import MAX_VALUE
 
 Schema = dict[str, Any]
 """A part of the document, which is JSON."""
@@ -46,7 +50,12 @@ _ANYWHERE = {
     429: "too many wrong tokens from this address; Retry-After says for how long no other is looked at",
     503: "a disk or the database is at fault",
 }
-_UPLOAD_EXAMPLE = {"status": "success", "data": {"image_id": 42, "status": "queued"}, "error": None}
+_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_UPLOAD_EXAMPLE = {
+    "status": "success",
+    "data": {"image_id": 42, "status": "queued", "sha256": _SHA256},
+    "error": None,
+}
 _ON_WRITES = {403: "the Origin is another page's", 413: "the body is too large"}
 
 
@@ -129,7 +138,10 @@ def answer(model: type[BaseModel], status: int = 200) -> dict[int, Any]:
 def uploaded(model: type[BaseModel]) -> dict[int, Any]:
     """Return what an upload answers."""
     types = {"application/json": {"schema": inline(model), "example": _UPLOAD_EXAMPLE}}
-    where = {"Location": {"schema": {"type": "string"}, "description": "the image, where it is one"}}
+    where = {
+        "Location": {"schema": {"type": "string"}, "description": "the image, where it is one"},
+        FIELD: {"schema": _DIGEST, "description": "of this answer, where the request had one"},
+    }
     return {
         200: {**content("all bytes are in the library already", types), "headers": where},
         202: {**content("safe on disk and queued", types), "headers": where},
@@ -140,7 +152,16 @@ def form() -> Schema:
     """Return the body of an upload: a form, or raw."""
     parts = {
         "type": "object",
-        "properties": {"file": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}},
+        "properties": {
+            "folder": {**_FOLDER, "description": f"of the files that follow: {_FOLDER_MEANS}"},
+            "mtime": {**_MTIME, "description": f"of the files that follow: {_MTIME_MEANS}"},
+            "file": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"type": "string", "format": "binary"},
+                "description": "each part may have a Content-Digest of its own",
+            },
+        },
         "required": ["file"],
     }
     return {"multipart/form-data": {"schema": parts}, **raw()}
@@ -154,7 +175,18 @@ def raw() -> Schema:
     }
 
 
+_FOLDER: Schema = {"type": "string", "maxLength": MAX_VALUE, "examples": ["2024/Alps"]}
+_FOLDER_MEANS = "the relative path of the folder that it came in, which is {folder} in the template"
+_MTIME: Schema = {
+    "type": "string",
+    "maxLength": MAX_VALUE,
+    "examples": ["1714559696", "1714559696123", "2024-05-01T12:34:56+02:00"],
+}
+_MTIME_MEANS = "the file's own time: seconds or milliseconds since 1970, or ISO 8601 with an offset"
+_DIGEST: Schema = {"type": "string", "examples": [f"sha-256=:{b64encode(bytes.fromhex(_SHA256)).decode()}:"]}
 _REFUSED_UPLOADS = {
+    400: "malformed: the message says what; the code is `digest_mismatch` where other bytes arrived than were sent",
+    409: "there can't be such a folder in the inbox",
     408: "nothing came for a minute",
     413: "larger than upload_mb",
     415: "not an image, by its first bytes",
@@ -219,14 +251,23 @@ def _version() -> str:
 def _paths() -> Schema:
     number = parameter("path", "image_id", {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}, "an image's id")
     name = parameter("query", "name", _NAME, "the file's name, for a raw body")
+    origin = [
+        parameter("query", "folder", _FOLDER, _FOLDER_MEANS),
+        parameter("query", "mtime", _MTIME, _MTIME_MEANS),
+        parameter("header", FIELD, _DIGEST, "of the body (RFC 9530), by sha-256 or sha-512: is checked"),
+    ]
     return {
         "/api/images": {
             "get": call("List images, newest first", _page(), {}, _filters()),
             "post": call(
-                "Upload", uploaded(Success[UploadReceipt | UploadReceipts]), _REFUSED_UPLOADS, [name], body=form()
+                "Upload",
+                uploaded(Success[UploadReceipt | UploadReceipts]),
+                _REFUSED_UPLOADS,
+                [name, *origin],
+                body=form(),
             ),
             "put": call(
-                "Upload with `curl -T`", uploaded(Success[UploadReceipt]), _REFUSED_UPLOADS, [name], body=raw()
+                "Upload with `curl -T`", uploaded(Success[UploadReceipt]), _REFUSED_UPLOADS, [name, *origin], body=raw()
             ),
         },
         "/api/images/{image_id}": {
@@ -248,7 +289,7 @@ def _paths() -> Schema:
                 "Upload with `curl -T FILE …/api/images/`, which puts the file's name here",
                 uploaded(Success[UploadReceipt]),
                 _REFUSED_UPLOADS | {404: "the name has a slash", 405: "the name is missing"},
-                [parameter("path", "image_id", {"type": "string", "minLength": 1}, "the file's name")],
+                [parameter("path", "image_id", {"type": "string", "minLength": 1}, "the file's name"), *origin],
                 body=raw(),
             ),
         },
@@ -302,7 +343,7 @@ def _paths() -> Schema:
         "/api/images/{image_id}/retry": {
             "post": call(
                 "Queue a failed image again",
-                answer(Success[UploadReceipt], 202),
+                answer(Success[RetryReceipt], 202),
                 _NOT_FOUND | {409: "it has not failed, or its file is gone"},
                 [number],
             )

@@ -13,8 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from web.context import ApiError, Context, closing, failure, success
+from web.digests import FIELD, ContentDigest, digest_of
 from web.models import UploadReceipt
 from web.multipart import Begin, Data, Multipart
+from web.source_file import FIELDS, MAX_VALUE, SourceFile
 from web.upload_file import UploadedFile
 
 _log = logging.getLogger(__name__)
@@ -56,7 +58,10 @@ class UploadHandler:
             arrival.refuse("darkroom is stopping; send this again later")
 
     async def post(self, request: Request) -> Response:
-        """Queue the `file` parts of a form, or a raw body with its name in `?name=`."""
+        """Queue the `file` parts of a form, or a raw body with its name in `?name=`.
+
+        `folder` and `mtime` are fields before the `file` parts that they are of, or in the query.
+        """
         return await self._receive(request, request.query_params.get("name", ""))
 
     async def put(self, request: Request) -> Response:
@@ -68,12 +73,15 @@ class UploadHandler:
         chunks = request.stream()
         try:
             self._check_announced(request)
+            given = {key: request.query_params[key] for key in FIELDS if key in request.query_params}
+            source = SourceFile.of(name, given, self._context.ignore)
+            digest = ContentDigest(request.headers.getlist(FIELD))
             with self._arrival() as arrival:
                 body = self._counted(arrival.paced(chunks))
                 if request.headers.get("content-type", "").lower().startswith("multipart/"):
-                    await self._form(request, body, uploads)
+                    await self._form(request, self._checked(body, digest), given, uploads)
                 else:
-                    await self._raw(body, name, uploads)
+                    await self._raw(body, source, digest, uploads)
             receipts = [await self._queue(upload) for upload in uploads]
         except ApiError as error:
             if error.status in {408, 503} or not await _drain(request, chunks):
@@ -84,7 +92,11 @@ class UploadHandler:
                 await to_thread.run_sync(upload.discard, limiter=self._writing)
         for upload, receipt in zip(uploads, receipts, strict=True):
             _log.debug("image %d: uploaded %s", receipt.image_id, upload.shown)
-        return _answer(receipts)
+        answer = _answer(receipts)
+        if FIELD in request.headers:
+            # RFC 9530, 2: in an answer it is of the answer's own content. What was stored is told by its `sha256`.
+            answer.headers[FIELD] = digest_of(bytes(answer.body))
+        return answer
 
     def refusal(self) -> Response | None:
         """Return what one more upload is told where there is no place for it, and nobody who stalls."""
@@ -131,16 +143,31 @@ class UploadHandler:
         if int(announced) > self._limit + _FRAMING:
             raise self._too_large()
 
-    async def _form(self, request: Request, body: AsyncIterator[bytes], uploads: list[UploadedFile]) -> None:
+    async def _checked(self, chunks: AsyncIterator[bytes], digest: ContentDigest) -> AsyncIterator[bytes]:
+        """Yield a form's chunks. Raises ApiError 400 at its end where it has another digest."""
+        hashes = digest.hashes()
+        async for chunk in chunks:
+            for one in hashes.values():
+                await to_thread.run_sync(one.update, chunk, limiter=self._writing)
+            yield chunk
+        digest.check(hashes, "the form")
+
+    async def _form(
+        self, request: Request, body: AsyncIterator[bytes], given: dict[str, str], uploads: list[UploadedFile]
+    ) -> None:
+        """Receive a form; `given` is what the query says of each file of which no field says anything."""
         parser = Multipart(request.headers["content-type"])
-        left = self._limit
-        current: _BlockWriter | None = None
+        fields, left = dict(given), self._limit
+        current: _BlockWriter | _Field | None = None
         async for chunk in body:
             for event in parser.feed(chunk):
                 if isinstance(event, Begin):
                     current = None
                     if event.field == "file":
-                        current = self._writer(event.filename or "", uploads)
+                        source = SourceFile.of(event.filename or "", fields, self._context.ignore)
+                        current = self._writer(source, ContentDigest(event.digests), uploads)
+                    elif event.field in FIELDS:
+                        current = _Field(event.field, fields)
                 elif isinstance(event, Data):
                     left -= len(event.block)
                     if left < 0:
@@ -155,9 +182,11 @@ class UploadHandler:
         if not uploads:
             raise ApiError(400, "no part is named `file`; send the image in a form field of that name", "missing_file")
 
-    async def _raw(self, body: AsyncIterator[bytes], name: str, uploads: list[UploadedFile]) -> None:
+    async def _raw(
+        self, body: AsyncIterator[bytes], source: SourceFile, digest: ContentDigest, uploads: list[UploadedFile]
+    ) -> None:
         left = self._limit
-        writer = self._writer(name, uploads)
+        writer = self._writer(source, digest, uploads)
         async for chunk in body:
             left -= len(chunk)
             if left < 0:
@@ -170,8 +199,8 @@ class UploadHandler:
         known = await to_thread.run_sync(upload.known, limiter=self._writing)
         return known if known is not None else await to_thread.run_sync(upload.submit, limiter=self._committing)
 
-    def _writer(self, name: str, uploads: list[UploadedFile]) -> "_BlockWriter":
-        upload = UploadedFile(self._context, name)
+    def _writer(self, source: SourceFile, digest: ContentDigest, uploads: list[UploadedFile]) -> "_BlockWriter":
+        upload = UploadedFile(self._context, source, digest)
         uploads.append(upload)
         return _BlockWriter(upload, self._writing)
 
@@ -224,6 +253,25 @@ def _busy() -> ApiError:
     error = ApiError(503, f"{_AT_ONCE} uploads are arriving already; send this again in a moment")
     error.headers["Retry-After"] = "2"
     return error
+
+
+class _Field:
+    """Takes the value of a small field into `fields`. Raises ApiError 400 where it is not small, or no UTF-8."""
+
+    def __init__(self, name: str, fields: dict[str, str]) -> None:
+        self._name, self._fields = name, fields
+        self._value = b""
+
+    async def write(self, chunk: bytes) -> None:
+        self._value += chunk
+        if len(self._value) > MAX_VALUE:
+            raise ApiError(400, f"the field {self._name} is longer than {MAX_VALUE:,} bytes", f"bad_{self._name}")
+
+    async def close(self) -> None:
+        try:
+            self._fields[self._name] = self._value.decode()
+        except UnicodeDecodeError:
+            raise ApiError(400, f"the field {self._name} is not UTF-8", f"bad_{self._name}") from None
 
 
 class _BlockWriter:

@@ -103,6 +103,7 @@ class Queue:
             image_id = Image.insert(
                 path=path,
                 original_name=upload.original_name,
+                folder=_names(path)["folder"],
                 source="upload",
                 created_at=now,
                 arrived_on=_day(now),

@@ -265,6 +265,10 @@ class Entry:
         """Remove the name. Raises OSError."""
         os.unlink(self.name, dir_fd=self.folder)
 
+    def remove_folder(self) -> None:
+        """Remove the name of an empty folder. Raises OSError."""
+        os.rmdir(self.name, dir_fd=self.folder)
+
     def fsync_folder(self) -> None:
         """Make the names in the folder durable. Raises OSError."""
         try:
@@ -426,11 +430,12 @@ def _renameat2(source: Entry, destination: Entry) -> int:
     raise OSError(code, os.strerror(code), str(destination.where))
 
 
-def made(location: Location) -> Entry:
+def made(location: Location, note: Callable[[Location], object] = lambda _: None) -> Entry:
     """Open the folder of a file-to-be, making it and what leads to it below its root, durably.
 
     Never the root, which may be a mount that is away. A new folder is as its parent: mode, and for root its owner.
-    Raises NameRefused where a file has the name of a folder, EnvironmentFault.
+    `note` is called with each that was made. Raises NameRefused where a file has the name of a folder,
+    EnvironmentFault.
     """
     folder = location.parent
     with blaming(folder):
@@ -444,6 +449,7 @@ def made(location: Location) -> Entry:
         for missing in _missing(folder):
             with missing.entry() as entry, suppress(FileExistsError):
                 os.mkdir(entry.name, stat.S_IMODE(os.stat(".", dir_fd=entry.folder).st_mode), dir_fd=entry.folder)
+                note(missing)
                 _take_after(entry)
                 entry.fsync_folder()
         return location.entry()
@@ -499,6 +505,11 @@ def give_mode(fd: int, mode: int) -> None:
     """Give an open file a mode, where it has another one. Raises OSError where the disk does not answer."""
     if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
         _try(fd, "mode", lambda: os.fchmod(fd, mode))
+
+
+def give_mtime(fd: int, mtime_ns: int) -> None:
+    """Give an open file a time, where the filesystem takes it. Raises OSError where the disk does not answer."""
+    _try(fd, "times", lambda: os.utime(fd, ns=(mtime_ns, mtime_ns)))
 
 
 def make_path(folder: Path, mode: int = 0o777) -> None:

@@ -6,6 +6,7 @@ most 255 bytes of UTF-8, no control characters, no `.` or `..`, nothing hidden.
 """
 
 import os
+import re
 import string
 import unicodedata
 from collections.abc import Iterable
@@ -14,11 +15,14 @@ from datetime import datetime
 from itertools import accumulate
 from pathlib import PurePosixPath
 
+_MAX_COMPONENT_BYTES = 255
 # Room for what is put around a name: `-12345` before the suffix, `.xmp` or `.reason.txt` behind it.
-_MAX_BYTES = 255 - 24
+_MAX_BYTES = _MAX_COMPONENT_BYTES - 24
 _MAX_SUFFIX = 16
 _MAX_DEPTH = 32
 _MAX_PATH_BYTES = 2048
+# Leaves room in that for what a template puts around it.
+_MAX_FOLDER_BYTES = 1024
 UNKNOWN = "unknown"
 # What begins so is Darkroom's own, and is never taken for a file of the inbox.
 OWN_PREFIX = ".darkroom-"
@@ -130,6 +134,26 @@ def component(text: str) -> str:
     text = text.rstrip(". ") or "_"
     stem, suffix = split(text)
     return _cut(stem, _MAX_BYTES - len(suffix.encode())) + suffix
+
+
+def folder(text: str) -> str:
+    """Make a path of legal components, relative and '/'-separated, of what somebody says of a folder; "" for none.
+
+    A backslash separates, too. Raises ValueError, for people, for one that leads elsewhere or is too deep or too long.
+    """
+    parts = [part for part in re.split(r"[/\\]", text) if part.strip() not in {"", "."}]
+    if text.startswith(("/", "\\")) or (parts and re.fullmatch("[A-Za-z]:", parts[0])):
+        raise ValueError("it has to be a relative path")
+    if ".." in map(str.strip, parts):
+        raise ValueError("`..` has no place in it")
+    if len(parts) > _MAX_DEPTH:
+        raise ValueError(f"it is more than {_MAX_DEPTH} folders deep")
+    if any(len(part.encode("utf-8", "replace")) > _MAX_COMPONENT_BYTES for part in parts):
+        raise ValueError(f"no folder has a name of more than {_MAX_COMPONENT_BYTES} bytes")
+    made = "/".join(map(component, parts))
+    if len(made.encode()) > _MAX_FOLDER_BYTES:
+        raise ValueError(f"it is longer than {_MAX_FOLDER_BYTES:,} bytes")
+    return made
 
 
 def split(name: str) -> tuple[str, str]:

@@ -57,7 +57,7 @@ class Cleanup:
         if 0 <= quiet < self.quiet_seconds:
             return self.quiet_seconds - quiet
         with suppress(OSError), (self._inbox / folder).entry() as entry:
-            os.rmdir(entry.name, dir_fd=entry.folder)
+            entry.remove_folder()
         self._emptied.discard(folder)
         self.note(folder)
         return None if "/" not in folder else self.quiet_seconds

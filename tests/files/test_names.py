@@ -26,6 +26,18 @@ def values(**changes: object) -> names.Values:
     return names.Values(**{**usual, **changes})  # type: ignore[arg-type]
 
 
+@given(st.text(st.sampled_from(list("a.~ /\\:\0\x1b\u00fc\u202e\ud800C")) | st.characters(), max_size=300))
+def test_a_folder_is_refused_or_made_of_legal_names(text: str) -> None:
+    try:
+        made = names.folder(text)
+    except ValueError:
+        return
+    parts = PurePosixPath(made).parts
+    assert made == "/".join(parts)
+    assert all(part == names.component(part) for part in parts)
+    assert names.folder(made) == made
+
+
 @pytest.mark.parametrize(
     ("template", "expected"),
     [

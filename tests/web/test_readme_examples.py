@@ -44,7 +44,7 @@ def idle(program: Program) -> bool:
 
 
 def test_the_curl_examples(program: Program, tmp_path: Path) -> None:
-    for number in range(1234, 1239):
+    for number in range(1234, 1240):
         (tmp_path / f"IMG_{number}.jpg").write_bytes(jpeg((300, 200), seed=number))
     (tmp_path / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\nmax-time = 2\n")
     here = environment(CURL_HOME=str(tmp_path), DARKROOM_TOKEN="any")
@@ -60,7 +60,7 @@ def test_the_curl_examples(program: Program, tmp_path: Path) -> None:
         )
         assert run.returncode == (TIMED_OUT if "/api/events" in command else 0), (command, run.stdout, run.stderr)
         wait_until(lambda: idle(program), what="the end of the work")
-    program.wait_for(done=5)
+    program.wait_for(done=6)
     assert (tmp_path / "medium.jpg").read_bytes().startswith(b"\xff\xd8\xff")
     assert url(program).startswith("http://127.0.0.1:")
 

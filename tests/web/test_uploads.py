@@ -16,11 +16,18 @@ from tests.support import jpeg, tree, wait_until
 from tests.web.serving import Served, photo, picture
 
 
+def receipt(image_id: int, status: str) -> dict[str, object]:
+    """Return the receipt of `photo()`, which is known already."""
+    sha256 = hashlib.sha256(photo()).hexdigest()
+    return {"image_id": image_id, "status": status, "sha256": sha256, "duplicate": True}
+
+
 def test_a_form_is_queued_and_filed_under_the_name_it_came_with(served: Served) -> None:
     content = photo(1)
     answer = served.http.post("/api/images", files={"file": ("Sommer 2024, Ü.jpg", content)})
     assert answer.status_code == 202
-    assert answer.json() == {"status": "success", "data": {"image_id": 1, "status": "queued"}, "error": None}
+    data = {"image_id": 1, "status": "queued", "sha256": hashlib.sha256(content).hexdigest()}
+    assert answer.json() == {"status": "success", "data": data, "error": None}
     assert answer.headers["location"] == "/api/images/1"
     assert tree(served.room.inbox) == {"Sommer 2024, Ü.jpg": content}
     row = served.room.row()
@@ -81,7 +88,7 @@ def test_bytes_that_are_filed_already(served: Served) -> None:
     served.room.drain()
     answer = served.http.post("/api/images", files={"file": ("b.jpg", photo())})
     assert answer.status_code == 200
-    assert answer.json()["data"] == {"image_id": 1, "status": "done", "duplicate": True}
+    assert answer.json()["data"] == receipt(1, "done")
     assert served.left_behind() == []
     assert len(served.room.rows()) == 1
 
@@ -97,7 +104,7 @@ def test_an_upload_that_is_sent_again_before_it_is_filed(served: Served) -> None
     first = served.upload("a.jpg", photo())
     again = served.http.post("/api/images", files={"file": ("a.jpg", photo())})
     assert again.status_code == 202
-    assert again.json()["data"] == {"image_id": first, "status": "queued", "duplicate": True}
+    assert again.json()["data"] == receipt(first, "queued")
     # Changed in the inbox since: then it is not the same any more.
     served.room.put("a.jpg", photo(5))
     assert served.http.post("/api/images", files={"file": ("a.jpg", photo())}).json()["data"]["image_id"] != first

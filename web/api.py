@@ -1,13 +1,15 @@
 """The JSON calls about images: lists, one image, a person's words, queue again, the counts."""
 
-import json
 import re
+import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta
+from typing import TypeVar
 from urllib.parse import urlencode
 
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,12 +19,14 @@ from daemon.catalogue.captions import KEPT
 from daemon.catalogue.facets import MONTH
 from daemon.catalogue.history import History
 from daemon.catalogue.schema import CAPTION_STATUSES, STATUSES
-from daemon.catalogue.search import ImageQuery, Search
+from daemon.catalogue.search import FileSearch, HeldBytes, ImageQuery, Search
 from daemon.catalogue.stats import Statistics
 from daemon.errors import Busy, Rejected
+from daemon.files import atomic
+from daemon.filing.inbox_file import hidden_and_shown
 from web import models
-from web.context import ApiError, Context, read_body, respond, success
-from web.models import CaptionEdit, CaptionReceipt, ImageDetail, ImagePage, RetryReceipt, StatsAnswer
+from web.context import ApiError, Context, json_object, read_body, respond, success
+from web.models import CaptionEdit, CaptionReceipt, ImageDetail, ImagePage, KnownRequest, RetryReceipt, StatsAnswer
 
 FILTERS = (
     *("status", "q", "camera", "from", "to", "month", "folder", "has_gps", "has_caption"),
@@ -37,13 +41,15 @@ MAX_ID = 2**63 - 1
 # How much of what is no id an answer quotes.
 _QUOTED = 50
 
+_Request = TypeVar("_Request", bound=BaseModel)
+
 
 class Api:
     """The handlers; each does its blocking work in one call in a thread."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._search = Search(context.catalogue)
+        self._search, self._files = Search(context.catalogue), FileSearch(context.catalogue)
         self._history = History(context.catalogue)
         self._statistics = Statistics(context.catalogue)
 
@@ -67,7 +73,7 @@ class Api:
     async def edit(self, request: Request) -> Response:
         """Keep a person's words; return the image."""
         number = image_id(request)
-        words = await _caption_edit(request)
+        words = requested(CaptionEdit, await read_body(request, _MAX_BODY))
 
         def edit() -> ImageDetail:
             self._row(number)
@@ -132,6 +138,28 @@ class Api:
             self._context.captions.ask_again(number, time.time())
         return self._row(number)
 
+    async def known(self, request: Request) -> Response:
+        """Return of each of some hashes whether a file with it is here, and no more."""
+        wanted = requested(KnownRequest, await read_body(request, _MAX_BODY)).sha256
+        here = await run_in_threadpool(self._known, sorted({sha256.lower() for sha256 in wanted}))
+        return success({sha256: sha256.lower() in here for sha256 in wanted})
+
+    def _known(self, wanted: Sequence[str]) -> set[str]:
+        return {held.sha256 for held in self._files.holding(wanted) if self._is_here(held)}
+
+    def _is_here(self, held: HeldBytes) -> bool:
+        """Return whether what a row says is true of the file as far as can be told without reading it."""
+        if held.status == "processing":
+            return True
+        with suppress(OSError):  # a share that stutters: it is sent again, and compared once that answers
+            if held.status == "done":
+                return atomic.size_of(self._context.roots["library"] / held.path) == held.size
+            for file in hidden_and_shown(self._context.inbox / held.path, held.token):
+                here = file.lstat()
+                if here is not None and stat.S_ISREG(here.st_mode):
+                    return (here.st_size, here.st_mtime_ns) == (held.size, held.mtime_ns)
+        return False
+
     async def stats(self, _request: Request) -> Response:
         """Return the counts."""
         return success(await run_in_threadpool(self.counts))
@@ -161,6 +189,14 @@ class Api:
             yield
         except (Rejected, Busy) as error:
             raise ApiError(409, self._context.scrub(str(error))) from error
+
+
+def requested(model: type[_Request], content: bytes) -> _Request:
+    """Return what a JSON body asks for. Raises ApiError 400."""
+    try:
+        return models.request_of(model, json_object(content))
+    except ValueError as error:
+        raise ApiError(400, str(error)) from error
 
 
 def image_id(request: Request) -> int:
@@ -253,21 +289,3 @@ def _moment(query: Mapping[str, str], key: str, *, after: bool = False) -> str |
         return (at + timedelta(seconds=1) if after and at.year < date.max.year else at).isoformat()
     except ValueError:
         raise ApiError(400, f"{key} is a day (2026-11-23) or a local time (2026-11-23T18:30:00)") from None
-
-
-async def _caption_edit(request: Request) -> CaptionEdit:
-    content = await read_body(request, _MAX_BODY)
-    try:
-        body = json.loads(content)
-        # Neither the database nor a sidecar can hold half of a pair, in whatever text of the body it stands.
-        json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ApiError(400, "the body holds half of a surrogate pair (\\ud800 to \\udfff) as a character") from None
-    except (ValueError, RecursionError):
-        raise ApiError(400, "the body is not JSON") from None
-    if not isinstance(body, dict):
-        raise ApiError(400, "the body is not a JSON object")
-    try:
-        return models.caption_edit(body)
-    except ValueError as error:
-        raise ApiError(400, str(error)) from error

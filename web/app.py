@@ -72,6 +72,7 @@ class App:
         self.uploads = UploadHandler(context)
         self.table: dict[str, Methods] = {
             "/api/images": {"GET": api.list, "POST": self.uploads.post, "PUT": self.uploads.post},
+            "/api/images/known": {"POST": api.known},
             # Not `{image_id:int}`: what is put may have any name, and Starlette fails at an id of 4,301 digits.
             "/api/images/{image_id}": {
                 "GET": api.image,

@@ -176,6 +176,21 @@ async def read_body(request: Request, limit: int) -> bytes:
     return content
 
 
+def json_object(content: bytes) -> object:
+    """Return the object that a body holds. Raises ApiError 400 for one that is no JSON, or no object."""
+    try:
+        body = json.loads(content)
+        # Neither the database nor a sidecar can hold half of a pair, in whatever text of the body it stands.
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ApiError(400, "the body holds half of a surrogate pair (\\ud800 to \\udfff) as a character") from None
+    except (ValueError, RecursionError):
+        raise ApiError(400, "the body is not JSON") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "the body is not a JSON object")
+    return body
+
+
 def closing(error: ApiError) -> ApiError:
     """Return a refusal behind which the connection ends: what is left of the body is not the next request."""
     error.headers["Connection"] = "close"

@@ -20,9 +20,11 @@ from daemon.files.names import display
 from daemon.filing.dates import Origin
 
 READY = ("done", "duplicate", "rejected")
+MAX_HASHES = 1000
 
 Scrub = Callable[[str], str]
 _Data = TypeVar("_Data")
+_Request = TypeVar("_Request", bound=BaseModel)
 _ImageId = Annotated[int, Field(json_schema_extra={"minimum": 1})]
 _Count = Annotated[int, Field(json_schema_extra={"minimum": 0})]
 _Moment = Annotated[str, Field(description="UTC", json_schema_extra={"format": "date-time"})]
@@ -255,12 +257,24 @@ class CaptionEdit(BaseModel):
         return self
 
 
-def caption_edit(body: object) -> CaptionEdit:
+class KnownRequest(BaseModel):
+    """Hashes of files that a client might send."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    sha256: tuple[Annotated[str, Field(pattern="^[0-9A-Fa-f]{64}$")], ...] = Field(
+        max_length=MAX_HASHES,
+        strict=False,
+        description=f"a list of at most {MAX_HASHES} hashes of 64 hexadecimal digits each",
+    )
+
+
+def request_of(model: type[_Request], body: object) -> _Request:
     """Return what a JSON body asks for. Raises ValueError saying, for people, what is wrong."""
     try:
-        return CaptionEdit.model_validate(body)
+        return model.model_validate(body)
     except ValidationError as error:
-        fields = CaptionEdit.model_fields
+        fields = model.model_fields
         wrong = [str(fault["loc"][0]) if fault["loc"] else "" for fault in error.errors(include_url=False)]
         if set(wrong) <= set(fields):
             raise ValueError(f"{wrong[0]} is {fields[wrong[0]].description}") from None

@@ -28,6 +28,7 @@ from web.models import (
     HealthAnswer,
     ImageDetail,
     ImagePage,
+    KnownRequest,
     RetryReceipt,
     StatsAnswer,
     Success,
@@ -269,6 +270,14 @@ def _paths() -> Schema:
             "put": call(
                 "Upload with `curl -T`", uploaded(Success[UploadReceipt]), _REFUSED_UPLOADS, [name, *origin], body=raw()
             ),
+        },
+        "/api/images/known": {
+            "post": call(
+                "Which files are here already? Of each hash whether its bytes are filed, or in the inbox, and no more",
+                answer(Success[dict[str, bool]]),
+                {403: _ON_WRITES[403]},
+                body={"application/json": {"schema": ref(KnownRequest, "validation")}},
+            )
         },
         "/api/images/{image_id}": {
             "get": call("Everything about an image", answer(Success[ImageDetail]), _NOT_FOUND, [number]),

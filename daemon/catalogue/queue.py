@@ -588,7 +588,8 @@ def _touch(row: tuple[Any, ...], file: Found, now: float) -> None:
     image_id, _, _, status, has_left = row
     changes: dict[str, Any] = {"size_bytes": file.size, "mtime_ns": file.mtime_ns, "quiet_since": now}
     if status == "queued":
-        changes |= {"not_before": now, "attempts": 0, "rank": 0}
+        # What an upload was said to hash to, it does no longer.
+        changes |= {"not_before": now, "attempts": 0, "rank": 0, "sha256": None}
     elif status == "failed" and not has_left:
         changes |= {"status": "queued", "not_before": now, "attempts": 0, "rank": 0, "error": None, "failure": None}
         event = {"image_id": image_id, "at": now, "path": file.path}

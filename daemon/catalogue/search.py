@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 from peewee import Expression, fn
 
-from daemon.catalogue.database import Catalogue
+from daemon.catalogue.database import Catalogue, read_rows
 from daemon.catalogue.schema import (
     FINAL,
     CaptionStatus,
@@ -117,6 +117,21 @@ class Search:
         return {} if row is None else cast("Tags", row.tags)
 
 
+@dataclass(frozen=True)
+class HeldBytes:
+    """An image that has certain bytes: filed (`path` is where in the library), or in the inbox.
+
+    `size` in bytes and `mtime_ns` are those of the file as it was looked at last, `token` makes its hidden name.
+    """
+
+    sha256: str
+    status: Literal["done", "queued", "processing"]
+    path: str
+    size: int | None
+    mtime_ns: int | None
+    token: str
+
+
 class FileSearch:
     """Finds images by their files. Reads only; any thread may call it."""
 
@@ -141,6 +156,16 @@ class FileSearch:
     def named(self, name: str, limit: int = 20) -> list[int]:
         """Return the ids of the newest images that came under a name, in any folder."""
         return self._ids(fn.LOWER(Image.original_name) == display(name).lower())[-limit:]
+
+    def holding(self, sha256s: Sequence[str]) -> list[HeldBytes]:
+        """Return the images that have some of these bytes, in the library or in the inbox."""
+        found: list[HeldBytes] = []
+        with self._catalogue.reading():
+            for start in range(0, len(sha256s), _BATCH):
+                batch = sha256s[start : start + _BATCH]
+                statement = _HOLDING.replace("()", f"({', '.join('?' * len(batch))})")
+                found += read_rows(Image, HeldBytes, statement, *batch, *batch, *batch)
+        return found
 
     def companion_at(self, place: Place, destination: str) -> list[int]:
         """Return the id of the image that a companion was filed beside, by where the companion lies."""
@@ -189,6 +214,20 @@ class FiledFile:
     mtime_ns: int | None
     inode: int | None = None
     ctime_ns: int | None = None
+
+
+# Each by an index of its own; few are ever in hand.
+_HOLDING = """
+SELECT sha256, status, destination AS path, size_bytes AS size, mtime_ns, '' AS token FROM image
+ WHERE sha256 IN () AND status = 'done' AND destination IS NOT NULL
+UNION ALL
+SELECT sha256, status, path, size_bytes, mtime_ns, coalesce(token, '')
+  FROM image INDEXED BY image_waiting_bytes
+ WHERE sha256 IN () AND status = 'queued' AND sha256 IS NOT NULL AND path IS NOT NULL
+UNION ALL
+SELECT sha256, status, coalesce(path, ''), size_bytes, mtime_ns, coalesce(token, '') FROM image
+ WHERE +sha256 IN () AND status = 'processing'
+"""
 
 
 class Inventory:

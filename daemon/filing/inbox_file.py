@@ -1,6 +1,7 @@
 """A file of the inbox that is being filed: its name in its open folder, what it looked like, and the open file."""
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import PurePosixPath
 
@@ -192,6 +193,13 @@ def leaving_name(token: str, name: str) -> str:
     """Return the hidden name under which a file waits for its removal; `token` is its row's, and can't be foretold."""
     head = f"{names.LEAVING_PREFIX}{token}-"
     return head + (name if len(os.fsencode(head + name)) <= _NAME_BYTES else names.cut(name, _NAME_BYTES - len(head)))
+
+
+def hidden_and_shown(file: Location, token: str) -> Iterator[Location]:
+    """Yield the names that a file of the inbox may have, of which it has one: the hidden one, where it has a token."""
+    if token:
+        yield file.with_name(leaving_name(token, file.name))
+    yield file
 
 
 def read_leaving(hidden: str) -> tuple[str, str] | None:

@@ -25,7 +25,7 @@ from web.models import (
     UnhealthyAnswer,
     UploadReceipt,
     UploadReceipts,
-    caption_edit,
+    request_of,
 )
 
 
@@ -151,8 +151,8 @@ def test_status_prints_what_the_api_answers(served: Served, capsys: pytest.Captu
 
 
 def test_what_is_not_mentioned_is_not_changed() -> None:
-    assert caption_edit({"caption": None}).model_fields_set == {"caption"}
-    both = caption_edit({"caption": "x", "keywords": ["a", "b", "a"]})
+    assert request_of(CaptionEdit, {"caption": None}).model_fields_set == {"caption"}
+    both = request_of(CaptionEdit, {"caption": "x", "keywords": ["a", "b", "a"]})
     assert both == CaptionEdit(caption="x", keywords=("a", "b"))
 
 
@@ -186,4 +186,4 @@ _KNOWN = "the body names one or more of `caption`, `keywords`, `title`, `rating`
 )
 def test_wrong_words_are_refused_with_what_is_right(body: object, said: str) -> None:
     with pytest.raises(ValueError, match=said.replace("`", ".")):
-        caption_edit(body)
+        request_of(CaptionEdit, body)

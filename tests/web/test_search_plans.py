@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from daemon.catalogue.schema import Image
-from daemon.catalogue.search import ImageQuery, _statement
+from daemon.catalogue.search import _HOLDING, ImageQuery, _statement
 from tests.support import Room
 
 PAGE = ImageQuery(before=1000)
@@ -69,3 +69,14 @@ def test_frequent_words_by_date_are_not_sorted(room: Room) -> None:
         plan = [str(step[3]) for step in Image.raw(f"EXPLAIN QUERY PLAN {sql}", *parameters).tuples()]
     assert plan[0] == "SCAN image USING INDEX image_taken_order"
     assert not [step for step in plan if "TEMP" in step]
+
+
+def test_bytes_are_found_through_the_indexes_of_their_hashes(room: Room) -> None:
+    with room.catalogue.session():
+        sql, hashes = _HOLDING.replace("()", "(?, ?)"), ["a"] * 6
+        plan = [str(step[3]) for step in Image.raw(f"EXPLAIN QUERY PLAN {sql}", *hashes).tuples()]
+    assert [step.partition(" USING ")[2] for step in plan if step.startswith("SEARCH")] == [
+        "INDEX image_filed_bytes (sha256=?)",
+        "INDEX image_waiting_bytes (sha256=?)",
+        "INDEX image_status (status=?)",
+    ]

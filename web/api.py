@@ -29,10 +29,10 @@ from web.context import ApiError, Context, json_object, read_body, respond, succ
 from web.models import CaptionEdit, CaptionReceipt, ImageDetail, ImagePage, KnownRequest, RetryReceipt, StatsAnswer
 
 FILTERS = (
-    *("status", "q", "camera", "from", "to", "month", "folder", "has_gps", "has_caption"),
-    *("caption_status", "rating"),
-    *("sort", "limit", "cursor"),
+    *("status", "q", "camera", "model", "from", "to", "month", "folder", "has_gps", "has_caption"),
+    *("caption_status", "rating", "sort"),
 )
+PAGING = ("limit", "cursor")
 PAGE, MAX_PAGE = 50, 500
 MAX_QUERY = 500
 _MAX_BODY = 256 * 1024
@@ -229,7 +229,7 @@ def image_query(query: Mapping[str, str]) -> ImageQuery:
     before = None if cursor is None else whole(cursor, MAX_ID)
     if cursor is not None and before is None:
         raise ApiError(400, "cursor is what `next` of the page before said")
-    for key in ("q", "camera", "folder"):
+    for key in ("q", "camera", "model", "folder"):
         if len(query.get(key, "")) > MAX_QUERY:
             raise ApiError(400, f"{key} is longer than {MAX_QUERY} characters")
     stars = re.fullmatch(r"(-1|[0-5])(\.\.)?", query.get("rating", "0"))
@@ -242,6 +242,7 @@ def image_query(query: Mapping[str, str]) -> ImageQuery:
         status=status,
         text=query.get("q"),
         camera=query.get("camera"),
+        model=query.get("model"),
         taken_from=_moment(query, "from"),
         taken_to=_moment(query, "to", after=True),
         has_gps=gps,

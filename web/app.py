@@ -19,8 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from daemon.catalogue.sessions import Sessions
 from daemon.errors import ConfigError, EnvironmentFault
 from daemon.files.names import display
-from web.api import FILTERS, Api
+from web.api import FILTERS, PAGING, Api
 from web.authentication import SIGN_OUT, Doorkeeper, TokenMiddleware
+from web.bulk import Bulk
 from web.clients import Proxies, is_loopback
 from web.connections import Connection, Connections, places, raise_descriptor_limit
 from web.context import HANDLERS, AccessRules, Context, check_query
@@ -48,7 +49,7 @@ _LEAST_TOKEN = 16
 
 # What the query of a call may hold, by path and method; all others of the API take none.
 QUERIES: dict[tuple[str, str], tuple[str, ...]] = {
-    ("/api/images", "GET"): FILTERS,
+    ("/api/images", "GET"): (*FILTERS, *PAGING),
     ("/api/images", "POST"): ("name", *FIELDS),
     ("/api/images", "PUT"): ("name", *FIELDS),
     ("/api/images/{image_id}", "PUT"): FIELDS,
@@ -73,6 +74,7 @@ class App:
         self.table: dict[str, Methods] = {
             "/api/images": {"GET": api.list, "POST": self.uploads.post, "PUT": self.uploads.post},
             "/api/images/known": {"POST": api.known},
+            "/api/images/bulk": {"POST": Bulk(context, renderer).act},
             # Not `{image_id:int}`: what is put may have any name, and Starlette fails at an id of 4,301 digits.
             "/api/images/{image_id}": {
                 "GET": api.image,

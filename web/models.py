@@ -7,7 +7,7 @@ and not checked: their values are our own, and one odd row must not cost a whole
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from operator import not_
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
@@ -21,6 +21,8 @@ from daemon.filing.dates import Origin
 
 READY = ("done", "duplicate", "rejected")
 MAX_HASHES = 1000
+MAX_IDS = 10_000
+BulkAct = Literal["count", "add_keywords", "remove_keywords", "caption", "retry", "undo"]
 
 Scrub = Callable[[str], str]
 _Data = TypeVar("_Data")
@@ -204,6 +206,25 @@ class RetryReceipt(_Answer):
     status: Status
 
 
+class BulkRefusal(_Answer):
+    """An image that was left as it is; `code` is for programs."""
+
+    image_id: _ImageId
+    code: str
+    message: str
+
+
+class BulkReceipt(_Answer):
+    """What became of an act on many images; those that are in neither count were refused."""
+
+    selected: _Count = Field(description="images that were meant")
+    changed: _Count
+    unchanged: _Count = Field(description="images that were so already")
+    refused: tuple[BulkRefusal, ...] = Field(description="some of them, where there are many")
+    undo: str | None = Field(description="undoes it; null where it can't be undone")
+    undo_seconds: _Count = Field(description="for so long")
+
+
 class CaptionReceipt(_Answer):
     """An image for which a model is asked for a caption."""
 
@@ -267,6 +288,33 @@ class KnownRequest(BaseModel):
         strict=False,
         description=f"a list of at most {MAX_HASHES} hashes of 64 hexadecimal digits each",
     )
+
+
+class BulkRequest(BaseModel):
+    """One act on many images: on those of some ids, or on all that pass a filter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    act: BulkAct = Field(description=f"one of {', '.join(get_args(BulkAct))}")
+    ids: tuple[Annotated[int, Field(ge=1, le=2**63 - 1)], ...] | None = Field(
+        default=None,
+        max_length=MAX_IDS,
+        strict=False,
+        description=f"a list of at most {MAX_IDS} ids; more by a filter",
+    )
+    filter: dict[str, str | bool | int] | None = Field(
+        default=None, description="an object with the names and values of the query of GET /api/images"
+    )
+    expected: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="the number of images that a person was told; with another nothing is done"
+    )
+    keywords: tuple[Annotated[str, Field(min_length=1, max_length=MAX_KEYWORD)], ...] = Field(
+        default=(),
+        max_length=MAX_KEYWORDS,
+        strict=False,
+        description=f"a list of at most {MAX_KEYWORDS} texts of 1 to {MAX_KEYWORD} characters",
+    )
+    undo: str | None = Field(default=None, description="what the answer to the act that is undone had as its `undo`")
 
 
 def request_of(model: type[_Request], body: object) -> _Request:

@@ -18,9 +18,12 @@ from daemon.catalogue.facets import MONTH
 from daemon.catalogue.schema import CAPTION_STATUSES, STATUSES
 from daemon.filing.thumbnail_store import SIZES
 from web.api import MAX_PAGE, MAX_QUERY, PAGE
+from web.bulk import UNDO_SECONDS
 from web.context import Json
 from web.digests import FIELD
 from web.models import (
+    BulkReceipt,
+    BulkRequest,
     CaptionEdit,
     CaptionReceipt,
     ErrorAnswer,
@@ -279,6 +282,29 @@ def _paths() -> Schema:
                 body={"application/json": {"schema": ref(KnownRequest, "validation")}},
             )
         },
+        "/api/images/bulk": {
+            "post": call(
+                "One act on many images, of some ids or all that pass a filter: `count` them, `add_keywords` or"
+                " `remove_keywords`, ask a model for a `caption` again, `retry` what failed. Keywords can be undone for"
+                f" {UNDO_SECONDS} seconds: `undo`. A hundred images are changed in one transaction",
+                answer(Success[BulkReceipt]),
+                {
+                    403: _ON_WRITES[403],
+                    409: "not as many as `expected`, nothing to undo any more, or captions are off; nothing was done",
+                },
+                body={
+                    "application/json": {"schema": ref(BulkRequest, "validation")},
+                    "application/x-www-form-urlencoded": {
+                        "schema": {
+                            "type": "object",
+                            "properties": {"request": {"type": "string", "contentMediaType": "application/json"}},
+                            "required": ["request"],
+                        }
+                    },
+                },
+                is_page=True,
+            )
+        },
         "/api/images/{image_id}": {
             "get": call("Everything about an image", answer(Success[ImageDetail]), _NOT_FOUND, [number]),
             "patch": call(
@@ -517,6 +543,7 @@ def _filters() -> list[Schema]:
         parameter("query", "status", {"type": "string", "enum": list(STATUSES)}, "only images of this status"),
         parameter("query", "q", text, f"words of {SEARCHED}; the last may be a beginning"),
         parameter("query", "camera", text, "words of the camera's make and model"),
+        parameter("query", "model", text, "of this camera alone: its name in full, as the contact sheet lists it"),
         parameter("query", "from", day, "taken on this day or later; local time"),
         parameter("query", "to", day, "taken on this day or earlier; local time"),
         parameter("query", "month", _MONTH, "of this month, of arrival or of the date taken: by `sort`; local time"),

@@ -28,6 +28,7 @@ _VIEW = (
     "q",
     "status",
     "camera",
+    "model",
     "month",
     "folder",
     "from",
@@ -70,12 +71,17 @@ class View:
         query = urlencode({key: value for key, value in pairs.items() if value is not None})
         return f"{path}?{query}" if query else path
 
-    def query(self, cameras: Mapping[str, int]) -> ImageQuery:
-        """Return what to look for: filed photos where no other status is named. Raises ApiError 400."""
-        query = image_query(self.given)
-        query = replace(query, status=query.status or "done")
+    def filter(self, cameras: Mapping[str, int]) -> dict[str, str]:
+        """Return the view as a filter of the API: filed photos where no other status is named."""
+        filters = {"status": "done", **self.given}
         # Chosen from the list it is that camera alone, and not the one whose name begins with this one's.
-        return replace(query, model=query.camera) if query.camera in cameras else query
+        if filters.get("camera") in cameras:
+            filters["model"] = filters.pop("camera")
+        return filters
+
+    def query(self, cameras: Mapping[str, int]) -> ImageQuery:
+        """Return what to look for. Raises ApiError 400."""
+        return image_query(self.filter(cameras))
 
     def chips(self) -> Iterator[tuple[str, str]]:
         """Yield each filter in words, and the address without it."""

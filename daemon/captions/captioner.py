@@ -219,10 +219,19 @@ class Captioner:
 
         Raises what nobody foresaw, and EnvironmentFault; an image on which that happens three times is given up.
         """
-        for image_id in self.captions.sidecars_due():
-            with self._blamed(image_id, partial(self._sidecars.give_up, image_id)):
-                self._sidecars.write(image_id)
-        return self._turn(now)
+        self._write_sidecars()
+        return 0.0 if self.loop.stopping else self._turn(now)
+
+    def _write_sidecars(self) -> None:
+        """Write all sidecars that are due, however many: none waits for an answer of the service."""
+        last = 0
+        while due := self.captions.sidecars_due(last):
+            for image_id in due:
+                if self.loop.stopping:
+                    return
+                with self._blamed(image_id, partial(self._sidecars.give_up, image_id)):
+                    self._sidecars.write(image_id)
+            last = due[-1]
 
     @contextmanager
     def _blamed(self, image_id: int, give_up: Callable[[str], None]) -> Iterator[None]:

@@ -109,6 +109,8 @@ def sentence(event: ImageEvent) -> str:
             return "words of a person, out of the photo itself"
         case EventKind.EDITED if event.cause == Cause.TAKEOUT:
             return f"{text} out of {filed}, as Google Photos had it"
+        case EventKind.EDITED if event.cause == Cause.TAKEN_BACK:
+            return f"{text} as before: the edit was taken back"
         case EventKind.EDITED:
             return f"{text} by a person"
         case EventKind.CAPTION_ASKED:

@@ -76,6 +76,7 @@ class Cause(StrEnum):
     TAKEOUT = "takeout"
     PHOTO = "photo"
     ROTTEN = "rotten"
+    TAKEN_BACK = "taken back"
 
 
 @dataclass(frozen=True)

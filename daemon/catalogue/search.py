@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 from peewee import Expression, fn
 
-from daemon.catalogue.database import Catalogue, read_rows
+from daemon.catalogue.database import Catalogue, read_rows, read_value
 from daemon.catalogue.schema import (
     FINAL,
     CaptionStatus,
@@ -24,6 +24,8 @@ from daemon.catalogue.schema import (
 from daemon.files.names import display
 
 FileKind = Literal["image", "companion"]
+ALL = -1
+"""A limit that is none, as SQLite has it."""
 _MAX_WORDS = 32
 _BATCH = 500
 # Sorting more takes longer than a walk along the dates mostly does, and than one along all of them at worst.
@@ -75,9 +77,13 @@ class Search:
 
     def page(self, query: ImageQuery, limit: int) -> list[ImageRow]:
         """Return the newest images that match, newest first; none where the one is gone that it was to go on behind."""
+        with self._catalogue.reading():
+            return self.images(self.ids(query, limit))
+
+    def images(self, ids: Sequence[int]) -> list[ImageRow]:
+        """Return some images in the order of their ids; those that are gone are left out."""
         found: list[ImageRow] = []
         with self._catalogue.reading():
-            ids = self.ids(query, limit)
             for start in range(0, len(ids), _BATCH):
                 batch = ids[start : start + _BATCH]
                 # As dictionaries: to make models of them first would take twice as long.
@@ -98,11 +104,17 @@ class Search:
         return found[0] if found else None
 
     def ids(self, query: ImageQuery, limit: int) -> list[int]:
-        """Return the ids of a page, newest first."""
+        """Return the ids of a page, newest first; ALL is no limit."""
         with self._catalogue.reading():
             sql, parameters = _statement(query, limit, is_frequent=query.sort == "taken" and _is_frequent(query))
             found = [row[0] for row in Image.raw(sql, *parameters).tuples()]
         return found if query.after is None else found[::-1]
+
+    def count(self, query: ImageQuery) -> int:
+        """Count all images that match, as `ids` without a limit would return them."""
+        with self._catalogue.reading():
+            sql, parameters = _statement(query, ALL)
+            return int(read_value(f"SELECT count(*) FROM ({sql})", *parameters))  # noqa: S608
 
     def duplicates_of(self, image_id: int, limit: int) -> list[int]:
         """Return the ids of the images that came with the bytes of another one, oldest first."""

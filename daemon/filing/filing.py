@@ -221,9 +221,9 @@ class Filing:
         look = None
         if place == "library":
             if sidecar:
-                look = self._sidecars.write(job.id)
+                look = self._sidecars.write(job.id, now=now)
         elif place == "duplicates":
-            self._sidecars.record(job.id, self.roots[place] / str(job.destination))
+            self._sidecars.record(job.id, self.roots[place] / str(job.destination), now)
         else:
             write_reason(job, self.roots[place] / str(job.destination), self._sidecars.history(job.id))
             detail = f"{job.error} (now {detail})"

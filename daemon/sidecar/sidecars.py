@@ -97,11 +97,13 @@ class Sidecars:
         # Two threads may have news of one image: the filing of its companion and an edit.
         self._lock = threading.Lock()
 
-    def write(self, image_id: int, also: xmp.Packet | None = None) -> SidecarLook | None:
+    def write(self, image_id: int, also: xmp.Packet | None = None, *, now: float | None = None) -> SidecarLook | None:
         """Bring one image's sidecar up to date, and the row with what others have written into it; return its look.
 
-        `also` is another sidecar of the same photo that goes into this one. Raises EnvironmentFault.
+        `also` is another sidecar of the same photo that goes into this one. Of an image that is being filed `now` is
+        when it will have been (seconds since 1970): the sidecar says so already. Raises EnvironmentFault.
         """
+        now = time.time() if now is None else now
         with self._lock:
             source = self._rows.of(image_id, "library")
             if source is None:
@@ -113,7 +115,7 @@ class Sidecars:
                 here = photo.lstat()
             look = None
             if here is not None and stat.S_ISREG(here.st_mode):
-                came, now = replace(self._came_with(source), also=also), time.time()
+                came = replace(self._came_with(source), also=also)
                 if not self.enabled:
                     self._learn(source, None, came, now)
                 else:
@@ -180,12 +182,15 @@ class Sidecars:
         """Return what happened to an image, as lines from which `read_history` makes the events anew."""
         return [_line(event) for event in self._rows.history(image_id)]
 
-    def record(self, image_id: int, photo: Location) -> None:
-        """Write beside a duplicate what the catalogue would be made anew from; no name is taken from another file."""
+    def record(self, image_id: int, photo: Location, now: float) -> None:
+        """Write beside a duplicate what the catalogue would be made anew from; no name is taken from another file.
+
+        `now` is when it will have been filed.
+        """
         source = self._rows.of(image_id, "duplicates") if self.enabled else None
         if source is None:
             return
-        content = _compose(source, None, _Came((), {}), time.time()).serialize()
+        content = _compose(source, None, _Came((), {}), now).serialize()
         # Where the filesystem can't hold the longer name there is no sidecar.
         with suppress(FileExistsError, NameRefused), atomic.blaming(photo):
             here = photo.lstat()
@@ -399,7 +404,10 @@ def _compose(source: SidecarSource, existing: xmp.Packet | None, came: "_Came", 
     texts = {name: values[column] for column, name in (_TEXTS | _NUMBERS).items()}
     texts |= {name: None if seconds is None else _iso(seconds) for name, seconds in times.items()}
     texts["Rating"] = row.rating
-    offers, history = _offers(row), [_line(event) for event in source.history]
+    history = _lasting(source.history)
+    if row.status == "processing" and row.place is not None:
+        history.append(ImageEvent(now, EventKind(FINAL[row.place]), place=row.place, path=row.destination))
+    offers, lines = _offers(row), [_line(event) for event in history]
     others = [other for other in (existing, came.also, *came.packets) if other is not None]
     packet = xmp.Packet()
     packet.declare(NAMESPACE, _PREFIX)
@@ -418,7 +426,7 @@ def _compose(source: SidecarSource, existing: xmp.Packet | None, came: "_Came", 
         packet.set(NAMESPACE, name, None if text is None else str(text))
     packet.set_list(NAMESPACE, "Keywords", row.keywords or ())
     packet.set_list(NAMESPACE, "HierarchicalKeywords", row.hierarchical_keywords or ())
-    packet.set_list(NAMESPACE, "History", history)
+    packet.set_list(NAMESPACE, "History", lines)
     return packet
 
 
@@ -486,6 +494,19 @@ def gps(degrees: float, directions: str) -> str:
     millionths = round(abs(degrees) * 60_000_000)
     whole, rest = divmod(millionths, 60_000_000)
     return f"{whole},{rest / 1_000_000:.6f}{directions[degrees < 0]}"
+
+
+def _lasting(history: Iterable[ImageEvent]) -> list[ImageEvent]:
+    """Return a history without the edits that were taken back: then a sidecar is as it was before."""
+    lasting: list[ImageEvent] = []
+    for event in history:
+        if event.cause == Cause.TAKEN_BACK:
+            edit = event.kind, None, event.text
+            last = [n for n, one in enumerate(lasting) if (one.kind, one.cause, one.text) == edit][-1:]
+            lasting = [one for n, one in enumerate(lasting) if n not in last]
+        else:
+            lasting.append(event)
+    return lasting
 
 
 def _line(event: ImageEvent) -> str:

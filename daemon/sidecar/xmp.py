@@ -109,7 +109,8 @@ class Packet:
                 self._item(bag, value)
 
     def serialize(self) -> bytes:
-        """Return the packet as a file's content."""
+        """Return the packet as a file's content, which follows from its properties, whatever order they came in."""
+        self._put_in_order()
         self._rdf.normalize()
         body: str = self._document.documentElement.toxml()
         return (
@@ -119,6 +120,22 @@ class Packet:
     def declare(self, namespace: str, prefix: str) -> None:
         """Use a prefix for a namespace of one's own."""
         self._declare(self._description, f"xmlns:{prefix}", namespace)
+
+    def _put_in_order(self) -> None:
+        """Sort the properties and the declarations above them, of which those go that no property needs."""
+        above, elements = self._description, [self._properties[name] for name in sorted(self._properties)]
+        for node in list(above.childNodes):
+            above.removeChild(node)
+        used: dict[str, str] = {}
+        for element in elements:
+            self._append(above, element)
+            _prefixes(element, used)
+        declared = {a.name: a.value for a in above.attributes.values() if a.namespaceURI == XMLNS}
+        for name in declared:
+            above.removeAttribute(name)
+        for name in sorted(declared.keys() & used.keys()):
+            if (name, declared[name]) != ("xmlns:rdf", RDF):  # which stands further up
+                above.setAttributeNS(XMLNS, name, declared[name])
 
     def _qualified(self, namespace: str, name: str) -> str:
         declared = self._description.attributes.values()

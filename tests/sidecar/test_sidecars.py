@@ -387,6 +387,66 @@ def test_killed_between_the_caption_and_its_sidecar(full: FullRoom) -> None:
     assert packet(path).text(xmp.DC, "description") == WORDS.caption
 
 
+@pytest.mark.parametrize("place", ["library", "duplicates"])
+def test_what_is_written_while_a_photo_is_filed_need_not_be_written_again(full: FullRoom, place: str) -> None:
+    """All that becomes of a photo with its filing is foretold: when it will have been filed, and that it was."""
+    path = filed(full)
+    if place == "duplicates":
+        full.put("again.jpg", (full.library / "2024/05/IMG_1.JPG").read_bytes())
+        full.drain()
+        [path] = full.duplicates.rglob("*.xmp")
+    content, written = path.read_bytes(), path.stat().st_mtime_ns
+    assert (b'"kind": "done"' if place == "library" else b'"kind": "duplicate"').replace(b'"', b"&quot;") in content
+    with full.catalogue.writing():
+        Image.update(sidecar_due=1).execute()
+    full.caption()
+    assert full.captions.sidecars_due() == []
+    assert path.read_bytes() == content
+    if place == "library":
+        assert path.stat().st_mtime_ns == written
+
+
+def test_words_that_come_and_go_leave_a_sidecar_as_it_was(full: FullRoom) -> None:
+    path = filed(full)
+    before = path.read_bytes()
+    for keywords, title, edited in ((("a", "b"), "T", "keywords"), (None, None, None)):
+        changes = {"keywords": keywords, "title": title, "edited": edited, "lat": keywords and 1.0}
+        with full.catalogue.writing():
+            Image.update({**changes, "lon": keywords and 2.0, "sidecar_due": 1}).execute()
+        full.caption()
+        assert (path.read_bytes() == before) is (keywords is None)
+
+
+def test_all_sidecars_that_are_due_are_written_in_one_turn(full: FullRoom) -> None:
+    path = filed(full)
+    with full.catalogue.writing():
+        row = Image.get_by_id(1).__data__
+        for n in range(2, 231):
+            own = {"id": n, "destination": f"{n}.jpg", "sha256": f"{n:064}", "sidecar_due": 1}
+            Image.insert({**row, **own}).execute()
+        Image.update(title="T", sidecar_due=1).where(Image.id == 1).execute()
+    with full.catalogue.session():
+        full.caption()
+    assert full.captions.sidecars_due() == []
+    assert packet(path).text(xmp.DC, "title") == "T"
+
+
+def test_what_can_have_no_sidecar_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    room = FullRoom(tmp_path / "room", "[filing]\nsidecars = false\n")
+    filed(room)
+    with room.catalogue.writing():
+        row = Image.get_by_id(1).__data__
+        for n in range(2, 120):
+            Image.insert(
+                {**row, "id": n, "status": "duplicate", "place": "duplicates", "destination": str(n)}
+            ).execute()
+        Image.insert({**row, "id": 200, "sha256": "x", "destination": "200.jpg"}).execute()
+        Image.update(sidecar_due=1).where(Image.id > 1).execute()
+    room.caption()
+    assert 200 not in room.captions.sidecars_due(limit=1000)
+    room.catalogue.close()
+
+
 def test_rewriting_does_not_grow(full: FullRoom) -> None:
     path = filed(full)
     full.put("IMG_1.xmp", FOREIGN.format(words=THEIRS).encode())

@@ -262,7 +262,7 @@ def test_what_a_query_does_not_know_is_said(served: Served) -> None:
     answer = served.http.get("/api/images?statsu=done")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_key")
     assert answer.json()["error"]["message"] == (
-        "unknown query key statsu: known are status, q, camera, from, to, month, folder, has_gps, has_caption,"
+        "unknown query key statsu: known are status, q, camera, model, from, to, month, folder, has_gps, has_caption,"
         " caption_status, rating, sort, limit, cursor"
     )
     for method, path in (

@@ -9,20 +9,22 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from urllib.parse import parse_qs
 
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from daemon.catalogue.keywords import KeywordChange, Keywords, KeywordState, Refusal
 from daemon.catalogue.search import ALL, ImageQuery, Search
 from daemon.errors import Busy, EnvironmentFault, Rejected
 from daemon.files.names import display
 from web.api import FILTERS, image_query, requested
+from web.archive import PhotoArchive
 from web.context import ApiError, Context, read_body, success
 from web.models import BulkReceipt, BulkRefusal, BulkRequest
 from web.rendering import Renderer
@@ -65,6 +67,8 @@ class Bulk:
 
     async def _act(self, content: bytes) -> Response:
         wanted = requested(BulkRequest, content)
+        if wanted.act == "download":
+            return await to_thread.run_sync(self._download, wanted)
         return success(await to_thread.run_sync(self._done, wanted, limiter=self._one))
 
     def _done(self, wanted: BulkRequest) -> BulkReceipt:
@@ -134,6 +138,15 @@ class Bulk:
             self._undos.forget(token)
         return outcome.receipt()
 
+    def _download(self, wanted: BulkRequest) -> Response:
+        ids = self._selected(wanted)
+        if not ids:
+            raise ApiError(409, "no image is meant, so there is nothing to download", "nothing_selected")
+        archive = PhotoArchive(self._context, self._search, ids, sidecars=wanted.sidecars)
+        name = f"darkroom-{len(ids)}-photo{'s' * (len(ids) != 1)}.zip"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+        return _Download(archive.stream(), headers)
+
     def _caption(self, ids: list[int], outcome: "_Outcome") -> None:
         if not self._context.captions_on():
             raise ApiError(409, "captions are off: no Gemini key is set (GEMINI_API_KEY)", "captions_off")
@@ -179,6 +192,21 @@ class Bulk:
             _log.warning("an act on %d images was broken off: %s", len(ids), fault)
             outcome.leave(ids, "unavailable", "the disk or the database is at fault; the log tells more")
         outcome.leave(ids, "time", f"the {_SECONDS:.0f} seconds of a request were over; ask again for the rest")
+
+
+class _Download(StreamingResponse):
+    """An archive that is made while it is sent, and let go of with the client."""
+
+    def __init__(self, archive: Generator[bytes, None, None], headers: dict[str, str]) -> None:
+        super().__init__(archive, headers=headers, media_type="application/zip")
+        self._archive = archive
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._archive.close()
 
 
 def _is_form(request: Request, content: bytes) -> bool:

@@ -22,7 +22,7 @@ from daemon.filing.dates import Origin
 READY = ("done", "duplicate", "rejected")
 MAX_HASHES = 1000
 MAX_IDS = 10_000
-BulkAct = Literal["count", "add_keywords", "remove_keywords", "caption", "retry", "undo"]
+BulkAct = Literal["count", "add_keywords", "remove_keywords", "caption", "retry", "download", "undo"]
 
 Scrub = Callable[[str], str]
 _Data = TypeVar("_Data")
@@ -314,6 +314,7 @@ class BulkRequest(BaseModel):
         strict=False,
         description=f"a list of at most {MAX_KEYWORDS} texts of 1 to {MAX_KEYWORD} characters",
     )
+    sidecars: bool = Field(default=False, description="true or false: in a download, the sidecars, too")
     undo: str | None = Field(default=None, description="what the answer to the act that is undone had as its `undo`")
 
 

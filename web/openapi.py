@@ -286,8 +286,14 @@ def _paths() -> Schema:
             "post": call(
                 "One act on many images, of some ids or all that pass a filter: `count` them, `add_keywords` or"
                 " `remove_keywords`, ask a model for a `caption` again, `retry` what failed. Keywords can be undone for"
-                f" {UNDO_SECONDS} seconds: `undo`. A hundred images are changed in one transaction",
-                answer(Success[BulkReceipt]),
+                f" {UNDO_SECONDS} seconds: `undo`. A hundred images are changed in one transaction. `download` answers"
+                " with a ZIP archive of the photos; what is not in it is named in its `_missing.txt`",
+                {
+                    200: content(
+                        "done; or the archive",
+                        {"application/json": {"schema": inline(Success[BulkReceipt])}, "application/zip": {}},
+                    )
+                },
                 {
                     403: _ON_WRITES[403],
                     409: "not as many as `expected`, nothing to undo any more, or captions are off; nothing was done",

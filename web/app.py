@@ -20,7 +20,7 @@ from daemon.catalogue.sessions import Sessions
 from daemon.errors import ConfigError, EnvironmentFault
 from daemon.files.names import display
 from web.api import FILTERS, PAGING, Api
-from web.authentication import SIGN_OUT, Doorkeeper, TokenMiddleware
+from web.authentication import MANIFEST, SHARE, SIGN_OUT, Doorkeeper, TokenMiddleware
 from web.bulk import Bulk
 from web.clients import Proxies, is_loopback
 from web.connections import Connection, Connections, places, raise_descriptor_limit
@@ -98,6 +98,8 @@ class App:
             SIGN_OUT: {"POST": pages.sign_out},
             "/static/{name}": {"GET": pages.asset},
             "/favicon.ico": {"GET": pages.icon},
+            MANIFEST: {"GET": pages.manifest},
+            SHARE: {"POST": page(self.uploads.share)},
             "/": {"GET": page(sheet.page)},
             "/images/{image_id}": {"GET": page(photo.page), "POST": page(photo.act)},
             "/failed": {"GET": page(failures.page), "POST": page(failures.retry)},
@@ -121,7 +123,7 @@ class App:
         path = scope["path"]
         if path == "/api/events":
             return self.events.refusal()
-        is_upload = scope["method"] == "PUT" or (scope["method"] == "POST" and path == "/api/images")
+        is_upload = scope["method"] == "PUT" or (scope["method"] == "POST" and path in {"/api/images", SHARE})
         return self.uploads.refusal() if is_upload else None
 
     def stop(self) -> None:

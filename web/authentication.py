@@ -24,8 +24,9 @@ COOKIE = "darkroom"
 # A browser takes a cookie of this name from this very host alone, over TLS alone: no neighbour under the same domain
 # can put one of his own in its place (RFC 6265bis, 4.1.3.2).
 SECURE_COOKIE = f"__Host-{COOKIE}"
-SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
-_PUBLIC = {"/healthz", "/favicon.ico", SIGN_IN, SIGN_OUT}
+SIGN_IN, SIGN_OUT, SHARE, MANIFEST = "/sign-in", "/sign-out", "/share", "/manifest.webmanifest"
+# A browser asks for the manifest without its cookies.
+_PUBLIC = {"/healthz", "/favicon.ico", MANIFEST, SIGN_IN, SIGN_OUT}
 _MAX_FORM = 16 * 1024
 
 # Mistyped, or a program that was not told of a new token yet.
@@ -190,8 +191,9 @@ class TokenMiddleware:
             return failure(error.status, error.code, str(error), error.headers)
         except EnvironmentFault as error:
             return await on_environment_fault(request, error)
-        if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-            return RedirectResponse(SIGN_IN, 303, headers={"Cache-Control": "no-store"})
+        if "text/html" in request.headers.get("accept", "") and (request.method == "GET" or request.url.path == SHARE):
+            where = f"{SIGN_IN}?shared" if request.url.path == SHARE else SIGN_IN
+            return RedirectResponse(where, 303, headers={"Cache-Control": "no-store"})
         message = "the token is missing or wrong: Authorization: Bearer …"
         return failure(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
 

@@ -25,7 +25,7 @@ _READS = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        "manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -121,10 +121,13 @@ class OriginMiddleware:
         return failure(403, "foreign_origin", "writes from other origins are refused; see cors_origins")
 
     def _is_foreign(self, request: Request) -> bool:
-        origin = request.headers.get("origin")
+        origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
         if origin is None:
             # Browsers send at least one of the two with every write; programs send neither.
-            return request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}
+            return (site or "none") not in {"none", "same-origin"}
+        if (origin, site) == ("null", "none"):
+            # No page has begun it, and no page can have a browser say so: another app has shared a photo with this one.
+            return False
         if origin.lower() in self._access.cors_origins:
             return False
         try:
@@ -160,8 +163,8 @@ def allow_origins(app: ASGIApp, access: AccessRules) -> ASGIApp:
         app,
         allow_origins=access.cors_origins,
         allow_methods=["GET", "POST", "PUT", "PATCH"],
-        allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
-        expose_headers=["Location", "Link"],
+        allow_headers=["Authorization", "Content-Digest", "Content-Type", "Last-Event-ID"],
+        expose_headers=["Content-Digest", "Location", "Link"],
     )
 
 

@@ -441,6 +441,22 @@ def _paths() -> Schema:
                 security=False,
             )
         },
+        "/manifest.webmanifest": {
+            "get": call(
+                "What a browser has to know to install the pages as an app",
+                {200: content("the manifest", {"application/manifest+json": {}}), 304: {"description": "unchanged"}},
+                security=False,
+            )
+        },
+        "/share": {
+            "post": call(
+                "Takes the photos that another app shares with this one, as a form",
+                {303: {"description": "taken; to the sheet"}},
+                _REFUSED_UPLOADS,
+                is_page=True,
+                body={"multipart/form-data": form()["multipart/form-data"]},
+            )
+        },
         "/sign-out": {
             "post": call(
                 "Ends a browser's session",

@@ -54,9 +54,17 @@ class Pages:
         """Serve the icon under the name that browsers ask for unasked."""
         return self._asset(request, "favicon.svg")
 
+    async def manifest(self, request: Request) -> Response:
+        """Serve what a browser has to know to install the pages as an app, with which photos can be shared."""
+        return self._asset(request, "darkroom.webmanifest")
+
     async def sign_in_page(self, request: Request) -> Response:
         """Serve the page that asks for the token."""
-        return RedirectResponse("/", 303) if self._doorkeeper is None else self._form(request, 200)
+        if self._doorkeeper is None:
+            return RedirectResponse("/", 303)
+        is_shared = "shared" in request.query_params
+        message = "Sign in, and share it again: this browser is not signed in, so nothing was taken."
+        return self._form(request, 200, message if is_shared else None)
 
     async def sign_in(self, request: Request) -> Response:
         """Begin the session of a browser that knows the token."""

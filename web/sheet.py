@@ -169,6 +169,7 @@ class Sheet:
             months=months,
             month_title=title,
             filed=counts.done,
+            said={key: whole(request.query_params.get(key, ""), MAX_ID) or 0 for key in ("shared", "known")},
             bar=bar(counts),
         )
 

@@ -6,11 +6,12 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 import anyio
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from web.context import ApiError, Context, closing, failure, success
 from web.digests import FIELD, ContentDigest, digest_of
@@ -62,13 +63,27 @@ class UploadHandler:
 
         `folder` and `mtime` are fields before the `file` parts that they are of, or in the query.
         """
-        return await self._receive(request, request.query_params.get("name", ""))
+        return await self._queued(request, request.query_params.get("name", ""))
 
     async def put(self, request: Request) -> Response:
         """Queue a raw body under the name in the path, as `curl -T` sends it."""
-        return await self._receive(request, str(request.path_params["image_id"]))
+        return await self._queued(request, str(request.path_params["image_id"]))
 
-    async def _receive(self, request: Request, name: str) -> Response:
+    async def share(self, request: Request) -> Response:
+        """Queue what another app has shared with this one; lead to the sheet, which says what was taken."""
+        receipts = await self._receive(request, "")
+        known = sum(receipt.duplicate for receipt in receipts)
+        counted = {"shared": len(receipts) - known, "known": known}
+        return RedirectResponse(f"/?{urlencode({key: n for key, n in counted.items() if n})}", 303)
+
+    async def _queued(self, request: Request, name: str) -> Response:
+        answer = _answer(await self._receive(request, name))
+        if FIELD in request.headers:
+            # RFC 9530, 2: in an answer it is of the answer's own content. What was stored is told by its `sha256`.
+            answer.headers[FIELD] = digest_of(bytes(answer.body))
+        return answer
+
+    async def _receive(self, request: Request, name: str) -> list[UploadReceipt]:
         uploads: list[UploadedFile] = []
         chunks = request.stream()
         try:
@@ -92,11 +107,7 @@ class UploadHandler:
                 await to_thread.run_sync(upload.discard, limiter=self._writing)
         for upload, receipt in zip(uploads, receipts, strict=True):
             _log.debug("image %d: uploaded %s", receipt.image_id, upload.shown)
-        answer = _answer(receipts)
-        if FIELD in request.headers:
-            # RFC 9530, 2: in an answer it is of the answer's own content. What was stored is told by its `sha256`.
-            answer.headers[FIELD] = digest_of(bytes(answer.body))
-        return answer
+        return receipts
 
     def refusal(self) -> Response | None:
         """Return what one more upload is told where there is no place for it, and nobody who stalls."""

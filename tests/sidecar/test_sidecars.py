@@ -444,7 +444,7 @@ def test_what_can_have_no_sidecar_does_not_hold_up_the_others(tmp_path: Path) ->
         Image.update(sidecar_due=1).where(Image.id > 1).execute()
     room.caption()
     assert 200 not in room.captions.sidecars_due(limit=1000)
-    room.catalogue.close()
+    room.close()
 
 
 def test_rewriting_does_not_grow(full: FullRoom) -> None:

@@ -34,8 +34,7 @@ def full(tmp_path: Path) -> Iterator[Served]:
     room.drain()
     with Served(room) as made:
         yield made
-    room.app.close()
-    room.catalogue.close()
+    room.close()
 
 
 def download(served: Served, **more: Any) -> Any:

@@ -20,7 +20,7 @@ from web.authentication import COOKIE, SECURE_COOKIE, WrongTokens
 
 TOKEN = "a-long-random-text"
 README = Path(__file__).parent.parent.parent / "README.md"
-OPEN_TO_ALL = {"/healthz", "/sign-in", "/sign-out", "/static/{name}", "/favicon.ico"}
+OPEN_TO_ALL = {"/healthz", "/sign-in", "/sign-out", "/static/{name}", "/favicon.ico", "/manifest.webmanifest"}
 
 
 @pytest.fixture

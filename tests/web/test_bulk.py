@@ -37,8 +37,7 @@ def full(tmp_path: Path) -> Iterator[Served]:
     room = FullRoom(tmp_path / "room", "[filing]\nfolder_keywords = true")
     with Served(room) as made:
         yield made
-    room.app.close()
-    room.catalogue.close()
+    room.close()
 
 
 def fill(served: Served, n: int, **columns: Any) -> None:

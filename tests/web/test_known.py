@@ -117,7 +117,7 @@ def test_it_needs_the_token(tmp_path: Any) -> None:
         headers = {"Authorization": "Bearer a token of sixteen"}
         answer = served.http.post("/api/images/known", json={"sha256": [sha256(1)]}, headers=headers)
         assert answer.json()["data"] == {sha256(1): False}
-    room.catalogue.close()
+    room.close()
 
 
 def test_a_file_may_be_called_so(served: Served) -> None:

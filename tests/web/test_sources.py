@@ -65,7 +65,7 @@ def test_the_folder_of_a_photo_becomes_the_folder_of_the_template(tmp_path: Path
         room.drain()
         assert set(tree(room.library)) == {"2024/Älps/a.jpg", "2024/Älps/b.jpg", "a/b/a.jpg"}
         assert len(room.rows()) == 3
-    room.catalogue.close()
+    room.close()
 
 
 def test_fields_are_of_the_files_that_follow_them(served: Served) -> None:
@@ -138,7 +138,7 @@ def test_a_folder_that_every_pattern_matches_is_refused(tmp_path: Path) -> None:
     with Served(room) as served:
         answer = served.http.post("/api/images", params={"folder": "a/x"}, content=photo())
         assert "ignores" in refused(served, answer, "bad_folder")
-    room.catalogue.close()
+    room.close()
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "long"])

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -54,6 +55,10 @@ QUERIES: dict[tuple[str, str], tuple[str, ...]] = {
     ("/api/images", "PUT"): ("name", *FIELDS),
     ("/api/images/{image_id}", "PUT"): FIELDS,
 }
+
+# They stand where an image's id could: another method is none of an image's, either.
+_CALLS = {"/api/images/known", "/api/images/bulk"}
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 Methods = dict[str, Callable[[Request], Awaitable[Response]]]
 
@@ -137,12 +142,14 @@ def _route(path: str, methods: Methods) -> Route:
 
     async def dispatch(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
+        if method not in methods:
+            raise HTTPException(405, headers={"Allow": ", ".join(methods)})
         # Pages and probes of others may add what they like.
         if path.startswith("/api/"):
             check_query(request, QUERIES.get((path, method), ()))
         return await methods[method](request)
 
-    return Route(path, dispatch, methods=list(methods))
+    return Route(path, dispatch, methods=_METHODS if path in _CALLS else list(methods))
 
 
 def _doorkeeper(context: Context, access: AccessRules, proxies: Proxies) -> Doorkeeper | None:

@@ -281,7 +281,14 @@ class CaptionEdit(BaseModel):
 class KnownRequest(BaseModel):
     """Hashes of files that a client might send."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [{"sha256": ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]}]
+        },
+    )
 
     sha256: tuple[Annotated[str, Field(pattern="^[0-9A-Fa-f]{64}$")], ...] = Field(
         max_length=MAX_HASHES,
@@ -293,7 +300,19 @@ class KnownRequest(BaseModel):
 class BulkRequest(BaseModel):
     """One act on many images: on those of some ids, or on all that pass a filter."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {"act": "count", "filter": {"q": "lighthouse", "status": "done"}},
+                {"act": "add_keywords", "filter": {"folder": "Alps"}, "expected": 312, "keywords": ["Alps"]},
+                {"act": "undo", "undo": "fV9d3kQ1vXx8a2mB7nTzLw"},
+                {"act": "download", "ids": [17, 42], "sidecars": True},
+            ]
+        },
+    )
 
     act: BulkAct = Field(description=f"one of {', '.join(get_args(BulkAct))}")
     ids: tuple[Annotated[int, Field(ge=1, le=2**63 - 1)], ...] | None = Field(

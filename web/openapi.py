@@ -3,7 +3,9 @@
 A test holds the document to the routes, and another the answers to it.
 """
 
+import json
 from base64 import b64encode
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -21,6 +23,7 @@ from web.api import MAX_PAGE, MAX_QUERY, PAGE
 from web.bulk import UNDO_SECONDS
 from web.context import Json
 from web.digests import FIELD
+from web.examples import SHA256, Refused, example, refusal
 from web.models import (
     BulkReceipt,
     BulkRequest,
@@ -47,20 +50,16 @@ Schema = dict[str, Any]
 SEARCHED = "names, folders, cameras, lenses, captions, titles, keywords and text in the picture"
 """What the words of a search are looked for in."""
 
-_ANYWHERE = {
+_ANYWHERE: dict[int, str | Refused] = {
     400: "malformed: the message says what",
     401: "the token is missing or wrong",
     421: "the Host header names another server",
     429: "too many wrong tokens from this address; Retry-After says for how long no other is looked at",
     503: "a disk or the database is at fault",
 }
-_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-_UPLOAD_EXAMPLE = {
-    "status": "success",
-    "data": {"image_id": 42, "status": "queued", "sha256": _SHA256},
-    "error": None,
-}
-_ON_WRITES = {403: "the Origin is another page's", 413: "the body is too large"}
+_ON_WRITES: dict[int, str | Refused] = {403: "the Origin is another page's", 413: "the body is too large"}
+_BYTES: Schema = {"type": "string", "format": "binary"}
+_PAGE_EXAMPLE = "<!doctype html>…"
 
 
 class _PlainSchemas(GenerateJsonSchema):
@@ -96,7 +95,7 @@ def ref(model: type[BaseModel], mode: Literal["serialization", "validation"] = "
 def call(
     summary: str,
     answers: dict[int, Any],
-    refusals: dict[int, str] | None = None,
+    refusals: Mapping[int, str | Refused] | None = None,
     parameters: list[Schema] | None = None,
     *,
     body: Schema | None = None,
@@ -108,9 +107,9 @@ def call(
     One without `security` is open to all, and has to cope with a missing body, too. What `is_page` refuses by pages,
     but for what is refused before it is known which one is wanted.
     """
-    error: Schema = {"application/json": {"schema": ref(ErrorAnswer)}} | ({"text/html": {}} if is_page else {})
     writes = _ON_WRITES if 202 in answers or body else {}
-    refused = {code: content(text, error) for code, text in {**_ANYWHERE, **writes, **(refusals or {})}.items()}
+    said = {**_ANYWHERE, **writes, **(refusals or {})}
+    refused = {status: _refused(status, one, is_page=is_page) for status, one in said.items()}
     operation: Schema = {
         "summary": summary,
         "responses": {str(code): response for code, response in sorted({**refused, **answers}.items())},
@@ -124,31 +123,57 @@ def call(
     return operation
 
 
+def _refused(status: int, said: str | Refused, *, is_page: bool) -> Schema:
+    """Return the answer of a refusal, with an example."""
+    one = Refused(said) if isinstance(said, str) else said
+    error: Schema = {"application/json": {"schema": ref(ErrorAnswer), "example": refusal(status, one)}}
+    made = content(one.when, error | ({"text/html": {}} if is_page else {}))
+    if status == 429:
+        made["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "in so many seconds"}}
+    return made
+
+
 def parameter(where: str, name: str, schema: Schema, description: str) -> Schema:
     """Return one parameter; those of the path are required."""
     return {"in": where, "name": name, "required": where == "path", "schema": schema, "description": description}
 
 
 def content(description: str, types: Schema) -> Schema:
-    """Return an answer by its content types."""
-    return {"description": description, "content": types}
+    """Return an answer by its content types; what has no schema is text, or bytes."""
+    made = {}
+    for name, one in types.items():
+        made[name] = {"schema": {"type": "string"} if name.startswith("text/") else _BYTES, **one}
+        if name == "text/html":
+            made[name]["example"] = _PAGE_EXAMPLE
+    return {"description": description, "content": made}
 
 
 def answer(model: type[BaseModel], status: int = 200) -> dict[int, Any]:
-    """Return a JSON answer by its status."""
-    return {status: content("done", {"application/json": {"schema": inline(model)}})}
+    """Return a JSON answer by its status, with an example."""
+    return {status: content("done", {"application/json": {"schema": inline(model), "example": example(model)}})}
+
+
+def asked(model: type[BaseModel]) -> Schema:
+    """Return a JSON body, with the first of its model's examples."""
+    schema = ref(model, "validation")
+    return {"application/json": {"schema": schema, "example": schema["$defs"][model.__name__]["examples"][0]}}
 
 
 def uploaded(model: type[BaseModel]) -> dict[int, Any]:
     """Return what an upload answers."""
-    types = {"application/json": {"schema": inline(model), "example": _UPLOAD_EXAMPLE}}
+    shown = example(Success[UploadReceipt])
+    known = {**shown, "data": {**shown["data"], "status": "done", "duplicate": True}}
+    types = {
+        status: {"application/json": {"schema": inline(model), "example": one}}
+        for status, one in ((200, known), (202, shown))
+    }
     where = {
         "Location": {"schema": {"type": "string"}, "description": "the image, where it is one"},
         FIELD: {"schema": _DIGEST, "description": "of this answer, where the request had one"},
     }
     return {
-        200: {**content("all bytes are in the library already", types), "headers": where},
-        202: {**content("safe on disk and queued", types), "headers": where},
+        200: {**content("all bytes are in the library already", types[200]), "headers": where},
+        202: {**content("safe on disk and queued", types[202]), "headers": where},
     }
 
 
@@ -162,21 +187,19 @@ def form() -> Schema:
             "file": {
                 "type": "array",
                 "minItems": 1,
-                "items": {"type": "string", "format": "binary"},
+                "items": _BYTES,
                 "description": "each part may have a Content-Digest of its own",
             },
         },
         "required": ["file"],
     }
-    return {"multipart/form-data": {"schema": parts}, **raw()}
+    shown = {"folder": "2024/Alps", "mtime": "1714559696123", "file": ["(the bytes of a file)"]}
+    return {"multipart/form-data": {"schema": parts, "example": shown}, **raw()}
 
 
 def raw() -> Schema:
     """Return the body of an upload that is the file itself."""
-    return {
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-    }
+    return {"image/*": {"schema": _BYTES}, "application/octet-stream": {"schema": _BYTES}}
 
 
 _FOLDER: Schema = {"type": "string", "maxLength": MAX_VALUE, "examples": ["2024/Alps"]}
@@ -187,21 +210,37 @@ _MTIME: Schema = {
     "examples": ["1714559696", "1714559696123", "2024-05-01T12:34:56+02:00"],
 }
 _MTIME_MEANS = "the file's own time: seconds or milliseconds since 1970, or ISO 8601 with an offset"
-_DIGEST: Schema = {"type": "string", "examples": [f"sha-256=:{b64encode(bytes.fromhex(_SHA256)).decode()}:"]}
-_REFUSED_UPLOADS = {
-    400: "malformed: the message says what; the code is `digest_mismatch` where other bytes arrived than were sent",
-    409: "there can't be such a folder in the inbox",
+_DIGEST: Schema = {"type": "string", "examples": [f"sha-256=:{b64encode(bytes.fromhex(SHA256)).decode()}:"]}
+_REFUSED_UPLOADS: dict[int, str | Refused] = {
+    400: Refused(
+        "malformed: the message says what, and the code, where it is `digest_mismatch`, `bad_folder` or `bad_mtime`",
+        "digest_mismatch",
+        "IMG_1234.jpg has arrived with other bytes than its sha-256 says, and was not taken: send it again",
+    ),
+    409: Refused(
+        "there can't be such a folder in the inbox",
+        "bad_folder",
+        "there can't be a folder 2024/Alps in the inbox: a file, a link or a disk of its own has that name, or the"
+        " inbox's disk can't hold it; name another folder",
+    ),
     408: "nothing came for a minute",
-    413: "larger than upload_mb",
+    413: Refused(
+        "larger than upload_mb", "too_large", "larger than 1000 MB, the limit of an upload (upload_mb, file_mb)"
+    ),
     415: "not an image, by its first bytes",
     507: "no room on the disk",
 }
-_NAME: Schema = {"type": "string"}
+_NAME: Schema = {"type": "string", "examples": ["IMG_1234.jpg"]}
 _SIZE: Schema = {"type": "string", "enum": list(SIZES)}
 _LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE}
 _MONTH: Schema = {"type": "string", "pattern": f"^{MONTH.pattern}$", "examples": ["2026-11"]}
 _XMP: Schema = {"application/rdf+xml": {}}
-_NOT_FOUND = {404: "there is no such image"}
+_NOT_FOUND: dict[int, str | Refused] = {404: "there is no such image"}
+# What the fields of the pages' forms may hold.
+_FIELDS = {"act": "edit", "caption": "The hut in May", "reason": "damaged", "token": "DARKROOM_TOKEN of the server"}
+_METRICS = '# TYPE darkroom_images gauge\ndarkroom_images{status="done"} 1240.0\n'
+_MANIFEST: Schema = {"schema": {"type": "object"}, "example": {"name": "Darkroom", "start_url": "/"}}
+_DOCUMENT: Schema = {"schema": {"type": "object"}, "example": {"openapi": "3.1.0", "info": {"title": "Darkroom"}}}
 _IMAGES: Schema = {"image/*": {}, "application/octet-stream": {}}
 
 
@@ -253,7 +292,9 @@ def _version() -> str:
 
 
 def _paths() -> Schema:
-    number = parameter("path", "image_id", {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}, "an image's id")
+    number = parameter(
+        "path", "image_id", {"type": "integer", "minimum": 1, "maximum": 2**63 - 1, "examples": [42]}, "an image's id"
+    )
     name = parameter("query", "name", _NAME, "the file's name, for a raw body")
     origin = [
         parameter("query", "folder", _FOLDER, _FOLDER_MEANS),
@@ -277,9 +318,19 @@ def _paths() -> Schema:
         "/api/images/known": {
             "post": call(
                 "Which files are here already? Of each hash whether its bytes are filed, or in the inbox, and no more",
-                answer(Success[dict[str, bool]]),
+                {
+                    200: content(
+                        "done",
+                        {
+                            "application/json": {
+                                "schema": inline(Success[dict[str, bool]]),
+                                "example": {"status": "success", "data": {SHA256: True}, "error": None},
+                            }
+                        },
+                    )
+                },
                 {403: _ON_WRITES[403]},
-                body={"application/json": {"schema": ref(KnownRequest, "validation")}},
+                body=asked(KnownRequest),
             )
         },
         "/api/images/bulk": {
@@ -291,21 +342,32 @@ def _paths() -> Schema:
                 {
                     200: content(
                         "done; or the archive",
-                        {"application/json": {"schema": inline(Success[BulkReceipt])}, "application/zip": {}},
+                        {
+                            "application/json": {
+                                "schema": inline(Success[BulkReceipt]),
+                                "example": example(Success[BulkReceipt]),
+                            },
+                            "application/zip": {},
+                        },
                     )
                 },
                 {
                     403: _ON_WRITES[403],
-                    409: "not as many as `expected`, nothing to undo any more, or captions are off; nothing was done",
+                    409: Refused(
+                        "not as many as `expected`, nothing to undo any more, or captions are off; nothing was done",
+                        "count_changed",
+                        "313 images are meant by now, and not 312; nothing was done",
+                    ),
                 },
                 body={
-                    "application/json": {"schema": ref(BulkRequest, "validation")},
+                    **asked(BulkRequest),
                     "application/x-www-form-urlencoded": {
                         "schema": {
                             "type": "object",
                             "properties": {"request": {"type": "string", "contentMediaType": "application/json"}},
                             "required": ["request"],
-                        }
+                        },
+                        "example": {"request": '{"act": "download", "ids": [42]}'},
                     },
                 },
                 is_page=True,
@@ -318,19 +380,23 @@ def _paths() -> Schema:
                 answer(Success[ImageDetail]),
                 _NOT_FOUND | {409: "not possible for this image"},
                 [number],
-                body={"application/json": {"schema": ref(CaptionEdit, "validation")}},
+                body=asked(CaptionEdit),
             ),
             "delete": call(
                 "Throw an image away: its files go to the trash, and its bytes are remembered",
                 answer(Success[ImageDetail]),
-                _NOT_FOUND | {403: _ON_WRITES[403], 409: "it is being filed, or its file is gone"},
+                _NOT_FOUND
+                | {
+                    403: _ON_WRITES[403],
+                    409: Refused("it is being filed, or its file is gone", "conflict", "image 42 is being filed"),
+                },
                 [number],
             ),
             "put": call(
                 "Upload with `curl -T FILE …/api/images/`, which puts the file's name here",
                 uploaded(Success[UploadReceipt]),
                 _REFUSED_UPLOADS | {404: "the name has a slash", 405: "the name is missing"},
-                [parameter("path", "image_id", {"type": "string", "minLength": 1}, "the file's name"), *origin],
+                [parameter("path", "image_id", {**_NAME, "minLength": 1}, "the file's name"), *origin],
                 body=raw(),
             ),
         },
@@ -350,7 +416,15 @@ def _paths() -> Schema:
                     206: content("a range of it", {"image/jpeg": {}, "multipart/byteranges": {}}),
                     304: {"description": "unchanged"},
                 },
-                {404: "no such image, or its thumbnail is not ready"} | {416: "the range is outside the file"},
+                {
+                    400: Refused("no such size", "unknown_size", "the sizes are small and medium"),
+                    404: Refused(
+                        "no such image, or its thumbnail is not ready",
+                        "not_ready",
+                        "image 42 has no thumbnail (yet): it is queued",
+                    ),
+                    416: "the range is outside the file",
+                },
                 [
                     number,
                     parameter("path", "size", _SIZE, "fits 200 or 800 pixels square"),
@@ -365,7 +439,14 @@ def _paths() -> Schema:
                     206: content("a range of them", _IMAGES | {"multipart/byteranges": {}}),
                     304: {"description": "unchanged"},
                 },
-                {404: "no such image, or it is not filed yet", 416: "the range is outside the file"},
+                {
+                    404: Refused(
+                        "no such image, or it is not filed yet",
+                        "not_ready",
+                        "image 42 has no filed original: it is queued",
+                    ),
+                    416: "the range is outside the file",
+                },
                 [number],
             )
         },
@@ -377,7 +458,12 @@ def _paths() -> Schema:
                     206: content("a range of it", _XMP | {"multipart/byteranges": {}}),
                     304: {"description": "unchanged"},
                 },
-                {404: "no such image, or it has no sidecar", 416: "the range is outside the file"},
+                {
+                    404: Refused(
+                        "no such image, or it has no sidecar", "not_ready", "image 42 has no sidecar: it is queued"
+                    ),
+                    416: "the range is outside the file",
+                },
                 [number],
             )
         },
@@ -385,7 +471,8 @@ def _paths() -> Schema:
             "post": call(
                 "Queue a failed image again",
                 answer(Success[RetryReceipt], 202),
-                _NOT_FOUND | {409: "it has not failed, or its file is gone"},
+                _NOT_FOUND
+                | {409: Refused("it has not failed, or its file is gone", "conflict", "image 42 is not a failed one")},
                 [number],
             )
         },
@@ -402,13 +489,13 @@ def _paths() -> Schema:
             "get": call(
                 "Server-sent events: `image` (a line of history with the image's id and its present status)"
                 " and `stats` (as /api/stats)",
-                {200: content("the stream, until the client ends it", {"text/event-stream": {"schema": _message()}})},
+                {200: content("the stream, until the client ends it", {"text/event-stream": _message()})},
                 {},
                 [
                     parameter(
                         "header",
                         "Last-Event-ID",
-                        {"type": "string", "pattern": "^[0-9]{1,18}$"},
+                        {"type": "string", "pattern": "^[0-9]{1,18}$", "examples": ["97"]},
                         "go on after this one",
                     )
                 ],
@@ -418,19 +505,26 @@ def _paths() -> Schema:
             "get": call(
                 "Is every part well?",
                 answer(Success[HealthAnswer])
-                | {503: content("a part is not well", {"application/json": {"schema": inline(UnhealthyAnswer)}})},
+                | {
+                    503: content(
+                        "a part is not well",
+                        {"application/json": {"schema": inline(UnhealthyAnswer), "example": example(UnhealthyAnswer)}},
+                    )
+                },
                 security=False,
             )
         },
-        "/metrics": {"get": call("Metrics for Prometheus", {200: content("metrics", {"text/plain": {}})})},
-        "/openapi.json": {"get": call("This document", {200: content("OpenAPI 3.1", {"application/json": {}})})},
+        "/metrics": {
+            "get": call("Metrics for Prometheus", {200: content("metrics", {"text/plain": {"example": _METRICS}})})
+        },
+        "/openapi.json": {"get": call("This document", {200: content("OpenAPI 3.1", {"application/json": _DOCUMENT})})},
         "/docs": {"get": call("These pages", {200: content("a page", {"text/html": {}})})},
         "/static/{name}": {
             "get": call(
                 "What the pages are made of",
                 {200: content("a file", {"text/*": {}, "image/*": {}}), 304: {"description": "unchanged"}},
                 {404: "there is no such file"},
-                [parameter("path", "name", _NAME, "the file's name")],
+                [parameter("path", "name", {"type": "string", "examples": ["sheet.css"]}, "the file's name")],
                 security=False,
             )
         },
@@ -444,7 +538,10 @@ def _paths() -> Schema:
         "/manifest.webmanifest": {
             "get": call(
                 "What a browser has to know to install the pages as an app",
-                {200: content("the manifest", {"application/manifest+json": {}}), 304: {"description": "unchanged"}},
+                {
+                    200: content("the manifest", {"application/manifest+json": _MANIFEST}),
+                    304: {"description": "unchanged"},
+                },
                 security=False,
             )
         },
@@ -477,7 +574,7 @@ def _paths() -> Schema:
                 {303: {"description": "done; to the page"}} | _page_of(404) | _page_of(409) | _page_of(413),
                 parameters=[number],
                 is_page=True,
-                body=_form("act", "caption", "keywords"),
+                body=_form("act", "caption", "keywords", "rating", "label"),
             ),
         },
         "/failed": {
@@ -503,11 +600,7 @@ def _paths() -> Schema:
                     401: content("not the token", {"text/html": {}}),
                     429: content("too many wrong tokens from this address", {"text/html": {}}),
                 },
-                body={
-                    "application/x-www-form-urlencoded": {
-                        "schema": {"type": "object", "properties": {"token": {"type": "string"}}}
-                    },
-                },
+                body=_form("token"),
                 security=False,
             ),
         },
@@ -525,7 +618,8 @@ def _page_of(status: int) -> dict[int, Any]:
 
 def _form(*names: str) -> Schema:
     fields = {name: {"type": "string"} for name in names}
-    return {"application/x-www-form-urlencoded": {"schema": {"type": "object", "properties": fields}}}
+    shown = {name: value for name, value in _FIELDS.items() if name in names}
+    return {"application/x-www-form-urlencoded": {"schema": {"type": "object", "properties": fields}, "example": shown}}
 
 
 def _of_a_form(parameters: list[Schema]) -> list[Schema]:
@@ -535,14 +629,15 @@ def _of_a_form(parameters: list[Schema]) -> list[Schema]:
 
 def _page() -> dict[int, Any]:
     link = {"Link": {"schema": {"type": "string"}, "description": 'the next page, rel="next"'}}
-    schema = {"application/json": {"schema": inline(ImagePage)}}
-    return {200: {**content("a page; `next` is the cursor of the next", schema), "headers": link}}
+    types = {"application/json": {"schema": inline(ImagePage), "example": example(ImagePage)}}
+    return {200: {**content("a page; `next` is the cursor of the next", types), "headers": link}}
 
 
 def _message() -> Schema:
-    """Return the schema of one message of the event stream, as OpenAPI 3.2 writes it."""
+    """Return one message of the event stream, as OpenAPI 3.2 writes it, with an example."""
     kinds: list[tuple[str, type[BaseModel]]] = [("image", EventMessage), ("stats", StatsAnswer)]
-    return {
+    shown = json.dumps(example(EventMessage), ensure_ascii=False)
+    schema = {
         "description": "one message of the stream",
         "oneOf": [
             {
@@ -556,20 +651,29 @@ def _message() -> Schema:
             for kind, model in kinds
         ],
     }
+    return {"schema": schema, "example": {"event": "image", "data": shown}}
 
 
 def _filters() -> list[Schema]:
     day = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}], "examples": ["2026-11-23"]}
-    text = {"type": "string", "maxLength": MAX_QUERY}
+
+    def text(shown: str) -> Schema:
+        return {"type": "string", "maxLength": MAX_QUERY, "examples": [shown]}
+
     return [
         parameter("query", "status", {"type": "string", "enum": list(STATUSES)}, "only images of this status"),
-        parameter("query", "q", text, f"words of {SEARCHED}; the last may be a beginning"),
-        parameter("query", "camera", text, "words of the camera's make and model"),
-        parameter("query", "model", text, "of this camera alone: its name in full, as the contact sheet lists it"),
+        parameter("query", "q", text("lighthouse"), f"words of {SEARCHED}; the last may be a beginning"),
+        parameter("query", "camera", text("canon eos"), "words of the camera's make and model"),
+        parameter(
+            "query",
+            "model",
+            text("Canon EOS 40D"),
+            "of this camera alone: its name in full, as the contact sheet lists it",
+        ),
         parameter("query", "from", day, "taken on this day or later; local time"),
         parameter("query", "to", day, "taken on this day or earlier; local time"),
         parameter("query", "month", _MONTH, "of this month, of arrival or of the date taken: by `sort`; local time"),
-        parameter("query", "folder", text, "that came in this folder of the inbox, and in none that is in it"),
+        parameter("query", "folder", text("Alps"), "that came in this folder of the inbox, and in none that is in it"),
         parameter("query", "has_gps", {"type": "boolean"}, "with a place, or without"),
         parameter("query", "has_caption", {"type": "boolean"}, "with a caption, or without"),
         parameter(
@@ -579,7 +683,10 @@ def _filters() -> list[Schema]:
             "what became of the caption",
         ),
         parameter(
-            "query", "rating", {"type": "string", "pattern": "^(-1|[0-5])(\\.\\.)?$"}, "so many stars; `3..`: or more"
+            "query",
+            "rating",
+            {"type": "string", "pattern": "^(-1|[0-5])(\\.\\.)?$", "examples": ["3.."]},
+            "so many stars; `3..`: or more",
         ),
         parameter(
             "query",
@@ -588,5 +695,10 @@ def _filters() -> list[Schema]:
             "newest first by this",
         ),
         parameter("query", "limit", _LIMIT, "images a page"),
-        parameter("query", "cursor", {"type": "string", "pattern": "^[0-9]{1,18}$"}, "`next` of the page before"),
+        parameter(
+            "query",
+            "cursor",
+            {"type": "string", "pattern": "^[0-9]{1,18}$", "examples": ["42"]},
+            "`next` of the page before",
+        ),
     ]

@@ -120,5 +120,8 @@ def test_it_needs_the_token(tmp_path: Any) -> None:
     room.close()
 
 
-def test_a_file_may_be_called_so(served: Served) -> None:
-    assert served.http.put("/api/images/known", content=photo(1)).status_code == 202
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE"])
+def test_it_is_no_image_of_that_name(served: Served, method: str) -> None:
+    for call in ("known", "bulk"):
+        answer = served.http.request(method, f"/api/images/{call}", content=b"{}")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")

@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from tests.support import jpeg
@@ -31,6 +33,75 @@ def test_every_reference_leads_somewhere_and_every_schema_is_used() -> None:
     used = set(re.findall(r"#/components/schemas/(\w+)", text))
     assert used == set(build()["components"]["schemas"])
     assert "$defs" not in text
+
+
+def operations() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in build()["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method} {path}", operation
+
+
+def is_valid(schema: dict[str, Any], example: Any) -> bool:
+    return jsonschema_rs.is_valid({**schema, "components": build()["components"]}, example)
+
+
+def is_bytes(schema: dict[str, Any]) -> bool:
+    return schema.get("format") == "binary"
+
+
+def test_every_answer_has_a_shape_and_every_call_examples_of_that_shape() -> None:
+    for call, operation in operations():
+        answers = operation["responses"].items()
+        for status, kind, one in ((s, k, one) for s, a in answers for k, one in a.get("content", {}).items()):
+            assert "schema" in one, (call, status, kind)
+            if not is_bytes(one["schema"]) and (kind != "text/*"):
+                assert is_valid(one["schema"], one["example"]), (call, status, kind, one["example"])
+        for kind, one in operation.get("requestBody", {}).get("content", {}).items():
+            if not is_bytes(one["schema"]):
+                assert is_valid(one["schema"], one["example"]), (call, kind, one["example"])
+        for parameter in operation.get("parameters", ()):
+            schema = parameter["schema"]
+            says = {"examples", "enum", "default", "anyOf"} & schema.keys() or schema["type"] == "boolean"
+            assert says, (call, parameter["name"])
+            assert all(is_valid(schema, example) for example in schema.get("examples", ())), (call, parameter["name"])
+
+
+def test_what_the_schemas_give_as_examples_is_valid() -> None:
+    for name, schema in build()["components"]["schemas"].items():
+        for example in schema.get("examples", ()):
+            assert is_valid(schema, example), name
+
+
+def test_refusals_are_what_their_examples_say(served: Served) -> None:
+    served.room.put("IMG_1234.jpg", jpeg())
+    served.room.drain()
+    served.upload("waits.jpg", jpeg(seed=2))
+    digest = {"Content-Digest": f"sha-256=:{'A' * 43}=:"}
+    refused: list[tuple[str, str, int, dict[str, Any]]] = [
+        ("get", "/api/images?limit=0", 400, {}),
+        ("get", "/api/images/99", 404, {}),
+        ("patch", "/api/images/1", 413, {"content": b" " * 300_000}),
+        ("delete", "/api/images/1", 403, {"headers": {"Origin": "https://example.org"}}),
+        ("get", "/api/images/1/thumbnails/huge", 400, {}),
+        ("get", "/api/images/2/thumbnails/small", 404, {}),
+        ("get", "/api/images/2/original", 404, {}),
+        ("get", "/api/images/2/sidecar", 404, {}),
+        ("get", "/api/images/1/original", 416, {"headers": {"Range": "bytes=99999999-"}}),
+        ("post", "/api/images/1/retry", 409, {}),
+        ("post", "/api/images/2/caption", 409, {}),
+        ("post", "/api/images/bulk", 409, {"json": {"act": "retry", "filter": {}, "expected": 9}}),
+        ("post", "/api/images", 400, {"content": jpeg(seed=3), "headers": digest}),
+        ("post", "/api/images", 415, {"content": b"no image at all"}),
+        ("put", "/api/images/x.jpg", 409, {"content": jpeg(seed=4), "params": {"folder": "waits.jpg"}}),
+        ("get", "/api/stats", 421, {"headers": {"Host": "photos.example.org"}}),
+    ]
+    for method, path, status, more in refused:
+        answer = served.http.request(method, path, **more)
+        assert answer.status_code == status, (path, answer.text)
+        place = re.sub(r"/(\d+|x\.jpg)(?=/|$)", "/{image_id}", path.partition("?")[0])
+        described = build()["paths"][re.sub("(huge|small)$", "{size}", place)]
+        example = described[method]["responses"][str(status)]["content"]["application/json"]["example"]
+        assert answer.json()["error"]["code"] == example["error"]["code"], path
 
 
 def test_the_messages_of_the_event_stream_are_described() -> None:
@@ -99,4 +170,4 @@ def test_fuzzing_finds_no_answer_that_the_document_does_not_promise(served: Serv
         timeout=120,
         check=False,
     )
-    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    assert run.returncode == 0, run.stdout[-16000:] + run.stderr[-2000:]

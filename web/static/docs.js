@@ -88,6 +88,11 @@ async function show(answer, response) {
     answer.append(image);
     return undefined;
   }
+  if (type === "application/zip") {
+    const href = URL.createObjectURL(await response.blob());
+    answer.append(make("a", { href, download: "darkroom.zip" }, "Save the archive"));
+    return undefined;
+  }
   const text = await response.text();
   let shown = text;
   if (type.startsWith("application/json")) shown = JSON.stringify(JSON.parse(text), null, 2);

@@ -11,7 +11,14 @@ from tests.support import Room, has_photos
 
 # Begun last, one of these would keep a worker busy after all others have ended.
 _LONG = (
-    *("test_rebuild.py", "test_campaigns_short.py", "test_openapi.py", "test_queue_machine.py", "test_faults.py"),
+    *(
+        "test_bulk.py",
+        "test_rebuild.py",
+        "test_campaigns_short.py",
+        "test_openapi.py",
+        "test_queue_machine.py",
+        "test_faults.py",
+    ),
     *(
         "test_blame.py",
         "test_renames.py",

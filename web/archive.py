@@ -181,19 +181,21 @@ class PhotoArchive:
     def _again(self, opened: BinaryIO, size: int, crc: int, what: str) -> Iterator[bytes]:
         """Yield as many bytes as were announced, whatever has become of the file since."""
         sent = again = 0
+        fault = ""
         try:
             for block in _blocks(opened, size):
                 sent, again = sent + len(block), zlib.crc32(block, again)
                 yield block
         except OSError as error:
-            again = ~crc
-            self._missing.append(f"{what}: {os.strerror(error.errno or 0)}")
+            fault = os.strerror(error.errno or 0)
+        is_whole = (sent, again) == (size, crc)
         while sent < size:
             block = bytes(min(_BLOCK, size - sent))
-            sent, again = sent + len(block), zlib.crc32(block, again)
+            sent += len(block)
             yield block
-        if again != crc:
-            self._missing.append(f"{what}: it was changed while it was sent; what is in here of it is damaged")
+        if not is_whole:
+            why = fault or "it was changed while it was sent"
+            self._missing.append(f"{what}: {why}; what is in here of it is damaged")
 
     def _name(self, inside: str) -> bytes:
         """Return a name that no other file has, not even where letter case makes no difference."""

@@ -1,7 +1,7 @@
 """Finds images: pages for lists, by filters and full text, and by where their file is, was once, or should be."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from peewee import Expression, fn
@@ -112,8 +112,10 @@ class Search:
 
     def count(self, query: ImageQuery) -> int:
         """Count all images that match, as `ids` without a limit would return them."""
+        # Their order is none of a number's, but for the months that are meant.
+        sort = query.sort if query.month is not None else "arrived"
         with self._catalogue.reading():
-            sql, parameters = _statement(query, ALL)
+            sql, parameters = _statement(replace(query, sort=sort), ALL)
             return int(read_value(f"SELECT count(*) FROM ({sql})", *parameters))  # noqa: S608
 
     def duplicates_of(self, image_id: int, limit: int) -> list[int]:

@@ -149,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     undo.add_argument("ids", nargs="*", type=_whole_number, metavar="ID", help="an image's id")
     undo.add_argument("--since", type=_span, metavar="SPAN", help="all filed within 90s, 30m, 1h, 2d or 1w")
     undo.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to move them into")
+    undo.add_argument("--dry-run", action="store_true", help="say where they would go, and move nothing")
     doctor = add("doctor", "look whether all that darkroom needs is there, and say how to fix what is not", "doctor")
     doctor.add_argument("--json", action="store_true", help="one JSON document")
     verify = add("verify", "read every filed original again and compare it with the catalogue", "verify --fix")

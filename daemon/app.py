@@ -15,7 +15,7 @@ from daemon.catalogue import Catalogue, Place, Queue
 from daemon.catalogue.captions import Captions
 from daemon.catalogue.companions import CompanionRows, SidecarRows
 from daemon.catalogue.library import LibraryRows
-from daemon.catalogue.rejections import Folder, TrashRows
+from daemon.catalogue.moves import Folder, MoveRows
 from daemon.catalogue.settings import Settings
 from daemon.catalogue.stats import Statistics
 from daemon.config import Config
@@ -31,6 +31,7 @@ from daemon.filing.companions import CompanionMatcher
 from daemon.filing.consumer import Consumer, RetryPolicy, StabilityPolicy
 from daemon.filing.filing import Filing
 from daemon.filing.follower import Follower, FollowLoop
+from daemon.filing.moves import Mover
 from daemon.filing.prefetch import Prefetcher
 from daemon.filing.recovery import Recovery, Requeue
 from daemon.filing.removals import Removals
@@ -158,12 +159,12 @@ def follower(config: Config, catalogue: Catalogue, sandbox: Sandbox, written: Si
     )
 
 
-def trash(config: Config, catalogue: Catalogue, written: Sidecars) -> Trash:
-    """Return the trash, and the way to it and back; `written` are the sidecars of the library, one for all threads."""
+def mover(config: Config, catalogue: Catalogue, written: Sidecars) -> Mover:
+    """Return what moves images with all that is beside them; `written` are the library's sidecars, one for all."""
     places = roots(config)
     folders: dict[Folder, Root] = {"inbox": inbox(config), **dict(places.items())}
-    removals = Removals(places["library"])
-    return Trash(TrashRows(catalogue), folders, removals, written, config.folders.state)
+    removals, thumbnails = Removals(places["library"]), thumbnail_store(config)
+    return Mover(MoveRows(catalogue), folders, removals, written, thumbnails, config.folders.state)
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,7 @@ class Darkroom:
     cleanup: Cleanup
     requeue: Requeue
     follower: Follower
+    mover: Mover
     trash: Trash
     consumer: Consumer
     watcher: Watcher
@@ -330,6 +332,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         rescan_seconds=config.inbox.rescan_seconds,
         report=faults.reporter("watcher"),
     )
+    moving = mover(config, catalogue, written)
     hooks = Hooks(config.hooks, catalogue, places, report=faults.reporter("hooks"))
     return Darkroom(
         config=config,
@@ -348,7 +351,8 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         cleanup=cleanup,
         requeue=requeue,
         follower=library,
-        trash=trash(config, catalogue, written),
+        mover=moving,
+        trash=Trash(moving),
         consumer=consumer,
         watcher=watcher,
         hooks=hooks,

@@ -1,7 +1,6 @@
-"""Writes lost rows anew under the ids that they had, and takes images out again."""
+"""Writes lost rows anew under the ids that they had."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from daemon.catalogue.database import Catalogue
@@ -15,11 +14,8 @@ from daemon.catalogue.schema import (
     ImageRow,
     Place,
     RawExif,
-    Setting,
     Tags,
 )
-
-_JOURNAL = "undo"
 
 
 class Restore:
@@ -108,78 +104,3 @@ class Restore:
             # What its JSON knows of its place stands nowhere else.
             due = Image.update(sidecar_due=Image.sidecar_due + 1)
             due.where((Image.id == image_id) & (Image.place == place)).execute()
-
-
-@dataclass(frozen=True)
-class UndoMove:
-    """One file on its way out: absolute paths, and the hash of its bytes."""
-
-    old: str
-    new: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class UndoJournal:
-    """What `undo` is about to do with one image; `rows` says whether the catalogue still has it."""
-
-    image_id: int
-    to: str
-    moves: tuple[UndoMove, ...]
-    rows: bool = True
-
-
-class UndoRows:
-    """The rows behind `undo`: each image goes with all that belongs to it in one transaction."""
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
-
-    def since(self, moment: float) -> list[int]:
-        """Return the ids of all that was filed into library or duplicates since then (seconds since 1970)."""
-        filed = Image.status.in_(["done", "duplicate"]) & Image.destination.is_null(False) & (Image.source != "library")
-        with self._catalogue.reading():
-            rows = Image.select(Image.id).where(filed & (Image.processed_at >= moment)).order_by(Image.id)
-            return [row.id for row in rows]
-
-    def journal(self) -> UndoJournal | None:
-        """Return what an earlier process has begun; None where it has ended."""
-        with self._catalogue.reading():
-            row = Setting.get_or_none(Setting.key == _JOURNAL)
-        if row is None:
-            return None
-        moves = tuple(UndoMove(**move) for move in row.value["moves"])
-        return UndoJournal(row.value["image_id"], row.value["to"], moves, row.value["rows"])
-
-    def begin(self, journal: UndoJournal) -> None:
-        """Write down what is about to be done."""
-        with self._catalogue.writing():
-            Setting.replace(key=_JOURNAL, value=asdict(journal)).execute()
-
-    def end(self) -> None:
-        """Note that all is done, or given up."""
-        with self._catalogue.writing():
-            Setting.delete().where(Setting.key == _JOURNAL).execute()
-
-    def take_out(self, journal: UndoJournal, now: float) -> None:
-        """Remove an image and what came with it; its history stays, and `journal` says what is still to do."""
-        image_id = journal.image_id
-        with self._catalogue.writing():
-            sha256 = Image.select(Image.sha256).where(Image.id == image_id).scalar()
-            Image.delete().where(Image.id == image_id).execute()
-            RawExif.delete().where(RawExif.image_id == image_id).execute()
-            Companion.delete().where(Companion.image_id == image_id).execute()
-            event = {"at": now, "kind": EventKind.UNDONE, "path": journal.moves[0].new, "text": sha256}
-            Event.insert(image_id=image_id, **event).execute()
-            twins = [row.id for row in Image.select(Image.id).where(Image.duplicate_of == image_id)]
-            for twin in twins:
-                gone = {"at": now, "kind": EventKind.ORIGINAL_GONE, "other_id": image_id}
-                Event.insert(image_id=twin, **gone).execute()
-            Image.update(duplicate_of=None).where(Image.duplicate_of == image_id).execute()
-            Setting.replace(key=_JOURNAL, value=asdict(journal)).execute()
-
-    def still_used(self, sha256s: Sequence[str]) -> set[str]:
-        """Return which bytes other images have too: their thumbnails stay."""
-        with self._catalogue.reading():
-            rows = Image.select(Image.sha256).where(Image.sha256.in_(list(sha256s))).distinct()
-            return {row.sha256 for row in rows if row.sha256}

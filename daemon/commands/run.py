@@ -17,7 +17,7 @@ from daemon.app import Darkroom, build, inbox, open_catalogue, prepare, roots
 from daemon.catalogue.schema import Status
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.settings import Settings
-from daemon.commands import doctor, undo
+from daemon.commands import doctor
 from daemon.commands.probes import sweep
 from daemon.config import Config
 from daemon.errors import Busy, DarkroomError, EnvironmentFault
@@ -52,19 +52,21 @@ def main(config: Config, args: argparse.Namespace) -> int:
         folders = [path for name, path in config.folders.items() if name != "state"]
         with lock.exclusive(config.folders.state, folders):
             darkroom = build(config, catalogue, once=args.once)
-            undo.finish(catalogue, dict(config.folders.items()), darkroom.thumbnails)
-            _finish_trash(darkroom)
+            _finish_moves(darkroom)
             code = _Once(darkroom).run() if args.once else _serve(darkroom)
     _leave(code)
     return code
 
 
-def _finish_trash(darkroom: Darkroom) -> None:
-    """Finish what was on its way to the trash or back; what can't be done now waits for the next start."""
+def _finish_moves(darkroom: Darkroom) -> None:
+    """Finish what was on its way to the trash or back, out of the library, or to another name in it.
+
+    What can't be done now waits for the next start.
+    """
     try:
-        darkroom.trash.resume()
+        darkroom.mover.resume()
     except DarkroomError as error:
-        _log.warning("what was on its way to the trash, or back, is not there yet: %s", error)
+        _log.warning("what was on its way from one folder to another is not there yet: %s", error)
 
 
 def _leave(code: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime
 
-from daemon.app import decoding_limits, open_catalogue, sidecars, trash
+from daemon.app import decoding_limits, mover, open_catalogue, sidecars
 from daemon.config import Config
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError, EnvironmentFault
@@ -29,8 +29,9 @@ def main(config: Config, args: argparse.Namespace) -> int:
         except OSError as error:
             raise EnvironmentFault(f"the trash folder {folder} can't be made: {error.strerror}") from error
     with catalogue.session(), closing(Sandbox(decoding_limits(config))) as sandbox:
-        work = trash(config, catalogue, sidecars(config, catalogue, sandbox))
-        work.resume()
+        moving = mover(config, catalogue, sidecars(config, catalogue, sandbox))
+        moving.resume()
+        work = Trash(moving)
         match args.command:
             case "reject":
                 return _each(args.ids, work.reject, "thrown away")

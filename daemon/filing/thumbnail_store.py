@@ -48,6 +48,13 @@ class ThumbnailStore:
         names = {f"{sha256}-{SIZES['small']}.jpg": small, f"{sha256}-{SIZES['medium']}.jpg": medium}
         atomic_write(folder, names, sha256, replace=True, staging=root / "")
 
+    def remove(self, sha256: str) -> None:
+        """Remove both. Raises EnvironmentFault."""
+        for size in SIZES:
+            file = self.path(sha256, size)
+            with blaming(file):
+                file.unlink(missing_ok=True)
+
     def sweep(self) -> None:
         """Remove what a process that died while it saved has left; not while another may. Raises EnvironmentFault."""
         with blaming(self._root):

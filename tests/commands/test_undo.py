@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from daemon.app import thumbnail_store
-from daemon.catalogue.restore import UndoRows
-from daemon.commands.undo import Undo, alone, finish
+from daemon.catalogue.moves import MoveRows
+from daemon.commands.undo import Undo
 from daemon.errors import Busy, EnvironmentFault, Rejected
 from daemon.files import atomic
+from daemon.filing.moves import Mover
 from tests.captions.darkroom import FullRoom
 from tests.program import darkroom, environment
 from tests.support import Room, jpeg, rest_slow, slow, tree
 
 
 def undo(room: Room) -> Undo:
-    return Undo(room.catalogue, dict(room.config.folders.items()), thumbnail_store(room.config))
+    return Undo(room.catalogue, room.app.mover)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_photo_comes_out_under_the_name_it_came_with(room: Room, out: Path) ->
     assert tree(room.state / "thumbnails") == {}
     assert room.rows() == []
     assert room.kinds(1) == ["queued", "done", "undone"]
-    assert UndoRows(room.catalogue).journal() is None
+    assert MoveRows(room.catalogue).journal() is None
 
 
 def test_put_back_it_is_filed_anew_and_is_no_duplicate(room: Room, out: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_folder_that_cant_be_written_leaves_all_as_it_was(room: Room, tmp_path
         undo(room).out(1, tmp_path / "gone")
     assert room.row()["status"] == "done"
     assert len(tree(room.library)) == 1
-    assert UndoRows(room.catalogue).journal() is None, "nothing stands in the way of the next start"
+    assert MoveRows(room.catalogue).journal() is None, "nothing stands in the way of the next start"
     (tmp_path / "gone").mkdir()
     undo(room).out(1, tmp_path / "gone")
     assert sorted(tree(tmp_path / "gone")) == ["a.jpg"]
@@ -162,25 +162,25 @@ def test_since_means_what_was_filed_since(room: Room) -> None:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from daemon.app import thumbnail_store
+from daemon import app
 from daemon.files import atomic
 from daemon.files.atomic import Entry
-from daemon.commands import undo
+from daemon.commands.undo import Undo
 from daemon.catalogue import Catalogue
-from daemon.catalogue.restore import UndoRows
+from daemon.catalogue.moves import MoveRows
 from daemon.config import load
 from tests.dying import die_at
+from tests.support import Texts
 
 config = load(Path(sys.argv[1]), {})
 at, when = int(sys.argv[2]), sys.argv[3]
 die_at(
     at, when,
-    (UndoRows, "begin"), (atomic, "place"), (UndoRows, "take_out"), (Entry, "unlink"),
-    (Path, "unlink"), (UndoRows, "end"),
+    (MoveRows, "begin"), (atomic, "place"), (MoveRows, "commit"), (Entry, "unlink"),
+    (Path, "unlink"), (MoveRows, "end"),
 )
-folders = dict(config.folders.items())
 catalogue = Catalogue(config.folders.state / "darkroom.db")
-undo.Undo(catalogue, folders, thumbnail_store(config)).out(1, Path(sys.argv[4]))
+Undo(catalogue, app.mover(config, catalogue, app.sidecars(config, catalogue, Texts()))).out(1, Path(sys.argv[4]))
 """
 
 
@@ -195,13 +195,12 @@ def test_killed_at_any_step_the_photo_is_never_nowhere(room: Room, out: Path, st
     died = subprocess.run([sys.executable, "-c", _KILLED, *words], env=environment(), check=False)
     assert died.returncode == -signal.SIGKILL
     assert photo in [*tree(room.library).values(), *tree(out).values()]
-    folders = dict(room.config.folders.items())
-    finish(room.catalogue, folders, thumbnail_store(room.config))
-    finish(room.catalogue, folders, thumbnail_store(room.config))
+    room.app.mover.resume()
+    room.app.mover.resume()
     assert [*tree(room.library).values(), *tree(out).values()] == [photo], "in one place, whole"
     assert bool(room.rows()) is bool(tree(room.library)), "and the catalogue knows which"
     assert list(out.rglob(".*")) == []
-    assert UndoRows(room.catalogue).journal() is None
+    assert MoveRows(room.catalogue).journal() is None
 
 
 def test_killed_and_the_emptied_folder_deleted_it_still_ends(
@@ -212,13 +211,13 @@ def test_killed_and_the_emptied_folder_deleted_it_still_ends(
 
     room.put("a.jpg", jpeg())
     room.drain()
-    monkeypatch.setattr(Undo, "_remove_thumbnails", die)
+    monkeypatch.setattr(Mover, "_remove_thumbnails", die)
     with pytest.raises(KeyboardInterrupt):
         undo(room).out(1, out)
     monkeypatch.undo()
     (room.library / "2024/05").rmdir()
-    undo(room).resume()
-    assert UndoRows(room.catalogue).journal() is None
+    room.app.mover.resume()
+    assert MoveRows(room.catalogue).journal() is None
     assert list(tree(out)) == ["a.jpg"]
 
 
@@ -239,9 +238,36 @@ def test_a_name_that_is_taken_at_the_last_moment(room: Room, out: Path, monkeypa
     assert len(tree(room.library)) == 1
 
 
-def test_two_at_a_time_are_one_too_many(room: Room) -> None:
-    with alone(room.state), pytest.raises(Busy), alone(room.state):
-        pass
+def test_two_at_a_time_are_one_too_many(room: Room, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room.put("a.jpg", jpeg())
+    room.drain()
+    monkeypatch.setattr("daemon.filing.moves._BUSY_SECONDS", 0.0)
+    with room.app.mover.alone(), pytest.raises(Busy):
+        undo(room).out(1, out)
+    undo(room).out(1, out)
+
+
+def test_what_was_said_to_be_done_is_done_and_saying_it_changes_nothing(tmp_path: Path, out: Path) -> None:
+    room = FullRoom(tmp_path / "room")
+    room.put("trip/a.jpg", jpeg())
+    room.put("trip/a.aae", b"edits")
+    for _ in range(3):
+        room.drain(time.time() + 60)
+    room.put("trip/a.jpg", jpeg(seed=2))
+    room.drain()
+    numbers = [row["id"] for row in room.rows()]
+    before, asked = (tree(room.library), room.rows()), undo(room)
+    said = [path for number in numbers for path in asked.would_go(number, out)]
+    assert [str(path.relative_to(out)) for path in said] == [
+        *("trip/a.jpg", "trip/a.aae", "trip/a.jpg.xmp"),
+        *("trip/a-1.jpg", "trip/a-1.jpg.xmp"),
+    ]
+    assert (tree(room.library), room.rows()) == before
+    assert list(out.iterdir()) == []
+    for number in numbers:
+        undo(room).out(number, out)
+    assert sorted(tree(out)) == sorted(str(path.relative_to(out)) for path in said)
+    room.catalogue.close()
 
 
 @pytest.mark.slow
@@ -256,6 +282,10 @@ def test_the_command(tmp_path: Path) -> None:
     assert wrong.returncode == 2
     assert darkroom(base, "undo", "--since", "soon", "--to", "out").returncode == 2
     assert darkroom(base, "undo", "1", "99", "--to", "out").returncode == 1
+    told = darkroom(base, "undo", "--since", "1h", "--to", "out/back", "--dry-run")
+    assert told.stdout.splitlines()[0] == f"image 2: {base}/out/back/trip/1.jpg", told.stderr
+    assert told.stdout.endswith("\n2 would be moved out; nothing was changed\n")
+    assert not (base / "out/back").exists()
     done = darkroom(base, "undo", "--since", "1h", "--to", "out")
     assert done.returncode == 0, done.stderr
     assert "2 moved out" in done.stdout

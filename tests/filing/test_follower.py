@@ -441,7 +441,7 @@ def test_an_edit_that_keeps_size_and_time_is_an_edit(full: FullRoom) -> None:
 def test_undo_leaves_what_was_adopted_alone(full: FullRoom, tmp_path: Path) -> None:
     (full.library / "old.jpg").write_bytes(jpeg())
     sync(full, adopt=True)
-    undo = Undo(full.catalogue, dict(full.config.folders.items()), full.thumbnails)
+    undo = Undo(full.catalogue, full.app.mover)
     assert undo.since(0) == []
     with pytest.raises(Rejected, match="adopted where it lies"):
         undo.out(1, tmp_path)

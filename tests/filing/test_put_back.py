@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from daemon.app import thumbnail_store
 from daemon.captions.settings import CaptionSettings
 from daemon.catalogue.captions import CaptionOrigin, Words
 from daemon.catalogue.schema import Image
@@ -27,7 +26,7 @@ def drain(room: Room) -> None:
 
 
 def out(room: Room, to: Path) -> None:
-    undo = Undo(room.catalogue, dict(room.config.folders.items()), thumbnail_store(room.config))
+    undo = Undo(room.catalogue, room.app.mover)
     for row in room.rows():
         undo.out(row["id"], to)
 

@@ -6,12 +6,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from daemon.catalogue.rejections import TrashRows
+from daemon.catalogue.moves import MoveRows
+from daemon.catalogue.schema import Image
 from daemon.errors import Rejected
+from daemon.files import atomic
 from daemon.files.atomic import Root
+from daemon.filing.moves import Mover
 from daemon.filing.removals import FILE, Removals
 from daemon.filing.trash import Trash
 from tests.captions.darkroom import FullRoom
@@ -159,7 +163,7 @@ def test_what_is_open_for_writing_stays_in_the_queue(room: Room) -> None:
     with (room.inbox / "a.jpg").open("ab"), pytest.raises(Rejected, match="open for writing"):
         trash(room).reject(1)
     assert (room.columns(1)["status"], tree(folder(room))) == ("queued", {})
-    assert TrashRows(room.catalogue).journal() is None
+    assert MoveRows(room.catalogue).journal() is None
 
 
 def test_a_failure_that_is_taken_back_has_nothing_beside_it_but_its_reason(full: FullRoom) -> None:
@@ -195,6 +199,30 @@ def test_nothing_is_overwritten_on_the_way_back(room: Room) -> None:
     other = file(room, "a.jpg")
     assert trash(room).restore(1) == "library/2024/05/a-1.jpg"
     assert library(room) == {FILED: other, "2024/05/a-1.jpg": photo}
+
+
+def test_a_name_that_becomes_another_row_s_in_the_last_moment_is_left_to_it(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file(room, "a.jpg")
+    trash(room).reject(1)
+    room.put("a.jpg", jpeg(seed=2))
+    room.scan()
+    original = atomic.place
+
+    def place(*args: Any) -> object:
+        # As the consumer does just now in another process: it is about to file its photo there.
+        with room.catalogue.writing():
+            Image.update(status="processing", place="library", destination=FILED).where(Image.id == 2).execute()
+        return original(*args)
+
+    monkeypatch.setattr(atomic, "place", place)
+    before = tree(folder(room))
+    with pytest.raises(Rejected, match="has just become another's; try again"):
+        trash(room).restore(1)
+    assert (tree(folder(room)), library(room)) == (before, {})
+    assert room.columns(1)["status"] == "rejected"
+    assert MoveRows(room.catalogue).journal() is None
 
 
 def test_what_cant_be_done_says_why(room: Room) -> None:
@@ -250,12 +278,12 @@ def test_the_old_name_stays_where_the_new_one_was_taken_away_meanwhile(
         raise KeyboardInterrupt
 
     photo = file(room, "a.jpg")
-    monkeypatch.setattr(Trash, "_remove", die)
+    monkeypatch.setattr(Mover, "_remove", die)
     with pytest.raises(KeyboardInterrupt):
         trash(room).reject(1)
     monkeypatch.undo()
     (folder(room) / "library" / FILED).unlink()
-    trash(room).resume()
+    room.app.mover.resume()
     assert library(room) == {FILED: photo}
     assert room.app.follower.follow().came_back == 1
     assert (room.columns(1)["status"], room.columns(1)["place"]) == ("done", "library")
@@ -266,10 +294,11 @@ import os, signal, sys
 from pathlib import Path
 from daemon import app
 from daemon.catalogue import Catalogue
-from daemon.catalogue.rejections import TrashRows
+from daemon.catalogue.moves import MoveRows
 from daemon.config import load
 from daemon.files import atomic
 from daemon.files.atomic import Entry
+from daemon.filing.trash import Trash
 from tests.dying import die_at
 from tests.support import Texts
 
@@ -277,10 +306,10 @@ config = load(Path(sys.argv[1]), {})
 at, when, act = int(sys.argv[2]), sys.argv[3], sys.argv[4]
 die_at(
     at, when,
-    (TrashRows, "begin"), (atomic, "place"), (TrashRows, "commit"), (Entry, "unlink"), (TrashRows, "end"),
+    (MoveRows, "begin"), (atomic, "place"), (MoveRows, "commit"), (Entry, "unlink"), (MoveRows, "end"),
 )
 catalogue = Catalogue(config.folders.state / "darkroom.db")
-getattr(app.trash(config, catalogue, app.sidecars(config, catalogue, Texts())), act)(1)
+getattr(Trash(app.mover(config, catalogue, app.sidecars(config, catalogue, Texts()))), act)(1)
 """
 
 
@@ -300,8 +329,8 @@ def test_killed_at_any_step_it_is_in_one_place(room: Room, step: int, when: str,
     assert died.returncode == -signal.SIGKILL
     where = {"library": room.library, "trash": folder(room), "inbox": room.inbox}
     assert photo in [content for path in where.values() for content in tree(path).values()]
-    trash(room).resume()
-    trash(room).resume()
+    room.app.mover.resume()
+    room.app.mover.resume()
     found = [name for name, path in where.items() for content in tree(path).values() if content == photo]
     assert len(found) == 1, "in one place, whole"
     row = room.columns(1)
@@ -311,7 +340,7 @@ def test_killed_at_any_step_it_is_in_one_place(room: Room, step: int, when: str,
         "inbox": ("queued", None),
     }[found[0]]
     assert [path for one in where.values() for path in one.rglob(".darkroom*")] == []
-    assert TrashRows(room.catalogue).journal() is None
+    assert MoveRows(room.catalogue).journal() is None
 
 
 @pytest.mark.slow

@@ -1,69 +1,78 @@
-"""The rows behind the trash: what is thrown away, taken back and deleted for good, and the journal of these moves."""
+"""The rows behind what moves an image with all that is beside it: the trash, `undo`, `refile`; and their journal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from peewee import SQL
 
 from daemon.catalogue.database import Catalogue
-from daemon.catalogue.schema import Companion, Event, EventKind, Image, ImageRow, Setting, Status
+from daemon.catalogue.schema import Companion, Event, EventKind, Image, ImageRow, RawExif, Setting, Status
 
-_JOURNAL = "trash"
+_JOURNAL = "moves"
 Folder = Literal["inbox", "library", "duplicates", "failed", "trash"]
 """Where a file lies: a place, or the inbox."""
+Target = Folder | Literal["outside"]
+"""Where a file goes: also to a folder that is none of Darkroom's."""
 MoveKind = Literal["image", "companion", "beside"]
-TrashAct = Literal["reject", "restore", "purge"]
+Act = Literal["reject", "restore", "purge", "undo", "refile"]
 
 
 @dataclass(frozen=True)
-class TrashMove:
+class Move:
     """One file on its way; paths are relative to their folders. `id` is the companion's row, where it is one.
 
-    What goes for good has no new place. `sha256` is None for what can't be hashed.
+    What goes for good has no new folder. `sha256` is None for what can't be hashed.
     """
 
     kind: MoveKind
     old_folder: Folder
     old: str
-    new_folder: Folder | None
+    new_folder: Target | None
     new: str
     sha256: str | None
     id: int = 0
 
 
 @dataclass(frozen=True)
-class TrashJournal:
+class MoveJournal:
     """What is about to be done with one image; `rows` says whether the catalogue does not say it yet.
 
-    `was` and `status` are those before and after it. `copy_of` is the duplicate whose file the image gets.
+    `was` and `status` are those before and after it; after `undo` there is no row. `copy_of` is the duplicate whose
+    file the image gets, `outside` the path of the folder that `undo` moves it into.
     """
 
     image_id: int
-    act: TrashAct
+    act: Act
     was: Status
     status: Status
-    moves: tuple[TrashMove, ...]
+    moves: tuple[Move, ...]
     copy_of: int | None = None
+    outside: str | None = None
     rows: bool = True
 
     @property
-    def image(self) -> TrashMove | None:
+    def image(self) -> Move | None:
         """The move of the image's own file; None where it has none."""
         return next((move for move in self.moves if move.kind == "image"), None)
 
 
 @dataclass(frozen=True)
 class BesideRow:
-    """A companion's row, as far as it moves with its image."""
+    """A companion's row, as far as it moves with its image; `mtime_ns` is None where nobody has looked yet."""
 
     id: int
     place: Folder
     path: str
+    folder: str
+    original_name: str
+    sha256: str
+    size: int
+    mtime_ns: int | None
 
 
-class TrashRows:
-    """The trash's part of one catalogue; any thread may call it."""
+class MoveRows:
+    """The part of one catalogue that moves; any thread may call it."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -78,7 +87,13 @@ class TrashRows:
         """Return what came with an image."""
         with self._catalogue.reading():
             rows = list(Companion.select().where(Companion.image_id == image_id).order_by(Companion.id))
-        return [BesideRow(row.id, cast("Folder", row.place), row.destination) for row in rows]
+        return [
+            BesideRow(
+                *(row.id, cast("Folder", row.place), row.destination, row.folder, row.original_name),
+                *(row.sha256, row.size_bytes, row.mtime_ns),
+            )
+            for row in rows
+        ]
 
     def copy(self, sha256: str) -> ImageRow | None:
         """Return a duplicate of some bytes that lies in duplicates."""
@@ -96,14 +111,20 @@ class TrashRows:
 
     def is_owned(self, folder: Folder, path: str) -> bool:
         """Return whether a name is a row's."""
-        if folder == "inbox":
-            mine: Any = Image.path == path
-            others = None
-        else:
-            mine = (Image.place == folder) & (Image.destination == path)
-            others = Companion.select().where((Companion.place == folder) & (Companion.destination == path))
         with self._catalogue.reading():
-            return bool(Image.select().where(mine).exists() or (others is not None and others.exists()))
+            return any(_owners(folder, path))
+
+    def is_shown(self, sha256: str) -> bool:
+        """Return whether any image has certain bytes, and so their thumbnails."""
+        with self._catalogue.reading():
+            return bool(Image.select().where(Image.sha256 == sha256).exists())
+
+    def since(self, moment: float) -> list[int]:
+        """Return the ids of all that was filed into library or duplicates since then (seconds since 1970)."""
+        filed = Image.status.in_(["done", "duplicate"]) & Image.destination.is_null(False) & (Image.source != "library")
+        with self._catalogue.reading():
+            rows = Image.select(Image.id).where(filed & (Image.processed_at >= moment)).order_by(Image.id)
+            return [row.id for row in rows]
 
     def in_trash(self, before: float) -> list[ImageRow]:
         """Return what was thrown away before a moment (seconds since 1970) and lies in the trash, oldest first."""
@@ -114,16 +135,16 @@ class TrashRows:
 
     # -- the journal
 
-    def journal(self) -> TrashJournal | None:
+    def journal(self) -> MoveJournal | None:
         """Return what was begun, and is not ended; None where nothing is."""
         with self._catalogue.reading():
             row = Setting.get_or_none(Setting.key == _JOURNAL)
         if row is None:
             return None
-        moves = tuple(TrashMove(**move) for move in row.value["moves"])
-        return TrashJournal(**{**row.value, "moves": moves})
+        moves = tuple(Move(**move) for move in row.value["moves"])
+        return MoveJournal(**{**row.value, "moves": moves})
 
-    def begin(self, journal: TrashJournal) -> bool:
+    def begin(self, journal: MoveJournal) -> bool:
         """Write down what is about to be done; return False where the image is not any more what it was.
 
         What waits in the inbox is taken out of the queue by it, and what goes back there has its name from now on: so
@@ -138,6 +159,8 @@ class TrashRows:
         mine = (Image.id == journal.image_id) & (Image.status == journal.was)
         if journal.was == "queued":
             mine &= Image.destination.is_null()  # else it is on its way back from `failed/`
+        elif move is not None and journal.copy_of is None and move.old_folder != "inbox":
+            mine &= Image.destination == move.old  # else its owner has moved it
         with self._catalogue.writing():
             if not Image.select().where(mine).exists():
                 return False
@@ -146,7 +169,7 @@ class TrashRows:
             self._write(journal)
         return True
 
-    def give_up(self, journal: TrashJournal) -> None:
+    def give_up(self, journal: MoveJournal) -> None:
         """Leave an image as it was before."""
         changes: dict[str, Any] = {}
         if journal.act == "reject" and journal.was == "queued":
@@ -164,8 +187,27 @@ class TrashRows:
         with self._catalogue.writing():
             Setting.delete().where(Setting.key == _JOURNAL).execute()
 
-    def commit(self, journal: TrashJournal, now: float) -> None:
-        """Write where an image and what came with it are now; `journal` says what is still to do."""
+    def commit(self, journal: MoveJournal, now: float) -> bool:
+        """Write where an image and what came with it are now; `journal` says what is still to do.
+
+        Return False, with nothing written, where a new name has become another row's since it was chosen.
+        """
+        image_id = journal.image_id
+        with self._catalogue.writing():
+            mine = {("image", image_id), ("image", journal.copy_of)}
+            mine |= {("companion", move.id) for move in journal.moves if move.kind == "companion"}
+            for move in journal.moves:
+                folder = move.new_folder
+                if folder is not None and folder != "outside" and not set(_owners(folder, move.new)) <= mine:
+                    return False
+            if journal.act == "undo":
+                self._take_out(journal, now)
+            else:
+                self._update(journal, now)
+            self._write(journal)
+        return True
+
+    def _update(self, journal: MoveJournal, now: float) -> None:
         move, image_id = journal.image, journal.image_id
         place = None if move is None or move.new_folder in {None, "inbox"} else move.new_folder
         path = None if move is None or place is None else move.new
@@ -188,30 +230,45 @@ class TrashRows:
                     changes |= {"not_before": now, "attempts": 0, "rank": 0, "error": None}
                     event = {"path": None if move is None else move.new}
                 kind = EventKind.RESTORED
-        with self._catalogue.writing():
-            if journal.copy_of is not None:
-                # Before: the name of its file is the image's from now on.
-                gone = {"place": None, "destination": None, "duplicate_of": image_id, "warning": None}
-                Image.update(gone).where(Image.id == journal.copy_of).execute()
-                given = {"kind": EventKind.RESTORED, "other_id": image_id, **event}
-                Event.insert(image_id=journal.copy_of, at=now, **given).execute()
-            Image.update(changes).where(Image.id == image_id).execute()
-            for one in journal.moves:
-                if one.kind != "companion":
-                    continue
-                if one.new_folder is None or one.new_folder in {"inbox", "failed"}:
-                    Companion.delete().where(Companion.id == one.id).execute()
-                else:
-                    moved = {"place": one.new_folder, "destination": one.new, "image_id": image_id}
-                    Companion.update(moved).where(Companion.id == one.id).execute()
-            Event.insert(image_id=image_id, at=now, kind=kind, **event).execute()
-            self._write(journal)
+        if journal.copy_of is not None:
+            # Before: the name of its file is the image's from now on.
+            gone = {"place": None, "destination": None, "duplicate_of": image_id, "warning": None}
+            Image.update(gone).where(Image.id == journal.copy_of).execute()
+            given = {"kind": EventKind.RESTORED, "other_id": image_id, **event}
+            Event.insert(image_id=journal.copy_of, at=now, **given).execute()
+        Image.update(changes).where(Image.id == image_id).execute()
+        for one in journal.moves:
+            if one.kind != "companion":
+                continue
+            if one.new_folder is None or one.new_folder in {"inbox", "failed"}:
+                Companion.delete().where(Companion.id == one.id).execute()
+            else:
+                moved = {"place": one.new_folder, "destination": one.new, "image_id": image_id}
+                Companion.update(moved).where(Companion.id == one.id).execute()
+        Event.insert(image_id=image_id, at=now, kind=kind, **event).execute()
 
-    def _write(self, journal: TrashJournal) -> None:
+    def _take_out(self, journal: MoveJournal, now: float) -> None:
+        """Remove an image and what came with it; its history stays."""
+        image_id, move = journal.image_id, journal.image
+        sha256 = Image.select(Image.sha256).where(Image.id == image_id).scalar()
+        Image.delete().where(Image.id == image_id).execute()
+        RawExif.delete().where(RawExif.image_id == image_id).execute()
+        Companion.delete().where(Companion.image_id == image_id).execute()
+        path = None if move is None else f"{journal.outside}/{move.new}"
+        Event.insert(image_id=image_id, at=now, kind=EventKind.UNDONE, path=path, text=sha256).execute()
+        for twin in [row.id for row in Image.select(Image.id).where(Image.duplicate_of == image_id)]:
+            gone = {"at": now, "kind": EventKind.ORIGINAL_GONE, "other_id": image_id}
+            Event.insert(image_id=twin, **gone).execute()
+        Image.update(duplicate_of=None).where(Image.duplicate_of == image_id).execute()
+
+    def _write(self, journal: MoveJournal) -> None:
         Setting.replace(key=_JOURNAL, value=asdict(journal)).execute()
 
-    def still_used(self, sha256s: Sequence[str]) -> set[str]:
-        """Return which bytes other images have too that are not deleted for good."""
-        with self._catalogue.reading():
-            rows = Image.select(Image.sha256).where(Image.sha256.in_(list(sha256s)) & Image.place.is_null(False))
-            return {row.sha256 for row in rows if row.sha256}
+
+def _owners(folder: Folder, path: str) -> Iterator[tuple[str, int]]:
+    """Yield whose a name is: the kind and the id of each row that has it."""
+    mine: Any = Image.path == path if folder == "inbox" else (Image.place == folder) & (Image.destination == path)
+    yield from (("image", row.id) for row in Image.select(Image.id).where(mine))
+    if folder != "inbox":
+        beside = (Companion.place == folder) & (Companion.destination == path)
+        yield from (("companion", row.id) for row in Companion.select(Companion.id).where(beside))

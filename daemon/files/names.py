@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import PurePosixPath
 
@@ -42,6 +43,11 @@ RAW_SUFFIXES = frozenset(
     ".dng .cr2 .cr3 .crw .nef .nrw .arw .sr2 .raf .orf .ori .rw2 .rwl .raw .pef .srw .gpr .x3f .3fr .fff .erf .kdc .dcr"
     " .mef .mos .iiq".split()
 )
+
+
+MAY_BE_MISSING = ("camera", "folder", "lens", "make", "model")
+"""The fields of a template that not every photo has something for."""
+_MISSING_FIELDS = ", ".join(f"{{{field}}}" for field in MAY_BE_MISSING)
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,28 @@ class Values:
         folder = [component(part) for part in self.folder.split("/") if part]
         return values | {"taken": self.taken, "suffix": suffix, "folder": "/".join(folder)}
 
+    def missing(self) -> frozenset[str]:
+        """Return which of the fields that may be so are empty."""
+        return frozenset(field for field in MAY_BE_MISSING if not (getattr(self, field) or "").strip())
+
 
 _EXAMPLE = Values(datetime(2026, 11, 23, 12), "IMG_1.jpg", "a/b", "c", "m", "o", "l", "JPEG", "inbox")  # noqa: DTZ001
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What stands in a template before a field, and the field, if one follows; `group` counts brackets, 0 is none."""
+
+    literal: str
+    field: str | None
+    spec: str
+    group: int
 
 
 def check_template(template: str) -> str:
     """Return `template` when it is one that `expand` can use; raise ValueError saying what is wrong."""
     fields = sorted(_EXAMPLE.table())
-    for _, field, spec, conversion in _parse(template):
+    for _, field, spec, conversion in string.Formatter().parse(template):
         if field is None:
             continue
         if field not in fields:
@@ -92,28 +112,63 @@ def check_template(template: str) -> str:
             raise ValueError(f"{{{field}}} takes no format; only {{taken:…}} does, such as {{taken:%Y/%m}}")
         if field == "taken" and not spec:
             raise ValueError("{taken} needs a format, such as {taken:%Y/%m}")
-    if not any(field in {"name", "stem", "taken"} for _, field, _, _ in _parse(template)):
-        raise ValueError("needs at least one of {name}, {stem} and {taken:…}: all photos would get one name")
-    if template.endswith("/"):
+    parts = _parse(template)
+    for group in {part.group for part in parts} - {0}:
+        if not any(part.field in MAY_BE_MISSING for part in parts if part.group == group):
+            raise ValueError(
+                f"what is in brackets vanishes where a field in it is empty, and has one of {_MISSING_FIELDS};"
+                " a bracket itself is written [[ or ]]"
+            )
+    if not any(part.field in {"name", "stem", "taken"} for part in parts if not part.group):
+        raise ValueError(
+            "needs at least one of {name}, {stem} and {taken:…} outside of brackets: all photos would get one name"
+        )
+    if parts[-1].field is None and parts[-1].literal.endswith("/"):
         raise ValueError("ends with a folder; the last part is the file's name")
     return template
 
 
-def _parse(template: str) -> Iterable[tuple[str, str | None, str | None, str | None]]:
-    return string.Formatter().parse(template)
+@lru_cache(maxsize=8)
+def _parse(template: str) -> tuple[_Part, ...]:
+    """Take a template apart; raise ValueError where its brackets don't fit."""
+    parts: list[_Part] = []
+    group = groups = 0
+    for literal, field, spec, _ in string.Formatter().parse(template):
+        text = ""
+        for piece in re.findall(r"\[\[|\]\]|[\[\]]|[^\[\]]+", literal):
+            if piece == "[":
+                if group:
+                    raise ValueError("brackets in brackets; a bracket itself is written [[ or ]]")
+                parts.append(_Part(text, None, "", 0))
+                text, groups = "", groups + 1
+                group = groups
+            elif piece == "]":
+                if not group:
+                    raise ValueError("a ] without its [; a bracket itself is written [[ or ]]")
+                parts.append(_Part(text, None, "", group))
+                text, group = "", 0
+            else:
+                text += piece[:1] if piece in {"[[", "]]"} else piece
+        parts.append(_Part(text, field, spec or "", group))
+    if group:
+        raise ValueError("a [ without its ]; a bracket itself is written [[ or ]]")
+    return tuple(part for part in parts if part.literal or part.field is not None)
 
 
 def expand(template: str, values: Values) -> PurePosixPath:
     """Fill in a checked template: a relative path whose last component ends with the suffix of `values.name`."""
-    table = values.table()
-    parts = []
-    for literal, field, spec, _ in _parse(template):
-        parts.append(literal)
-        if field == "taken":
-            parts.append(values.taken.strftime(spec or ""))
-        elif field is not None:
-            parts.append(str(table[field]))
-    components = [component(part) for part in "".join(parts).split("/") if part.strip()][:_MAX_DEPTH]
+    table, missing, parts = values.table(), values.missing(), _parse(template)
+    gone = {part.group for part in parts if part.group and part.field in missing}
+    text = ""
+    for part in parts:
+        if part.group in gone:
+            continue
+        text += part.literal
+        if part.field == "taken":
+            text += values.taken.strftime(part.spec)
+        elif part.field is not None:
+            text += str(table[part.field])
+    components = [component(part) for part in text.split("/") if part.strip()][:_MAX_DEPTH]
     suffix = str(table["suffix"])
     last = components.pop() if components else UNKNOWN
     if not last.lower().endswith(suffix.lower()):

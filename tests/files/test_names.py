@@ -47,6 +47,12 @@ def test_a_folder_is_refused_or_made_of_legal_names(text: str) -> None:
         ("{folder}/{name}", "card/DCIM/IMG_1.JPG"),
         ("/{format}//{source}/{name}", "jpeg/inbox/IMG_1.JPG"),
         ("../../{name}", "_/_/IMG_1.JPG"),
+        ("{taken:%Y}/[{camera}/]{name}", "2024/Canon EOS 40D/IMG_1.JPG"),
+        ("{taken:%Y}/[{lens}/]{name}", "2024/IMG_1.JPG"),
+        ("[{make} {lens}/]{taken:%Y}[-{folder}]/{name}", "2024-card/DCIM/IMG_1.JPG"),
+        ("{stem}[ with {lens}][ by {make}]{suffix}", "IMG_1 by Canon.JPG"),
+        ("[[{lens}]]/{name}", "[unknown]/IMG_1.JPG"),
+        ("[[[{camera}]]] {{x}}/{name}", "[Canon EOS 40D] {x}/IMG_1.JPG"),
     ],
 )
 def test_templates(template: str, expected: str) -> None:
@@ -64,11 +70,29 @@ def test_templates(template: str, expected: str) -> None:
         ("{camera}", "one name"),
         ("{name}/", "ends with a folder"),
         ("{name", "expected '}'"),
+        ("[{camera}/{name}", "a \\[ without its \\]"),
+        ("{camera}]/{name}", "a \\] without its \\["),
+        ("[{camera}[ {lens}]]/{name}", "brackets in brackets"),
+        ("[{camera} [{lens}] x]/{name}", "brackets in brackets"),
+        ("[{taken:%Y}] {name}", r"has one of \{camera\}, .*; a bracket itself is written \[\[ or \]\]"),
+        ("x[y]/{name}", "has one of"),
+        ("[{camera} {name}]", "outside of brackets"),
+        ("{name}[/{camera}/]", "ends with a folder"),
     ],
 )
 def test_bad_templates(template: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         names.check_template(template)
+
+
+@pytest.mark.parametrize("empty", [None, "", " "])
+def test_a_part_in_brackets_vanishes_where_a_field_in_it_is_empty(empty: str | None) -> None:
+    for field in names.MAY_BE_MISSING if empty is not None else ("camera", "lens", "make", "model"):
+        template = names.check_template(f"a[b{{{field}}}c{{source}}/]{{name}}")
+        assert (
+            str(names.expand(template, values(**{field: empty or ("" if field == "folder" else None)}))) == "aIMG_1.JPG"
+        )
+        assert str(names.expand(template, values(**{field: "x"}))) == "abxcinbox/IMG_1.JPG"
 
 
 anything = st.text(st.characters(blacklist_categories=()), max_size=300)

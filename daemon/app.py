@@ -29,6 +29,7 @@ from daemon.filing import recovery
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
 from daemon.filing.consumer import Consumer, RetryPolicy, StabilityPolicy
+from daemon.filing.destination import Planner, PlanningRules
 from daemon.filing.filing import Filing
 from daemon.filing.follower import Follower, FollowLoop
 from daemon.filing.moves import Mover
@@ -120,6 +121,18 @@ def decoding_limits(config: Config) -> Limits:
 def decoder_count(config: Config) -> int:
     """Return how many images are decoded side by side."""
     return machine.decoders(config.limits.decoders, config.limits.decode_memory_mb)
+
+
+def planning_rules(config: Config) -> PlanningRules:
+    """Return what decides where a photo goes."""
+    filing = config.filing
+    return PlanningRules(
+        template=filing.template,
+        delete_duplicates=filing.duplicates == "delete",
+        file_again=filing.deleted == "file again",
+        folder_keywords=filing.folder_keywords,
+        hash_bytes=config.limits.file_mb << 20,
+    )
 
 
 def thumbnail_store(config: Config) -> ThumbnailStore:
@@ -274,21 +287,16 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
     )
     arrivals = inbox(config)
     library = follower(config, catalogue, sandbox, written)
-    filing = Filing(
+    planner = Planner(
         queue,
         arrivals,
         places,
-        config.filing.template,
-        thumbnails,
-        written,
-        beside,
-        caption_settings.status_for,
-        hash_bytes=limits.file_mb << 20,
-        delete_duplicates=config.filing.duplicates == "delete",
-        file_again=config.filing.deleted == "file again",
-        folder_keywords=config.filing.folder_keywords,
+        planning_rules(config),
+        caption_status=caption_settings.status_for,
+        packet=written.packet,
         look=library.look,
     )
+    filing = Filing(queue, arrivals, places, thumbnails, written, beside)
     companions = CompanionMatcher(
         beside,
         places,
@@ -306,6 +314,7 @@ def build(config: Config, catalogue: Catalogue | None = None, *, once: bool = Fa
         # Filing needs no trash.
         FolderCheck({name: path for name, path in folders.items() if name != "trash"}, settings, limits.min_free_mb),
         Prefetcher(arrivals, queue, sandbox, settle, stability.quiet_seconds, decoders),
+        planner,
         filing,
         companions,
         recovered,

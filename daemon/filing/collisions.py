@@ -14,10 +14,11 @@ share a stem.
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
+from typing import Protocol
 
-from daemon.catalogue.companions import CompanionRows, Photo
+from daemon.catalogue.companions import Photo
 from daemon.catalogue.schema import Job
 from daemon.files import atomic, names
 from daemon.files.atomic import Location
@@ -27,6 +28,17 @@ _REMEMBERED = 10_000
 _PAIR_SECONDS = 600.0
 # What cameras, and programs that develop RAW files, write beside them.
 _DEVELOPED = (".jpg", ".jpeg", ".jpe", ".heic", ".heif", ".hif", ".tif", ".tiff", ".avif", ".webp", ".png", ".jxl")
+
+Numbered = Callable[[PurePosixPath, int], PurePosixPath]
+"""Gives the name with a number behind a name."""
+
+
+class RelatedRows(Protocol):
+    """What knows which photos are filed."""
+
+    def related(self, folder: str, names: Sequence[str], stem: str) -> tuple[list[Photo], list[Photo]]:
+        """Return the filed images that came from a folder under one of some names, and those that lie under a stem."""
+        ...
 
 
 class NumberedNames:
@@ -42,8 +54,27 @@ class NumberedNames:
         """Return the numbers that were not used yet, from 1 on; the plain name itself is asked for before."""
         return iter(range(self._next.get((place, wanted), 1), _TRIES))
 
+    def candidates(
+        self, place: str, wanted: PurePosixPath, stems: "Stems | None", numbered: Numbered
+    ) -> Iterator[tuple[PurePosixPath, int]]:
+        """Yield the names to try in order, each with its number: beside the other of a pair, the plain one, numbered.
+
+        Those whose stem is another photo's are left out.
+        """
+        partners = stems.partners(wanted) if stems else None
+        if partners is not None:
+            yield partners, 0
+        if wanted != partners and not (stems and stems.is_taken(wanted, by_any=False)):
+            yield wanted, 0
+        for number in self.untried(place, wanted):
+            candidate = numbered(wanted, number)
+            if stems is None or not stems.is_taken(candidate, by_any=True):
+                yield candidate, number
+
     def took(self, place: str, wanted: PurePosixPath, number: int) -> None:
         """Note that a number is used now."""
+        if number == 0:
+            return
         self._next[place, wanted] = number + 1
         self._next.move_to_end((place, wanted))
         if len(self._next) > _REMEMBERED:
@@ -53,7 +84,7 @@ class NumberedNames:
 class Stems:
     """Which names in the library are one photo's stem: for one job, of a picture that was taken at a time by EXIF."""
 
-    def __init__(self, rows: CompanionRows, job: Job, wanted: PurePosixPath, taken: str | None) -> None:
+    def __init__(self, rows: RelatedRows, job: Job, wanted: PurePosixPath, taken: str | None) -> None:
         self._rows, self._job, self._taken = rows, job, taken
         self._is_raw = _is_raw(wanted)
         stem = PurePosixPath(job.original_name).stem

@@ -40,6 +40,7 @@ from daemon.files.walk import look
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
 from daemon.filing.dates import Origin, Taken
+from daemon.filing.destination import Planner
 from daemon.filing.filing import Filing
 from daemon.filing.inbox_file import InboxFile
 from daemon.filing.pause import Pause
@@ -110,6 +111,7 @@ class Consumer:
         settings: Settings,
         folders: FolderCheck,
         prefetcher: Prefetcher,
+        planner: Planner,
         filing: Filing,
         companions: CompanionMatcher,
         recovery: Recovery,
@@ -123,7 +125,7 @@ class Consumer:
         self._catalogue, self._queue = catalogue, queue
         self._folders = folders
         self._prefetcher = prefetcher
-        self._filing, self._companions = filing, companions
+        self._planner, self._filing, self._companions = planner, filing, companions
         self._recovery, self._cleanup = recovery, cleanup
         self._retry, self._stability, self._inbox = retry, stability, inbox
         self._settings, self._pause = settings, Pause(settings)
@@ -165,7 +167,7 @@ class Consumer:
     def close(self) -> None:
         """Let the thread go that decoding waits in, and what filing has started; after the loop."""
         self._prefetcher.shut_down()
-        self._filing.close()
+        self._planner.close()
 
     @property
     def is_filing(self) -> bool:
@@ -185,7 +187,7 @@ class Consumer:
         finally:
             if turn in {Turn.IDLE, Turn.PAUSED}:
                 self._prefetcher.close()
-                self._filing.rest(now)
+                self._planner.rest(now)
         return turn
 
     def _turn(self, now: float) -> Turn:
@@ -269,7 +271,7 @@ class Consumer:
         plan = self._companions.plan(job, file, now)
         if plan is None:
             decoded = self._decoded(job, file, snapshot, now)
-            plan = self._filing.plan(job, decoded, self._taken(job, file, decoded, now))
+            plan = self._planner.plan(job, decoded, self._taken(job, file, decoded, now))
         placed = self._filing.place(job, file, plan)
         outcome = self._filing.record(placed, plan, file.stays)
         if self._filing.leave(placed, file):
@@ -310,7 +312,7 @@ class Consumer:
 
     def _taken(self, job: Job, file: InboxFile, decoded: Decoded, now: float) -> Taken:
         """Decide when a photo was taken; raises Postponed while what may know it is still to come."""
-        when = self._filing.taken(
+        when = self._planner.taken(
             job,
             decoded,
             lambda: self._companions.xmp_dates(job, file),
@@ -410,7 +412,7 @@ class Consumer:
 
     def _move_to_failed(self, job: Job, file: InboxFile, reason: str, failure: FailureReason) -> str:
         try:
-            plan = self._filing.plan_failure(job, file, reason, failure)
+            plan = self._planner.plan_failure(job, file, reason, failure)
             placed = self._filing.place(job, file, plan)
             outcome = self._filing.record(placed, plan, file.stays)
             if self._filing.leave(placed, file):

@@ -20,16 +20,14 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from pathlib import PurePosixPath
 
 from daemon.catalogue import Place, Queue
 from daemon.catalogue.companions import CompanionRows
-from daemon.catalogue.schema import CaptionStatus, Facts, Job, Past, Twin
-from daemon.decoding import Decoded, Takeout, XmpDates
+from daemon.catalogue.schema import Job
 from daemon.errors import (
     DarkroomError,
     EnvironmentFault,
@@ -47,19 +45,14 @@ from daemon.files.atomic import Location, Root
 from daemon.files.walk import Found
 from daemon.filing import companions
 from daemon.filing.collisions import NumberedNames, Stems, holds, plainer_names
-from daemon.filing.dates import Evidence, Taken, taken
 from daemon.filing.destination import (
     Plan,
     check_kept,
-    facts_of,
-    library_name,
-    mirrored,
     reason_beside,
     write_reason,
 )
 from daemon.filing.inbox_file import InboxFile
 from daemon.filing.thumbnail_store import ThumbnailStore
-from daemon.filing.zones import ZoneFinder
 from daemon.sidecar.sidecars import Sidecars, read_facts
 from daemon.sidecar.xmp import Packet
 
@@ -70,118 +63,23 @@ _RENAMED_SECONDS = 1.0
 
 
 class Filing:
-    """Moves files into the three folders; `caption_status` says with which one a photo of an inbox folder is filed.
-
-    A failed file of more than `hash_bytes` is moved without being hashed. `file_again` says that what its owner has
-    taken away is filed like any other photo when it comes again. `look` looks after a filed image that isn't as it was.
-    """
+    """Moves files of the inbox into the other folders, as their plans say."""
 
     def __init__(
         self,
         queue: Queue,
         inbox: Root,
         roots: Mapping[Place, Root],
-        template: str,
         thumbnails: ThumbnailStore,
         sidecars: Sidecars,
         companion_rows: CompanionRows,
-        caption_status: Callable[[str], CaptionStatus],
-        *,
-        hash_bytes: int,
-        delete_duplicates: bool = False,
-        file_again: bool = False,
-        folder_keywords: bool = False,
-        look: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._queue, self._inbox = queue, inbox
         self.roots = roots
-        self._template = template
         self._thumbnails = thumbnails
         self._sidecars = sidecars
         self._companions = companion_rows
-        self._caption_status = caption_status
-        self._hash_bytes, self._delete_duplicates = hash_bytes, delete_duplicates
-        self._file_again, self._folder_keywords, self._look = file_again, folder_keywords, look
         self._names = NumberedNames()
-        self._zones = ZoneFinder()
-
-    def taken(
-        self,
-        job: Job,
-        decoded: Decoded,
-        beside: Callable[[], XmpDates | None],
-        takeout: Callable[[], Takeout | None],
-    ) -> Taken:
-        """Return when an image was taken, by itself or by what lies beside it, which is read where it is needed."""
-        evidence = Evidence(
-            name=job.original_name,
-            mtime=decoded.identity.mtime_ns / 1e9,
-            texts=decoded.exif.dates,
-            lat=decoded.exif.lat,
-            lon=decoded.exif.lon,
-            beside=beside,
-            takeout=takeout,
-        )
-        return taken(evidence, time.time(), self._zones.name)
-
-    def plan(self, job: Job, decoded: Decoded, when: Taken) -> Plan:
-        """Return where a decoded image goes: into the library, or, where its bytes are there already, elsewhere.
-
-        So do those that were there, and that its owner has taken away or edited since. Only a copy of what was just
-        read in the library is deleted.
-        """
-        past = self._past(decoded)
-        twin, remark = self._twin(decoded, past.twin)
-        facts = facts_of(decoded, when)
-        if twin is not None:
-            is_filed = remark is None and twin.path is not None
-            kept = self.roots["library"] / str(twin.path) if is_filed and self._delete_duplicates else None
-            warning = "; ".join(filter(None, (facts.warning, remark))) or None
-            if kept is None or not self._is_rotten(job, twin, kept, decoded.sha256):
-                return Plan(
-                    "duplicates", mirrored(job), replace(facts, duplicate_of=twin.id, warning=warning), kept=kept
-                )
-        wanted = library_name(self._template, job, decoded, when.at)
-        caption_status = self._first_caption_status(job, decoded.sha256, past)
-        if not decoded.small and caption_status != "private":  # of a kind without a decoder: nothing could be sent
-            caption_status = "off"
-        facts = replace(facts, caption_status=caption_status)
-        if self._folder_keywords and job.folder:
-            facts = replace(facts, keywords=tuple(dict.fromkeys(names.display(job.folder).split("/"))))
-        return Plan("library", wanted, facts, thumbnails=(decoded.small, decoded.medium))
-
-    def _first_caption_status(self, job: Job, sha256: str, past: Past) -> CaptionStatus:
-        """Return the caption status of a photo that is filed: what was private once does not leave the machine now.
-
-        It may have been in a private folder before it was moved out, deleted or edited, or lie in the inbox beside its
-        own sidecar that says so.
-        """
-        status = self._caption_status(job.folder)
-        if status == "private" or "private" in map(self._caption_status, past.folders):
-            return "private"
-        packet = self._sidecars.packet(self._inbox / f"{job.path}.xmp")
-        known = None if packet is None else read_facts(packet)
-        if known is None or sha256 not in {known.row.sha256, known.row.filed_sha256}:
-            return status
-        is_private = known.row.caption_status == "private" or self._caption_status(known.row.folder) == "private"
-        return "private" if is_private else status
-
-    def rest(self, now: float) -> None:
-        """Let go what a long pause doesn't need; `now` is in seconds since 1970."""
-        self._zones.rest(now)
-
-    def close(self) -> None:
-        """Let go what runs beside this."""
-        self._zones.close()
-
-    def plan_failure(self, job: Job, file: InboxFile, reason: str, failure: FailureReason) -> Plan:
-        """Return where a file goes that can't be filed: to `failed/`, under the name that it came with."""
-        sha256 = None
-        # Of a file that is larger than any photo nobody needs the hash: a sparse one may be larger than the disk.
-        if file.fd is not None and file.was.st_size <= self._hash_bytes:
-            with atomic.blaming(file.where):
-                sha256 = atomic.sha256(file.fd)
-        return Plan("failed", mirrored(job), Facts(sha256, file.was.st_size, error=reason, failure=failure))
 
     def place(self, job: Job, file: InboxFile, plan: Plan) -> Job:
         """Make the bytes appear durably where they are to go, and hide the inbox name; return the job with its place.
@@ -358,31 +256,18 @@ class Filing:
             stems = Stems(self._companions, job, plan.wanted, plan.facts.datetime_original)
         while (shape := next(shapes, None)) is not None:
             try:
-                for candidate in _first_names(shape, stems):
+                for candidate, number in self._names.candidates(plan.place, shape, stems, plan.numbered):
                     found = self._try(job, file, plan, candidate)
                     if found is not None:
+                        self._names.took(plan.place, shape, number)
                         return candidate, found[0]
-                return self._place_under_number(job, file, plan, shape, stems)
+                raise EnvironmentFault(f"{self.roots[plan.place] / shape}: too many files have that name already")
             except NameRefused as refused:
                 _log.warning("image %d: %s; a plainer name is tried", job.id, refused)
                 shapes = shapes if refusal else plainer_names(plan.wanted)
                 refusal = refused
         assert refusal is not None  # noqa: S101
         raise refusal
-
-    def _place_under_number(
-        self, job: Job, file: InboxFile, plan: Plan, shape: PurePosixPath, stems: Stems | None
-    ) -> tuple[PurePosixPath, os.stat_result | None]:
-        """Make the bytes appear under the first numbered name that is free."""
-        for number in self._names.untried(plan.place, shape):
-            candidate = plan.numbered(shape, number)
-            if stems is not None and stems.is_taken(candidate, by_any=True):
-                continue
-            found = self._try(job, file, plan, candidate)
-            if found is not None:
-                self._names.took(plan.place, shape, number)
-                return candidate, found[0]
-        raise EnvironmentFault(f"{self.roots[plan.place] / shape}: too many files have that name already")
 
     def _try(
         self, job: Job, file: InboxFile, plan: Plan, candidate: PurePosixPath
@@ -419,59 +304,6 @@ class Filing:
             return (atomic.place(file.fd, destination, job.id, sha256),)
         except FileExistsError:
             return None
-
-    def _past(self, decoded: Decoded) -> Past:
-        """Return what is known of the bytes of a photo; the image that has them is looked for first where need be."""
-        past = self._queue.past(decoded.sha256)
-        twin = past.twin
-        if twin is None or twin.kind != "filed" or self._lies(twin, decoded):
-            return past
-        self._look(twin.id)
-        return self._queue.past(decoded.sha256)
-
-    def _twin(self, decoded: Decoded, twin: Twin | None) -> tuple[Twin | None, str | None]:
-        """Return the image that counts as having these bytes, with a remark for people where it does not lie there."""
-        if twin is None or (twin.kind != "filed" and self._file_again):
-            return None, None
-        day = datetime.fromtimestamp(twin.removed_at or 0.0).astimezone().date().isoformat()
-        match twin.kind:
-            case "filed" if self._lies(twin, decoded):
-                return twin, None
-            case "filed":
-                return twin, f"the same bytes as image {twin.id}, which is not at library/{twin.path}: darkroom sync"
-            case "edited":
-                return twin, f"the bytes of image {twin.id} as it was filed, before you edited it"
-            case "deleted":
-                return twin, f"you deleted this from the library on {day}; darkroom restore {twin.id} files it again"
-        return twin, f"you threw this away on {day}; darkroom restore {twin.id} files it again"
-
-    def _lies(self, twin: Twin, decoded: Decoded) -> bool:
-        """Return whether a filed original lies where it was filed, and looks as it did."""
-        path = self.roots["library"] / str(twin.path)
-        with atomic.blaming(path):
-            here = path.lstat()
-        if here is None or not stat.S_ISREG(here.st_mode) or here.st_size != decoded.identity.size:
-            return False
-        return here.st_mtime_ns == twin.mtime_ns
-
-    def _is_rotten(self, job: Job, twin: Twin, kept: Location, sha256: str) -> bool:
-        """Return whether a filed original has other bytes now though it looks as ever, and note it: once."""
-        with atomic.blaming(kept):
-            found = atomic.sha256(kept)
-        if found == sha256:
-            return False
-        _log.warning("image %d: %s has rotted; the same photo came again as image %d", twin.id, kept, job.id)
-        self._queue.rotten(twin.id, found, job.id, time.time())
-        return True
-
-
-def _first_names(shape: PurePosixPath, stems: Stems | None) -> Iterator[PurePosixPath]:
-    """Yield the names that are tried before any with a number: beside the other of a pair, and the plain one."""
-    partners = stems.partners(shape) if stems else None
-    if partners is not None:
-        yield partners
-    if shape != partners and not (stems and stems.is_taken(shape, by_any=False)):
-        yield shape
 
 
 def _check_hash(file: InboxFile, sha256: str | None) -> None:

@@ -53,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("caption takes either image ids or --missing")
     if args.command == "undo" and bool(args.ids) == (args.since is not None):
         parser.error("undo takes either image ids or --since")
+    if args.command == "run" and args.dry_run and not args.once:
+        parser.error("run takes --dry-run with --once alone")
     # Here, not above: --help must not wait for the configuration's libraries.
     from daemon import config
 
@@ -122,6 +124,11 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", "watch the inbox and file what lands in it", "run")
     run.add_argument("--once", action="store_true", help="file what is in the inbox, then exit")
+    run.add_argument("--dry-run", action="store_true", help="with --once: say where it would go, and file nothing")
+    plan = add("plan", "show where files would go, and why; nothing is changed", "plan /media/card/DCIM")
+    plan.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder with all in it")
+    plan.add_argument("--template", metavar="T", help="another template than the configured one")
+    plan.add_argument("--json", action="store_true", help="one JSON document")
     status = add("status", "show the counts, the rate, and what is paused and why", "status --watch")
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document")

@@ -17,7 +17,7 @@ from daemon.app import Darkroom, build, inbox, open_catalogue, prepare, roots
 from daemon.catalogue.schema import Status
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.settings import Settings
-from daemon.commands import doctor
+from daemon.commands import doctor, plan
 from daemon.commands.probes import sweep
 from daemon.config import Config
 from daemon.errors import Busy, DarkroomError, EnvironmentFault
@@ -45,6 +45,8 @@ _LOOK_SECONDS = 0.5
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Run; 0 when stopped cleanly, 1 when --once left failed images, or any in the inbox."""
+    if args.dry_run:
+        return plan.show(config, plan.waiting(config))
     catalogue = open_catalogue(config)
     # One connection for all of it: SQLite makes and removes its log with the first and the last one.
     with catalogue.session():

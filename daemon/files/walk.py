@@ -113,7 +113,7 @@ def walk(
                 raise
             if error.errno not in _VANISHED and folder not in reported:
                 reported.add(folder)
-                logger.warning("the folder %r in the inbox can't be read: %s", folder, error.strerror)
+                logger.warning("the folder %r in %s can't be read: %s", folder, inbox, error.strerror)
 
 
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)

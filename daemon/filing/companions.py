@@ -10,14 +10,14 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from daemon.catalogue import Place
-from daemon.catalogue.companions import CompanionRows, Photo, QueuedFile
+from daemon.catalogue.companions import CompanionRow, CompanionRows, Photo, QueuedFile
 from daemon.catalogue.schema import Facts, Job
 from daemon.decoding import MAX_TEXT_BYTES, Takeout, TextReader, XmpDates
 from daemon.decoding.formats import HEAD_BYTES, sniff
@@ -198,24 +198,64 @@ _JSONS_SECONDS = 60.0
 _LOOK_PART = 0.05
 
 
+class PhotoRows(Protocol):
+    """What knows which photos and companions there are, as `CompanionRows` does."""
+
+    def photos(self, folder: str, stem: str, *, cut: bool = False) -> list[Photo]:
+        """Return the images that came from a folder under a stem, or `cut` one that begins so, newest first."""
+        ...
+
+    def photo(self, image_id: int) -> Photo | None:
+        """Return one image."""
+        ...
+
+    def queued(self, folder: str, begins: Iterable[str], suffix: str) -> list[QueuedFile]:
+        """Return the files of a folder that are not filed yet, by what their names begin with and their suffix."""
+        ...
+
+    def own(self, sha256s: Collection[str]) -> int | None:
+        """Return the image of the library that has, or was filed with, one of some hashes."""
+        ...
+
+    def beside(self, image_id: int) -> Sequence[CompanionRow]:
+        """Return what was filed beside an image."""
+        ...
+
+    def due_photo(self, image_id: int, now: float) -> None:
+        """Have a photo looked at now that waits for its JSON."""
+        ...
+
+    def end_waits(self, now: float) -> bool:
+        """Have all companions, and all photos that wait for one, looked at now; return whether there are any."""
+        ...
+
+
+def is_there(file: Location) -> bool:
+    """Return whether a photo lies where it was filed. Raises EnvironmentFault where nobody knows."""
+    with atomic.blaming(file.root):
+        return atomic.size_of(file) is not None
+
+
 class CompanionMatcher:
     """Finds the photo of each companion in the queue; used by the consumer's thread, `give_up` by any.
 
-    `sidecars` says whether Darkroom writes its own: one that comes back is then known for that.
+    `sidecars` says whether Darkroom writes its own: one that comes back is then known for that. `is_there` says whether
+    a photo lies where it was filed.
     """
 
     def __init__(
         self,
-        rows: CompanionRows,
+        rows: PhotoRows,
         roots: Mapping[Place, Root],
         reader: TextReader,
         *,
         delete_duplicates: bool = False,
         sidecars: bool = True,
+        is_there: Callable[[Location], bool] = is_there,
     ) -> None:
         self._rows, self._reader, self._sidecars = rows, reader, sidecars
         self._roots = roots
-        self._delete_duplicates = delete_duplicates
+        self._delete_duplicates, self._is_there = delete_duplicates, is_there
         self._over = threading.Event()
         self._jsons = _Jsons()
 
@@ -458,9 +498,8 @@ class CompanionMatcher:
             original = filed if filed is not None and filed.status == "done" else photo
         if original.destination is None or original.place is None:
             return None
-        with atomic.blaming(self._roots[original.place]):
-            if atomic.size_of(self._roots[original.place] / original.destination) is None:
-                return None  # the photo has been taken away since
+        if not self._is_there(self._roots[original.place] / original.destination):
+            return None  # the photo has been taken away since
         for row in self._rows.beside(original.id):
             kept = self._roots[row.place] / row.destination
             if row.sha256 == sha256 and atomic.size_of(kept) is not None:

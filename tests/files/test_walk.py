@@ -157,7 +157,7 @@ def test_a_folder_without_permission_is_passed_over_and_told_once(tmp_path: Path
     )
     (tmp_path / "locked").chmod(0o755)
     assert result.stdout.splitlines() == [
-        "the folder 'locked' in the inbox can't be read: Permission denied",
+        "the folder 'locked' in . can't be read: Permission denied",
         "['a.jpg', 'open/c.jpg']",
         "['a.jpg', 'open/c.jpg']",
     ]

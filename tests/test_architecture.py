@@ -86,6 +86,7 @@ SAME_NOUN = {
     "takeout": {"daemon.decoding.takeout", "daemon.sidecar.takeout"},
     "xmp": {"daemon.decoding.xmp", "daemon.sidecar.xmp"},
     "trash": {"daemon.filing.trash", "daemon.commands.trash"},
+    "refile": {"daemon.filing.refile", "daemon.commands.refile"},
     "moves": {"daemon.catalogue.moves", "daemon.filing.moves"},
 }
 

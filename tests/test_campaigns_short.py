@@ -41,7 +41,7 @@ def test_killed_at_chosen_calls_nothing_is_lost(name: str) -> None:
 
 
 @traced
-@pytest.mark.parametrize("name", ["throwing away", "restoring", "following the owner", "adopting"])
+@pytest.mark.parametrize("name", ["throwing away", "restoring", "following the owner", "adopting", "refiling"])
 def test_killed_in_what_the_owner_wants_nothing_is_lost(name: str) -> None:
     tally = kill.each(OWNERS[name], thin=True, every=13)
     assert tally.problems == []

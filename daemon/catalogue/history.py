@@ -123,6 +123,8 @@ def sentence(event: ImageEvent) -> str:
             return "edited in the library"
         case EventKind.MOVED:
             return f"moved by its owner: {filed}"
+        case EventKind.REFILED:
+            return f"moved from library/{display(text)} to {filed}, by another template"
         case EventKind.DELETED:
             return f"no longer in the library: it lay at {filed}"
         case EventKind.REJECTED:

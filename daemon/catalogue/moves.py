@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 from peewee import SQL
 
-from daemon.catalogue.database import Catalogue
+from daemon.catalogue.database import CURRENT, Catalogue, read_rows
 from daemon.catalogue.schema import Companion, Event, EventKind, Image, ImageRow, RawExif, Setting, Status
 
 _JOURNAL = "moves"
@@ -16,6 +16,15 @@ Target = Folder | Literal["outside"]
 """Where a file goes: also to a folder that is none of Darkroom's."""
 MoveKind = Literal["image", "companion", "beside"]
 Act = Literal["reject", "restore", "purge", "undo", "refile"]
+_BATCH = 500
+_IN_LIBRARY = "FROM image WHERE +status = 'done' AND place = 'library' AND companion_of IS NULL"
+_LIBRARY = f"SELECT * {_IN_LIBRARY} AND id > ? ORDER BY id LIMIT ?"
+_MOVED_BY_OWNER = """
+SELECT image_id FROM event AS moved WHERE kind = 'moved' AND NOT EXISTS (
+    SELECT 1 FROM event AS later WHERE later.image_id = moved.image_id AND later.id > moved.id
+    AND later.kind IN ('moved', 'refiled', 'done', 'restored')
+)
+"""
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,27 @@ class MoveRows:
             rows = Image.select(Image.id).where(filed & (Image.processed_at >= moment)).order_by(Image.id)
             return [row.id for row in rows]
 
+    def count_library(self) -> int:
+        """Count the images that lie in the library."""
+        with self._catalogue.reading():
+            return int(CURRENT.execute_sql(f"SELECT count(*) {_IN_LIBRARY}").fetchone()[0])
+
+    def in_library(self) -> Iterator[ImageRow]:
+        """Yield the images that lie in the library, by their ids."""
+        last = 0
+        while True:
+            with self._catalogue.reading():
+                rows = read_rows(Image, ImageRow, _LIBRARY, last, _BATCH)
+            yield from rows
+            if len(rows) < _BATCH:
+                return
+            last = rows[-1].id
+
+    def moved_by_owner(self) -> set[int]:
+        """Return the images that lie where their owner has moved them, by what came last in their histories."""
+        with self._catalogue.reading():
+            return {image_id for (image_id,) in CURRENT.execute_sql(_MOVED_BY_OWNER).fetchall()}
+
     def in_trash(self, before: float) -> list[ImageRow]:
         """Return what was thrown away before a moment (seconds since 1970) and lies in the trash, oldest first."""
         thrown = (Image.status == "rejected") & (Image.place == "trash") & (Image.removed_at <= before)
@@ -220,6 +250,10 @@ class MoveRows:
                 kind = EventKind.REJECTED
             case "purge":
                 kind, event = EventKind.PURGED, {}
+            case "refile":
+                # The walk of the library looks at it anew: what was copied has another inode.
+                changes |= {"sidecar_due": Image.sidecar_due + 1, "inode": None, "ctime_ns": None}
+                kind, event = EventKind.REFILED, {**event, "text": None if move is None else move.old}
             case _:
                 changes |= {"removed_at": None, "removed_from": None}
                 if journal.status in {"done", "duplicate"}:

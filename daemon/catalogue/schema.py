@@ -60,6 +60,7 @@ class EventKind(StrEnum):
     ADOPTED = "adopted"
     PURGED = "purged"
     GIVEN_BACK = "given back"
+    REFILED = "refiled"
 
 
 class Cause(StrEnum):

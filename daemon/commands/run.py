@@ -50,9 +50,12 @@ def main(config: Config, args: argparse.Namespace) -> int:
     catalogue = open_catalogue(config)
     # One connection for all of it: SQLite makes and removes its log with the first and the last one.
     with catalogue.session():
-        prepare(config, Settings(catalogue))
+        settings = Settings(catalogue)
+        prepare(config, settings)
         folders = [path for name, path in config.folders.items() if name != "state"]
         with lock.exclusive(config.folders.state, folders):
+            with suppress(EnvironmentFault):  # for `refile`, which can do without it
+                settings.set("template", config.filing.template)
             darkroom = build(config, catalogue, once=args.once)
             _finish_moves(darkroom)
             code = _Once(darkroom).run() if args.once else _serve(darkroom)

@@ -678,16 +678,20 @@ def size_of(file: Location) -> int | None:
 # -- moves
 
 
-def place(fd: int, destination: Location, tag: object, sha256: str | None) -> os.stat_result:
+def place(
+    fd: int, destination: Location, tag: object, sha256: str | None, how: Literal["any", "link", "copy"] = "any"
+) -> os.stat_result:
     """Make the open file `fd` appear durably as `destination`, too, or not at all; return what lies there now.
 
-    `tag` makes the hidden name of a copy while it is written, `sha256` is the hash that a copy must have. Raises
+    `tag` makes the hidden name of a copy while it is written, `sha256` is the hash that a copy must have. By a "link"
+    also where the file has other names, or others may write into it; by a "copy" in any case, or by "any" way that is
+    safe for what comes from anybody. Where no link is to be had it is a copy. Raises
     FileExistsError when the name is taken, Withdrawn when the file has no name any more, Postponed when the bytes are
     other ones now, NameRefused where the destination can't be called so, Unresponsive where the file can't be read,
     DiskFull, EnvironmentFault for all else that is the destination's fault.
     """
     with made(destination) as entry, blaming(destination.parent):
-        is_linked = _link(fd, entry)
+        is_linked = how != "copy" and _link(fd, entry, anyway=how == "link")
         placed = os.fstat(fd) if is_linked else _copy(fd, entry, tag, sha256)
         try:
             if is_linked:
@@ -703,12 +707,12 @@ def place(fd: int, destination: Location, tag: object, sha256: str | None) -> os
             raise
 
 
-def _link(fd: int, destination: Entry) -> bool:
-    """Link an open file, where that is safe and can be done."""
+def _link(fd: int, destination: Entry, *, anyway: bool = False) -> bool:
+    """Link an open file, where that is safe, or wanted `anyway`, and can be done."""
     here = os.fstat(fd)
     if here.st_nlink == 0:
         raise Withdrawn(f"{destination.name} is gone from its folder")
-    if not _is_ours_alone(here):
+    if not anyway and not _is_ours_alone(here):
         return False
     # Through the descriptor: exactly the file that was read, whatever its name has come to mean since.
     by_fd = by_descriptor(fd, Path())

@@ -13,13 +13,12 @@ share a stem.
 """
 
 import re
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Protocol
 
 from daemon.catalogue.companions import Photo
-from daemon.catalogue.schema import Job
 from daemon.files import atomic, names
 from daemon.files.atomic import Location
 
@@ -39,6 +38,26 @@ class RelatedRows(Protocol):
     def related(self, folder: str, names: Sequence[str], stem: str) -> tuple[list[Photo], list[Photo]]:
         """Return the filed images that came from a folder under one of some names, and those that lie under a stem."""
         ...
+
+
+class Arrival(Protocol):
+    """How a photo came: what a job of the queue and an image's row both have."""
+
+    @property
+    def id(self) -> int:
+        """Its id."""
+
+    @property
+    def original_name(self) -> str:
+        """The name that it came with."""
+
+    @property
+    def folder(self) -> str:
+        """The subfolder of the inbox that it came from."""
+
+    @property
+    def created_at(self) -> float:
+        """When it came, in seconds since 1970."""
 
 
 class NumberedNames:
@@ -81,10 +100,27 @@ class NumberedNames:
             self._next.popitem(last=False)
 
 
+class StemIndex:
+    """Which planned photos lie under which stems: a stem is a path, with any suffix behind it."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, list[int]] = defaultdict(list)
+
+    def add(self, path: str, image_id: int) -> None:
+        """Note that a photo is to lie under a path of the library."""
+        at = path.rfind("/")
+        while (at := path.find(".", at + 1)) >= 0:
+            self._ids[path[:at]].append(image_id)
+
+    def under(self, stem: str) -> list[int]:
+        """Return the photos that are to lie under a stem."""
+        return self._ids.get(stem, [])
+
+
 class Stems:
     """Which names in the library are one photo's stem: for one job, of a picture that was taken at a time by EXIF."""
 
-    def __init__(self, rows: RelatedRows, job: Job, wanted: PurePosixPath, taken: str | None) -> None:
+    def __init__(self, rows: RelatedRows, job: Arrival, wanted: PurePosixPath, taken: str | None) -> None:
         self._rows, self._job, self._taken = rows, job, taken
         self._is_raw = _is_raw(wanted)
         stem = PurePosixPath(job.original_name).stem

@@ -180,6 +180,14 @@ def numbered(path: PurePosixPath, number: int) -> PurePosixPath:
     return path if number == 0 else path.with_name(f"{stem}.{number}{suffix}")
 
 
+def named_after(name: str, old: str, new: str) -> str:
+    """Return the name of what came with a photo whose own name has changed, as far as it begins with that."""
+    for was, now in ((old, new), (split(old)[0], split(new)[0])):
+        if name.startswith(was):
+            return now + name.removeprefix(was)
+    return name
+
+
 _FIRST_WAIT_SECONDS = 1.0
 _PHOTO_WAIT_SECONDS = 600.0
 # A photo that came long ago is taken for a companion's only after this: camera counters begin again, and the photo

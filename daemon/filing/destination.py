@@ -12,7 +12,7 @@ from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from daemon.catalogue import Place
+from daemon.catalogue import ImageRow, Place
 from daemon.catalogue.schema import CaptionStatus, Facts, Job, Past, Twin
 from daemon.decoding import Decoded, Exif, Takeout, XmpDates
 from daemon.errors import DarkroomError, EnvironmentFault, FailureReason, NameRefused
@@ -239,17 +239,30 @@ def mirrored(job: Job) -> PurePosixPath:
 def library_name(template: str, job: Job, decoded: Decoded, at: datetime) -> PurePosixPath:
     """Return the template filled in for one image."""
     exif = decoded.exif
-    camera = camera_name(exif.camera_make or "", exif.camera_model or "")
+    came = ImageRow(
+        original_name=job.original_name,
+        folder=names.display(job.folder),
+        source=job.source,
+        format=decoded.format,
+        camera_make=exif.camera_make,
+        camera_model=exif.camera_model,
+        lens_model=exif.lens_model,
+    )
+    return refiled_name(template, came, decoded.suffixes, at)
+
+
+def refiled_name(template: str, row: ImageRow, suffixes: tuple[str, ...], at: datetime) -> PurePosixPath:
+    """Return the template filled in for one image as its row has it; `suffixes` are those that its bytes may have."""
     values = names.Values(
         taken=at,
-        name=names.with_true_suffix(names.component(job.original_name), decoded.suffixes),
-        folder=names.display(job.folder),
-        camera=camera,
-        make=exif.camera_make,
-        model=exif.camera_model,
-        lens=exif.lens_model,
-        format=decoded.format,
-        source=job.source,
+        name=names.with_true_suffix(names.component(row.original_name), suffixes),
+        folder=row.folder,
+        camera=camera_name(row.camera_make or "", row.camera_model or ""),
+        make=row.camera_make,
+        model=row.camera_model,
+        lens=row.lens_model,
+        format=row.format or names.UNKNOWN,
+        source=row.source,
     )
     return names.within_reach(names.expand(template, values))
 

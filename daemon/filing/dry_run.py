@@ -25,7 +25,7 @@ from daemon.files import atomic
 from daemon.files.atomic import Location, Root, by_descriptor
 from daemon.files.names import display, fold
 from daemon.files.opening import open_regular
-from daemon.filing.collisions import NumberedNames, Stems, holds
+from daemon.filing.collisions import NumberedNames, StemIndex, Stems, holds
 from daemon.filing.companions import CompanionMatcher, is_there, parse
 from daemon.filing.dates import Taken
 from daemon.filing.destination import Plan, Planner, PlanningRules, camera_name, mirrored, reason_beside
@@ -254,8 +254,7 @@ class _Rows:
         self._names: dict[str, list[tuple[str, int]]] = defaultdict(list)
         self._paths: dict[int, str] = {}
         self._by_hash: dict[str, int] = {}
-        # By what stands before each point of a name in the library.
-        self._by_stem: dict[str, list[int]] = defaultdict(list)
+        self._stems = StemIndex()
 
     def add(self, file: FoundFile, now: float) -> Job:
         """Take in a file that is to be planned; return it as the queue would hand it out."""
@@ -295,10 +294,7 @@ class _Rows:
             self.promised.add(destination)
         if status == "done" and inside is not None:
             self._by_hash.setdefault(plan.facts.sha256 or "", job.id)
-            folder, _, name = inside.rpartition("/")
-            at = -1
-            while (at := name.find(".", at + 1)) >= 0:
-                self._by_stem[f"{folder}/{name[:at]}" if folder else name[:at]].append(job.id)
+            self._stems.add(inside, job.id)
 
     def planned(self, sha256: str) -> int | None:
         """Return the photo of this run with certain bytes that is to go into the library."""
@@ -369,7 +365,7 @@ class _Rows:
             if fold(self._photos[one].name) == fold(name)
         ]
         came = [self._photos[one] for one in dict.fromkeys(ids) if self._photos[one].status == "done"]
-        lie = [self._photos[one] for one in self._by_stem.get(stem, ())]
+        lie = [self._photos[one] for one in self._stems.under(stem)]
         if self._filed is not None:
             others, beside = self._filed.related(folder, names, stem)
             came, lie = [*came, *others], [*lie, *beside]

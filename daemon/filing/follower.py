@@ -22,7 +22,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,6 +39,7 @@ from daemon.files.mounts import FolderCheck, mount_point
 from daemon.files.names import IMAGE_SUFFIXES, display, split
 from daemon.files.opening import Identity, Lease, LeaseState, open_regular
 from daemon.files.walk import Look, OrderedWalk, Seen
+from daemon.filing.companions import named_after
 from daemon.filing.dates import Evidence, Origin, taken
 from daemon.filing.destination import facts_of
 from daemon.filing.removals import FILE, Removal, Removals
@@ -127,7 +128,7 @@ class Follower:
     ) -> None:
         self._rows, self._library, self._folders, self._settings = rows, library, folders, settings
         self._thumbnails, self._sidecars, self._decode, self._removals = thumbnails, sidecars, decode, removals
-        self._lock, self._ignore, self._is_private = state / "follow.lock", ignore, is_private
+        self._state, self._ignore, self._is_private = state, ignore, is_private
         self._trash = trash
         self._next = 0.0
         # Asked between two files: whether the walk is to be given up.
@@ -141,7 +142,7 @@ class Follower:
 
         Raises Busy where another one is made, EnvironmentFault where the library is not there.
         """
-        with lock.held(self._lock, 0.0, "the library is being looked through already: try again after it"):
+        with following(self._state):
             self._folders.check_present()
             began = time.monotonic()
             with closing(ZoneFinder()) as zones:
@@ -184,6 +185,13 @@ class Follower:
         since = now - last if isinstance(last, int | float) else float("inf")
         # The clock may have been set back.
         return max(0.0, hours * 3600 - since) if since >= 0 else 0.0
+
+
+@contextmanager
+def following(state: Path) -> Iterator[None]:
+    """Keep walks through the library off for a block, in any process. Raises Busy where one is made."""
+    with lock.held(state / "follow.lock", 0.0, "the library is being looked through already: try again after it"):
+        yield
 
 
 class FollowLoop:
@@ -556,7 +564,7 @@ class _Walk:
                 lies = PurePosixPath(one.path)
                 if (one.kind, one.id) in gone or lies.parent != old.parent:
                     continue
-                path = str(new.with_name(_named_after(lies.name, old.name, new.name)))
+                path = str(new.with_name(named_after(lies.name, old.name, new.name)))
                 if path != one.path and self._carry(one, path):
                     yield MovedFile(one, path, one.size or 0, one.mtime_ns or 0)
 
@@ -773,14 +781,6 @@ def _fit(row: Expected, seen: Seen, folder: str | None) -> tuple[bool, bool, boo
     there, name = seen.path.rpartition("/")[::2]
     old = row.path.rpartition("/")[2]
     return folder is not None and there != folder, name != old, f"{name}.xmp" not in seen.beside, seen.path
-
-
-def _named_after(name: str, old: str, new: str) -> str:
-    """Return the name of what came with a photo whose own name has changed, as far as it begins with that."""
-    for was, now in ((old, new), (split(old)[0], split(new)[0])):
-        if name.startswith(was):
-            return now + name.removeprefix(was)
-    return name
 
 
 def _is_replaced(row: Expected, look: Look) -> bool:

@@ -83,19 +83,23 @@ class Mover:
             raise Rejected(f"there is no image {image_id}")
         return row
 
-    def files_of(self, row: ImageRow, folder: Folder) -> Iterator[Move]:
-        """Yield an image's file and all that lies beside it, where they are; the new names are the old ones."""
+    def files_of(self, row: ImageRow, folder: Folder, *, trusting: bool = False) -> Iterator[Move]:
+        """Yield an image's file and all that lies beside it, where they are; the new names are the old ones.
+
+        `trusting`: what looks as its row has it, to stat, has the bytes that the row has, and is not read.
+        """
         path = row.path if folder == "inbox" else row.destination
         if path is None:
             return
         original = self.roots[folder] / path
         if atomic.exists(original):
-            yield Move("image", folder, path, folder, path, self._sha256(original))
+            known = (row.sha256, row.size_bytes, row.mtime_ns) if trusting else None
+            yield Move("image", folder, path, folder, path, self._sha256(original, known))
         for one in self.rows.beside(row.id):
             companion = self.roots[one.place] / one.path
             # One that its owner has moved or deleted is found by the next walk of the library.
             if atomic.exists(companion):
-                sha256 = self._sha256(companion)
+                sha256 = self._sha256(companion, (one.sha256, one.size, one.mtime_ns) if trusting else None)
                 yield Move("companion", one.place, one.path, one.place, one.path, sha256, one.id)
         for beside in () if folder == "inbox" else (path_beside(original), reason_beside(original)):
             if atomic.exists(beside) and not self.rows.is_owned(folder, beside.inside):
@@ -105,11 +109,27 @@ class Mover:
         """Return whether neither a file nor a row has a name. Raises EnvironmentFault where nobody knows."""
         return not atomic.exists(self.roots[folder] / path) and not self.rows.is_owned(folder, path)
 
-    def _sha256(self, file: Location) -> str | None:
-        """Return the hash of a file; None for what is none, or too large to be a photo."""
+    def remove_emptied(self, file: Location) -> None:
+        """Remove the folder that a file has left, and those above it, where nothing is in them any more."""
+        folder = file.parent
+        with suppress(OSError):
+            while folder.inside:
+                with folder.entry() as entry:
+                    os.rmdir(entry.name, dir_fd=entry.folder)
+                folder = folder.parent
+
+    def _sha256(self, file: Location, known: tuple[str | None, int | None, int | None] | None = None) -> str | None:
+        """Return the hash of a file; None for what is none, or too large to be a photo.
+
+        `known` is the hash, the size and the time in nanoseconds that it had when it was last read.
+        """
         with atomic.blaming(file):
-            size = atomic.size_of(file)
-            return None if size is None or size > _HASHED_BYTES else atomic.sha256(file)
+            here = file.lstat()
+            if here is None or not stat.S_ISREG(here.st_mode) or here.st_size > _HASHED_BYTES:
+                return None
+            if known is not None and (here.st_size, here.st_mtime_ns) == known[1:]:
+                return known[0]
+            return atomic.sha256(file)
 
     # -- what a journal names
 
@@ -146,10 +166,21 @@ class Mover:
             self._remove(journal, move)
         if journal.act == "undo":
             self._remove_thumbnails(journal.image)
+        if journal.act == "refile":
+            for move in journal.moves:
+                self.remove_emptied(self.roots[move.old_folder] / move.old)
         self.rows.end()
-        if journal.act == "restore" and journal.status == "done":
-            with suppress(EnvironmentFault):  # it stays due
-                self._sidecars.write(journal.image_id)
+        if journal.act in {"restore", "refile"} and journal.status == "done":
+            self._bring_sidecar(journal)
+
+    def _bring_sidecar(self, journal: MoveJournal) -> None:
+        """Write the sidecar of an image that lies elsewhere now, with what somebody wrote meanwhile where it was."""
+        with suppress(EnvironmentFault):  # it stays due
+            self._sidecars.write(journal.image_id)
+            for move in journal.moves:
+                left = self.roots[move.old_folder] / move.old
+                if journal.act == "refile" and move.kind == "beside" and atomic.exists(left):
+                    self._sidecars.gather(journal.image_id, left)
 
     def _place_all(self, journal: MoveJournal) -> list[tuple[Location, os.stat_result]]:
         """Make all files appear under their new names, too, or none; return those that were not there before.
@@ -193,17 +224,19 @@ class Mover:
                     return here
             fd = open_regular(old)
             try:
-                return self._place_open(fd, old, new, image_id, move.sha256)
+                return self._place_open(fd, old, new, image_id, move)
             finally:
                 os.close(fd)
         except FileExistsError:
             raise Rejected(f"another file has taken the name {new}; try again") from None
 
-    def _place_open(self, fd: int, old: Location, new: Location, image_id: int, sha256: str | None) -> os.stat_result:
+    def _place_open(self, fd: int, old: Location, new: Location, image_id: int, move: Move) -> os.stat_result:
         with Lease(fd) as lease:
             if lease.state is LeaseState.HELD_BY_WRITER:
                 raise Rejected(f"{old} is open for writing")
-            return atomic.place(fd, new, image_id, sha256)
+            # What is filed has other names by its owner's will: a backup of hard links must not double.
+            is_filed = move.old_folder not in {"inbox", "failed"}
+            return atomic.place(fd, new, image_id, move.sha256, "link" if is_filed else "any")
 
     def _is_placed(self, move: Move, old: Location, new: Location) -> bool:
         """Return whether a file has its new name already."""

@@ -5,9 +5,7 @@ meanwhile. In the trash a file lies below the name of the folder that it is from
 it can be taken back, even after `darkroom rebuild`.
 """
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import cast
@@ -17,7 +15,6 @@ from daemon.catalogue.moves import Folder, Move, MoveJournal
 from daemon.catalogue.schema import Status
 from daemon.errors import Rejected
 from daemon.files import names
-from daemon.files.atomic import Location
 from daemon.files.names import display
 from daemon.filing.moves import Mover
 
@@ -80,7 +77,7 @@ class Trash:
                 if move.kind == "image" and row.sha256 is not None and move.sha256 != row.sha256:
                     raise Rejected(f"image {row.id}: {place} is another file than was thrown away; it stays")
             self._mover.do(MoveJournal(row.id, "purge", "rejected", "rejected", moves))
-            self._remove_empty_folders(place)
+            self._mover.remove_emptied(place)
 
     def listed(self, before: float) -> list[ImageRow]:
         """Return what lies in the trash since before a moment, in seconds since 1970, oldest first."""
@@ -173,14 +170,6 @@ class Trash:
                 f" back to {display(row.removed_from or 'the library')}, and say darkroom sync"
             )
         return copy
-
-    def _remove_empty_folders(self, file: Location) -> None:
-        folder = file.parent
-        with suppress(OSError):
-            while folder.inside:
-                with folder.entry() as entry:
-                    os.rmdir(entry.name, dir_fd=entry.folder)
-                folder = folder.parent
 
 
 def _origin(row: ImageRow, old: str) -> tuple[Folder, str]:

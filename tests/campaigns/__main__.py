@@ -1,7 +1,7 @@
 """Plays campaigns and prints what they tried and found: python -m tests.campaigns all.
 
 kill       before every call that changes the disk
-owner      the same, in reject, restore, sync and adopt
+owner      the same, in reject, restore, sync, adopt and refile
 uploads    the same, while an upload arrives
 restarts   the same, in the restart after a kill
 random     at random instants, while files and uploads arrive
@@ -107,7 +107,7 @@ def _owner(args: argparse.Namespace) -> Report:
     for act in OWNERS.values():
         if not act.across or has_second_filesystem():
             total.add(_told("owner", kill.each(act, thin=not args.long)))
-    return "kills in reject, restore, sync and adopt", f"{total.kills:,} kills", total.problems
+    return "kills in reject, restore, sync, adopt and refile", f"{total.kills:,} kills", total.problems
 
 
 def _uploads(args: argparse.Namespace) -> Report:

@@ -129,6 +129,13 @@ def _owner(stage: Stage) -> None:
     del stage.must[digest(photo(53))]
 
 
+def _to_refile(stage: Stage) -> None:
+    """Photos of one name, a pair of files and a companion, which another template brings together."""
+    _companions(stage)
+    for seed in (70, 71, 72):
+        stage.put(f"{seed}/IMG_7.jpg", photo(seed))
+
+
 def _never_filed(stage: Stage) -> None:
     for seed in (60, 61):
         path = stage.folder("library") / f"old/IMG_{seed}.jpg"
@@ -137,6 +144,7 @@ def _never_filed(stage: Stage) -> None:
         stage.expect(photo(seed))
 
 
+_REFILE = ("refile", "--template", "{taken:%Y}/{name}")
 _ALL = ("1", "2", "3", "4", "5")
 _DELETE = (("duplicates", "delete"),)
 ACTS = {
@@ -165,6 +173,7 @@ OWNERS = {
         Act("throwing away, to another filesystem", lambda _: None, _one, True, ("reject", *_ALL)),
         Act("restoring", _rejected, words=("restore", *_ALL)),
         Act("following the owner", _owner, before=_one, words=("sync",), again=("sync",)),
+        Act("refiling", lambda _: None, before=_to_refile, words=_REFILE, again=_REFILE),
         Act("adopting", _never_filed, before=_one, words=("sync", "--adopt"), again=("sync", "--adopt")),
     )
 }

@@ -16,8 +16,8 @@ from daemon.errors import ConfigError, DarkroomError
 
 # Those of the catalogue's schema, which --help must not load.
 STATUSES = ("queued", "processing", "done", "duplicate", "failed", "deleted", "rejected")
-# Commands of one noun are in one module.
-_MODULES = {"reject": "trash", "restore": "trash"}
+# Commands of one noun are in one module, and `import` is a word of Python's.
+_MODULES = {"reject": "trash", "restore": "trash", "import": "imports"}
 _MAX_QUERY = 500
 _QUERY_HELP = "words of names, folders, cameras, lenses, captions, titles, keywords and text in the picture"
 # No path is longer on Linux, in bytes.
@@ -125,6 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     run = add("run", "watch the inbox and file what lands in it", "run")
     run.add_argument("--once", action="store_true", help="file what is in the inbox, then exit")
     run.add_argument("--dry-run", action="store_true", help="with --once: say where it would go, and file nothing")
+    bring = add("import", "copy in what the library does not hold yet, and say what is safe", "import /media/card")
+    bring.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a camera's card, or any other folder")
+    bring.add_argument("--move", action="store_true", help="remove each file there once it was read in the library")
+    bring.add_argument("--dry-run", action="store_true", help="say what would be copied, and copy nothing")
+    bring.add_argument("--json", action="store_true", help="one JSON document")
     plan = add("plan", "show where files would go, and why; nothing is changed", "plan /media/card/DCIM")
     plan.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder with all in it")
     plan.add_argument("--template", metavar="T", help="another template than the configured one")

@@ -25,7 +25,7 @@ from daemon.errors import ConfigError, EnvironmentFault
 from daemon.files import atomic, state_folder
 from daemon.files.atomic import UNREACHABLE, Root
 from daemon.files.mounts import FolderCheck
-from daemon.filing import recovery
+from daemon.filing import recovery, sources
 from daemon.filing.cleanup import Cleanup
 from daemon.filing.companions import CompanionMatcher
 from daemon.filing.consumer import Consumer, RetryPolicy, StabilityPolicy
@@ -211,9 +211,14 @@ class Darkroom:
     # Those that not every configuration has: whoever starts one adds it.
     other_loops: list[Loop] = field(default_factory=list)
 
+    def sweep(self) -> None:
+        """Remove what uploads and imports that have died have left in the inbox; before any new one can arrive."""
+        recovery.remove_partial_uploads(inbox(self.config))
+        sources.remove_partial_copies(inbox(self.config), self.config.folders.state)
+
     def start(self) -> None:
         """Start all parts; returns at once."""
-        recovery.remove_partial_uploads(inbox(self.config))
+        self.sweep()
         with suppress(EnvironmentFault):
             self.faults.clear()
         self.sandbox.start()

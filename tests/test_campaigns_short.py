@@ -7,6 +7,7 @@ import pytest
 
 from tests.campaigns import (
     accounts,
+    cards,
     clients,
     disks,
     faults,
@@ -145,6 +146,12 @@ def test_what_real_clients_bring_is_filed_once_and_whole(name: str, photos: Path
     outcome = clients.play(name, photos)
     assert outcome.tally.problems == []
     assert outcome.right == 10
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_the_receipt_of_a_card_is_true_however_often_it_is_killed(served: bool) -> None:
+    tally = cards.play(3, 60, served=served)
+    assert (tally.problems, tally.points) == ([], 60)
 
 
 def test_the_check_itself_sees_what_is_wrong() -> None:

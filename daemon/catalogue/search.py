@@ -1,10 +1,11 @@
 """Finds images: pages for lists, by filters and full text, and by where their file is, was once, or should be."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
-from peewee import Expression, fn
+from peewee import SQL, Expression, fn
 
 from daemon.catalogue.database import Catalogue, read_rows, read_value
 from daemon.catalogue.schema import (
@@ -242,6 +243,17 @@ UNION ALL
 SELECT sha256, status, coalesce(path, ''), size_bytes, mtime_ns, coalesce(token, '') FROM image
  WHERE +sha256 IN () AND status = 'processing'
 """
+# Each part by its own index; of copies and of failures there are few.
+_OF_BYTES = """
+SELECT * FROM image WHERE sha256 IN (SELECT value FROM json_each(?)) AND status = 'done'
+UNION ALL
+SELECT * FROM image WHERE sha256 IN (SELECT value FROM json_each(?)) AND status IN ('deleted', 'rejected')
+UNION ALL
+SELECT * FROM image WHERE status IN ('duplicate', 'failed') AND +sha256 IN (SELECT value FROM json_each(?))
+UNION ALL
+SELECT * FROM image WHERE filed_sha256 IN (SELECT value FROM json_each(?)) AND filed_sha256 IS NOT NULL
+ AND +status = 'done'
+"""
 
 
 class Inventory:
@@ -282,6 +294,31 @@ class Inventory:
         with self._catalogue.reading():
             rows = Companion.select().where(Companion.image_id == image_id).order_by(Companion.id)
             return [_companion(row) for row in rows]
+
+    def of_bytes(self, sha256s: Sequence[str]) -> list[ImageRow]:
+        """Return the images that have one of some hashes, or had it before they were edited, whatever became of them.
+
+        Not those that wait in the inbox.
+        """
+        hashes = json.dumps(list(sha256s))
+        with self._catalogue.reading():
+            return read_rows(Image, ImageRow, _OF_BYTES, hashes, hashes, hashes, hashes)
+
+    def companions_of_bytes(self, sha256s: Sequence[str]) -> list[FiledFile]:
+        """Return the companions that have one of some hashes, wherever they lie."""
+        in_hashes = SQL("sha256 IN (SELECT value FROM json_each(?))", (json.dumps(list(sha256s)),))
+        with self._catalogue.reading():
+            rows = list(Companion.select().where(in_hashes))
+        return [_companion(row) for row in rows]
+
+    def in_inbox(self, paths: Sequence[str]) -> list[ImageRow]:
+        """Return the images whose files have one of some names in the inbox."""
+        found: list[ImageRow] = []
+        with self._catalogue.reading():
+            for start in range(0, len(paths), _BATCH):
+                named = Image.path.in_(list(paths[start : start + _BATCH]))
+                found += [ImageRow(**row.__data__) for row in Image.select().where(named)]
+        return found
 
     def known(self, place: Place, paths: Sequence[str]) -> set[str]:
         """Return those of some hundred paths that a row knows, also one whose file is just on its way there."""

@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from daemon.app import Darkroom, build, inbox, open_catalogue, prepare, roots
+from daemon.catalogue import Catalogue
 from daemon.catalogue.schema import Status
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.settings import Settings
@@ -23,7 +24,6 @@ from daemon.config import Config
 from daemon.errors import Busy, DarkroomError, EnvironmentFault
 from daemon.files import lock
 from daemon.files.names import display
-from daemon.filing import recovery
 from daemon.filing.consumer import Turn
 from daemon.filing.follower import say
 from daemon.health import sentence_of
@@ -59,8 +59,45 @@ def main(config: Config, args: argparse.Namespace) -> int:
             darkroom = build(config, catalogue, once=args.once)
             _finish_moves(darkroom)
             code = _Once(darkroom).run() if args.once else _serve(darkroom)
-    _leave(code)
-    return code
+    return leave(code)
+
+
+def file_once(config: Config, catalogue: Catalogue, on_turn: Callable[[], object]) -> int:
+    """File what is in the inbox, without captions, and return what `run --once` would; `on_turn` is called meanwhile.
+
+    Raises Busy where a darkroom runs.
+    """
+    folders = [path for name, path in config.folders.items() if name != "state"]
+    with lock.exclusive(config.folders.state, folders), _own_signals():
+        darkroom = build(config, catalogue, once=True)
+        _finish_moves(darkroom)
+        return _Once(darkroom, captions=False, on_turn=on_turn).run()
+
+
+def recover(config: Config, catalogue: Catalogue) -> None:
+    """Finish or undo what an earlier process has left half done, and file nothing else.
+
+    Raises Busy where a darkroom runs, EnvironmentFault.
+    """
+    folders = [path for name, path in config.folders.items() if name != "state"]
+    with lock.exclusive(config.folders.state, folders):
+        darkroom = build(config, catalogue, once=True)
+        try:
+            _finish_moves(darkroom)
+            darkroom.consumer.recover()
+        finally:
+            darkroom.close()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Give the signals back, in the end, that a run takes for itself."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _finish_moves(darkroom: Darkroom) -> None:
@@ -74,8 +111,11 @@ def _finish_moves(darkroom: Darkroom) -> None:
         _log.warning("what was on its way from one folder to another is not there yet: %s", error)
 
 
-def _leave(code: int) -> None:
-    """End the process at once where a thread waits for a share that does not answer: Python would wait for it."""
+def leave(code: int) -> int:
+    """Return the exit code; end the process at once where a thread waits for a share that does not answer.
+
+    Python would wait for it.
+    """
     deadline = time.monotonic() + _LEAVE_SECONDS
     others = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
     for thread in others:
@@ -83,6 +123,7 @@ def _leave(code: int) -> None:
     if any(thread.is_alive() for thread in others):
         logging.shutdown()
         os._exit(code)
+    return code
 
 
 def _serve(darkroom: Darkroom) -> int:
@@ -162,8 +203,10 @@ class _Once:
     How long a file must be unchanged is waited out, but not how long its rest may still come.
     """
 
-    def __init__(self, darkroom: Darkroom) -> None:
-        self._darkroom = darkroom
+    def __init__(
+        self, darkroom: Darkroom, *, captions: bool = True, on_turn: Callable[[], object] = lambda: None
+    ) -> None:
+        self._darkroom, self._captions, self._on_turn = darkroom, captions, on_turn
         waits = darkroom.config.inbox
         # The second time out of sight, as `InboxFile.check_complete` has it.
         self._grace = max(waits.settle_seconds, waits.quiet_seconds) + waits.settle_seconds + 1
@@ -174,7 +217,7 @@ class _Once:
         darkroom = self._darkroom
         _on_signals(self._stop)
         before = darkroom.statistics.stats(time.time()).counts
-        recovery.remove_partial_uploads(inbox(darkroom.config))
+        darkroom.sweep()
         for _, folder in darkroom.config.folders.items():
             sweep(folder)
         with suppress(EnvironmentFault):
@@ -190,7 +233,8 @@ class _Once:
             code = self._report(before)
             darkroom.hooks.drain()
             # Before the decoders go: they read the sidecars that captions are written into.
-            self._caption()
+            if self._captions:
+                self._caption()
         finally:
             darkroom.close()
         return code
@@ -220,6 +264,7 @@ class _Once:
         self._darkroom.hooks.stop()
 
     def _finished(self) -> bool:
+        self._on_turn()
         turn = self._darkroom.consumer.turn
         if turn is not Turn.IDLE:
             if turn is Turn.FILED:

@@ -31,7 +31,7 @@ from daemon.catalogue.settings import Settings
 from daemon.config import Config
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError, EnvironmentFault, Rejected
-from daemon.files.atomic import Location, Root, by_descriptor
+from daemon.files.atomic import Location, Root, by_descriptor, drop_cache
 from daemon.files.names import display
 from daemon.files.opening import open_regular
 from daemon.files.walk import batched, inode, is_junk, walk
@@ -293,13 +293,12 @@ class Verification:
     def _hash(self, path: Location) -> str:
         digest = hashlib.sha256()
         with os.fdopen(open_regular(path), "rb", buffering=0) as opened:
-            # Else the page cache answers, and what rotted on the disk would look well.
-            _drop_cache(opened.fileno())
+            drop_cache(opened.fileno())
             while block := opened.read(1 << 20):
                 digest.update(block)
                 self.bytes += len(block)
                 self.on_bytes(self.bytes)
-            _drop_cache(opened.fileno())
+            drop_cache(opened.fileno())
         return digest.hexdigest()
 
     def _missing_thumbnail(self, sha256: str) -> str | None:
@@ -343,8 +342,3 @@ def _written_at(here: os.stat_result, file: FiledFile) -> str | None:
     if file.size == here.st_size and file.mtime_ns in {None, here.st_mtime_ns}:
         return None
     return datetime.fromtimestamp(here.st_mtime_ns / 1e9).astimezone().isoformat(" ", "seconds")
-
-
-def _drop_cache(fd: int) -> None:
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -675,6 +675,20 @@ def size_of(file: Location) -> int | None:
     return here.st_size if here is not None and stat.S_ISREG(here.st_mode) else None
 
 
+def sha256_on_disk(fd: int) -> str:
+    """Hash the bytes of an open file as they are on the disk, and not in the page cache. Raises OSError."""
+    drop_cache(fd)
+    found = sha256(fd)
+    drop_cache(fd)
+    return found
+
+
+def drop_cache(fd: int) -> None:
+    """Have an open file read from the disk the next time: else memory answers, and what rotted would look well."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 # -- moves
 
 

@@ -233,14 +233,15 @@ class OrderedWalk:
     """Walks a folder by stat alone, in the order of the paths' bytes, as the catalogue lists them.
 
     Names that are no UTF-8 come in the end. Links of the owner's own are followed, as `Root.open` does it, and what is
-    junk is passed over. After it `unseen` holds the folders that nobody could look into, each with a slash behind it,
-    and `mounts` those that lie on another filesystem than the folder above, each with where that is mounted. `known`
-    are these of the last time: what was a mount then and is none now is unseen, not empty.
+    junk is passed over. After it `ignored` holds that, `unseen` the folders that nobody could look into, each with a
+    slash behind it, and `mounts` those that lie on another filesystem than the folder above, each with where that is
+    mounted. `known` are these of the last time: what was a mount then and is none now is unseen, not empty.
     """
 
     def __init__(self, root: Root, ignore: Sequence[str], known: Mapping[str, str]) -> None:
         self._root, self._matches, self._known = root, _matcher(tuple(ignore)), known
         self.unseen: list[str] = []
+        self.ignored: list[str] = []
         self.mounts: dict[str, str] = {}
 
     def files(self) -> Iterator[Seen]:
@@ -311,6 +312,7 @@ class OrderedWalk:
             for entry in entries:
                 # As `is_junk` has it, which would take a fifth of a walk's time.
                 if entry.name.startswith(OWN_PREFIX) or matches(entry.name):
+                    self.ignored.append(prefix + entry.name)
                     continue
                 if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and self._leads_on(prefix + entry.name)):
                     folders.append(entry.name)

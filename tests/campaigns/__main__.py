@@ -15,6 +15,7 @@ two        programs on the same folders
 writers    who open a photo's file while it leaves the inbox
 neighbours who may write into the inbox, and want more (needs root)
 clients    that are real bring photos in (cp, rsync, sftp, FTP, Samba, …)
+cards      that are imported, killed in between
 crowd      of idle connections, event streams and stalled uploads at the port
 """
 
@@ -27,6 +28,7 @@ from pathlib import Path
 
 from tests.campaigns import (
     accounts,
+    cards,
     clients,
     crowd,
     faults,
@@ -203,6 +205,14 @@ def _neighbours(args: argparse.Namespace) -> Report:
     return what, f"{total.points:,} tries", total.problems
 
 
+def _cards(_: argparse.Namespace) -> Report:
+    total = Tally("cards")
+    for served in (False, True):
+        total.add(_told("cards", cards.play(10, 500, served=served)))
+    what = "a card imported, killed at ten random instants, to the end and once more, alone and beside a darkroom"
+    return what, f"{total.kills} kills, {total.points:,} photos", total.problems
+
+
 def _crowd(args: argparse.Namespace) -> Report:
     total = Tally("crowd")
     for one in crowd.CROWDS.values():
@@ -234,6 +244,7 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "writers": _writers,
     "neighbours": _neighbours,
     "clients": _clients,
+    "cards": _cards,
     "crowd": _crowd,
 }
 

@@ -245,9 +245,11 @@ SELECT sha256, status, coalesce(path, ''), size_bytes, mtime_ns, coalesce(token,
 """
 # Each part by its own index; of copies and of failures there are few.
 _OF_BYTES = """
-SELECT * FROM image WHERE sha256 IN (SELECT value FROM json_each(?)) AND status = 'done'
+SELECT * FROM image INDEXED BY image_filed_bytes
+ WHERE sha256 IN (SELECT value FROM json_each(?)) AND status = 'done'
 UNION ALL
-SELECT * FROM image WHERE sha256 IN (SELECT value FROM json_each(?)) AND status IN ('deleted', 'rejected')
+SELECT * FROM image INDEXED BY image_removed_bytes
+ WHERE sha256 IN (SELECT value FROM json_each(?)) AND status IN ('deleted', 'rejected')
 UNION ALL
 SELECT * FROM image WHERE status IN ('duplicate', 'failed') AND +sha256 IN (SELECT value FROM json_each(?))
 UNION ALL

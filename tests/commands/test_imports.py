@@ -446,7 +446,7 @@ def test_an_edit_that_two_photos_share_is_held_beside_each(tmp_path: Path) -> No
     holdings = Holdings(full.catalogue, roots(full.config))
     held = holdings.of(files, sources.together(files, holdings.came_before))
     assert {file.name for file, one in held.items() if one.at is None} == {"b.aae"}
-    full.catalogue.close()
+    full.close()
 
 
 def test_a_copy_that_was_begun_by_one_that_died_is_removed(room: Room, tmp_path: Path) -> None:

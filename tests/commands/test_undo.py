@@ -267,7 +267,7 @@ def test_what_was_said_to_be_done_is_done_and_saying_it_changes_nothing(tmp_path
     for number in numbers:
         undo(room).out(number, out)
     assert sorted(tree(out)) == sorted(str(path.relative_to(out)) for path in said)
-    room.catalogue.close()
+    room.close()
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_what_was_said_comes_true(tmp_path: Path, seed: int, duplicates: str) ->
         for one in before:
             new.remove(one)
         assert places(told) == new, "\n".join(f"{one.path.name} {one.fate} {one.destination}" for one in told)
-    room.catalogue.close()
+    room.close()
 
 
 def test_it_says_why(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_it_says_why(tmp_path: Path) -> None:
     assert (again.fate, again.place, again.beside) == (Fate.DUPLICATE, "duplicates", "library/2024/05/IMG_1.jpg")
     assert (by_name["poem.txt"].fate, by_name["poem.txt"].reason) == (Fate.FAILED, "not an image")
     assert (by_name["empty.jpg"].fate, by_name["empty.jpg"].reason) == (Fate.WAITING, "incomplete: the file is empty")
-    room.catalogue.close()
+    room.close()
 
 
 def test_what_its_owner_threw_away_goes_to_duplicates_and_says_so(room: Room) -> None:

@@ -99,7 +99,7 @@ def test_it_is_as_if_it_had_been_filed_so(tmp_path: Path, seed: int) -> None:
     assert moved.app.follower.follow().changes == 0
     assert refile(moved, other).plan().moves == []
     for room in (moved, filed):
-        room.catalogue.close()
+        room.close()
 
 
 def test_what_was_said_is_what_is_done_and_nothing_is_overwritten(room: Room) -> None:

@@ -35,7 +35,7 @@ from daemon.files.opening import Lease, LeaseState, open_regular
 from daemon.files.walk import is_junk
 from daemon.filing import sources
 from daemon.filing.holdings import Holding, Holdings, lost, where
-from daemon.filing.sources import SourceFile, Sources
+from daemon.filing.sources import ImportFile, Sources
 
 _LOOK_SECONDS = 0.3
 # How long nothing may be filed, and how long the queue may be paused, before the rest is said to wait still.
@@ -82,10 +82,10 @@ class Receipt:
     each with the reason. `removed` are gone from where they were, and `stays` those that could not go.
     """
 
-    filed: list[SourceFile] = field(default_factory=list)
-    known: list[SourceFile] = field(default_factory=list)
+    filed: list[ImportFile] = field(default_factory=list)
+    known: list[ImportFile] = field(default_factory=list)
     others: list[tuple[str, str]] = field(default_factory=list)
-    removed: list[SourceFile] = field(default_factory=list)
+    removed: list[ImportFile] = field(default_factory=list)
     stays: list[tuple[str, str]] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     # How many of all are photos, and how many come with one.
@@ -138,11 +138,11 @@ class Survey:
         self._config, self.sources = config, found
         file_again = config.filing.deleted == "file again"
         self.holdings = Holdings(catalogue, roots(config), file_again=file_again)
-        self.files: list[SourceFile] = []
+        self.files: list[ImportFile] = []
         # What may be copied, each with the photos beside it that it may belong to.
-        self.beside: dict[SourceFile, list[SourceFile]] = {}
+        self.beside: dict[ImportFile, list[ImportFile]] = {}
 
-    def look(self) -> dict[SourceFile, Holding]:
+    def look(self) -> dict[ImportFile, Holding]:
         """Read all that is to be imported; return what the library says of it. Raises Rejected where it is gone."""
         listed = list(self.sources.listed())
         most = self._config.limits.file_mb << 20
@@ -154,13 +154,13 @@ class Survey:
         self.beside = sources.together(self.files, self.holdings.came_before)
         return self.held("comparing")
 
-    def held(self, what: str) -> dict[SourceFile, Holding]:
+    def held(self, what: str) -> dict[ImportFile, Holding]:
         """Return what the library says of all files now; `what` is what this is called to those who wait for it."""
         number = count(1)
         with watched(what, len(self.files)) as step:
             return self.holdings.of(self.files, self.beside, lambda: step(next(number)))
 
-    def wanted(self, held: Mapping[SourceFile, Holding]) -> dict[SourceFile, str]:
+    def wanted(self, held: Mapping[ImportFile, Holding]) -> dict[ImportFile, str]:
         """Return which files are to be copied, companions first, and into which subfolder of the inbox.
 
         Of photos of the same bytes one comes, and any other that a companion finds by its name alone. What comes with a
@@ -168,11 +168,11 @@ class Survey:
         """
         news = {file for file, holding in held.items() if holding.at is None and not holding.is_settled}
         named = {photo for file, photos in self.beside.items() if file in news for photo in photos}
-        coming: dict[str, list[SourceFile]] = defaultdict(list)
+        coming: dict[str, list[ImportFile]] = defaultdict(list)
         for file in sorted(self.beside, key=lambda file: file not in named):
             if file.kind == "photo" and file in news and not coming[str(file.sha256)]:
                 coming[str(file.sha256)].append(file)
-        found: dict[SourceFile, str] = {}
+        found: dict[ImportFile, str] = {}
         for file, photos in self.beside.items():
             if file.kind == "photo" or file not in news:
                 continue
@@ -181,10 +181,10 @@ class Survey:
                 found[file] = folder
         return self._in_order(found, {file for files in coming.values() for file in files})
 
-    def _in_order(self, found: Mapping[SourceFile, str], photos: set[SourceFile]) -> dict[SourceFile, str]:
+    def _in_order(self, found: Mapping[ImportFile, str], photos: set[ImportFile]) -> dict[ImportFile, str]:
         """Return what is to be copied, each photo behind what comes with it: it would be filed without that."""
-        ordered: dict[SourceFile, str] = {}
-        beside: dict[SourceFile, list[SourceFile]] = defaultdict(list)
+        ordered: dict[ImportFile, str] = {}
+        beside: dict[ImportFile, list[ImportFile]] = defaultdict(list)
         for file in found:
             for photo in self.beside[file]:
                 beside[photo].append(file)
@@ -195,10 +195,10 @@ class Survey:
 
     def _folder(
         self,
-        file: SourceFile,
-        photos: Sequence[SourceFile],
-        held: Mapping[SourceFile, Holding],
-        coming: dict[str, list[SourceFile]],
+        file: ImportFile,
+        photos: Sequence[ImportFile],
+        held: Mapping[ImportFile, Holding],
+        coming: dict[str, list[ImportFile]],
     ) -> str | None:
         """Return the subfolder of the inbox for what comes with a photo; None where none of its photos is or will be.
 
@@ -217,7 +217,7 @@ class Survey:
         coming[str(near[0].sha256)].append(near[0])
         return file.folder
 
-    def others(self, held: Mapping[SourceFile, Holding], wanted: Mapping[SourceFile, str]) -> Iterator[tuple[str, str]]:
+    def others(self, held: Mapping[ImportFile, Holding], wanted: Mapping[ImportFile, str]) -> Iterator[tuple[str, str]]:
         """Yield what is not in the library and would not be copied, each with the reason."""
         hashes = {file.sha256 for file in wanted}
         for file in self.files:
@@ -226,7 +226,7 @@ class Survey:
             if not is_copied and (holding is None or holding.at is None):
                 yield where(file), self.why_not(file, holding)
 
-    def why_not(self, file: SourceFile, holding: Holding | None) -> str:
+    def why_not(self, file: ImportFile, holding: Holding | None) -> str:
         """Return why the library does not hold a file, for people."""
         if file.fault is not None:
             return file.fault
@@ -234,7 +234,7 @@ class Survey:
             return "it is no image" if file.kind == "other" else "it is no image, and belongs to none beside it"
         return "it is not in the library" if holding is None else holding.reason
 
-    def news(self) -> tuple[set[SourceFile], list[tuple[str, str]]]:
+    def news(self) -> tuple[set[ImportFile], list[tuple[str, str]]]:
         """Return which files are other ones now, or gone, and what else is new there, each with the reason."""
         known = {(file.root, file.inside) for file in self.files}
         changed = set(lost([file for file in self.files if file.fault is None]))
@@ -255,8 +255,8 @@ class Import:
         waits = config.inbox
         self._still = _STILL_SECONDS + 2 * max(waits.settle_seconds, waits.quiet_seconds)
         # Where copies lie in the inbox, or have lain; and why a file was not copied.
-        self._copies: dict[SourceFile, str] = {}
-        self._faults: dict[SourceFile, str] = {}
+        self._copies: dict[ImportFile, str] = {}
+        self._faults: dict[ImportFile, str] = {}
 
     def run(self, *, move: bool = False) -> Receipt:
         """Do all of it, and say what came of it. Raises EnvironmentFault, Busy."""
@@ -275,9 +275,9 @@ class Import:
 
     # -- copying
 
-    def _copy(self, wanted: Mapping[SourceFile, str]) -> None:
+    def _copy(self, wanted: Mapping[ImportFile, str]) -> None:
         """Copy files into the inbox, a folder of theirs after the other; what can't be copied is noted."""
-        by_folder: dict[str, list[SourceFile]] = defaultdict(list)
+        by_folder: dict[str, list[ImportFile]] = defaultdict(list)
         for file, folder in wanted.items():
             by_folder[folder].append(file)
         done = count(1)
@@ -288,7 +288,7 @@ class Import:
                     self._copy_one(file, chosen)
                     step(next(done))
 
-    def _copy_one(self, file: SourceFile, folder: str) -> None:
+    def _copy_one(self, file: ImportFile, folder: str) -> None:
         if not self._has_room(file):
             # What was copied so far makes room once it is filed on another disk.
             self._file("filing", list(self._copies.values()))
@@ -304,7 +304,7 @@ class Import:
                 self._faults[file] = f"it could not be copied: {error}"
             return
 
-    def _has_room(self, file: SourceFile) -> bool:
+    def _has_room(self, file: ImportFile) -> bool:
         try:
             free = shutil.disk_usage(self._config.folders.inbox).free
         except OSError:
@@ -392,7 +392,7 @@ class Import:
 
     # -- what is safe
 
-    def _receipt(self, before: Mapping[SourceFile, Holding], after: Mapping[SourceFile, Holding]) -> Receipt:
+    def _receipt(self, before: Mapping[ImportFile, Holding], after: Mapping[ImportFile, Holding]) -> Receipt:
         survey = self._survey
         receipt = Receipt(photos=sum(file.kind == "photo" for file in survey.files))
         receipt.beside = sum(file in survey.beside and file.kind != "photo" for file in survey.files)
@@ -414,7 +414,7 @@ class Import:
         receipt.is_whole = all(_is_whole(folder, folders, self._config) for folder in folders)
         return receipt
 
-    def _why_not(self, file: SourceFile, holding: Holding | None, waiting: Mapping[str, str | None]) -> str:
+    def _why_not(self, file: ImportFile, holding: Holding | None, waiting: Mapping[str, str | None]) -> str:
         path = self._copies.get(file, "")
         if path not in waiting:
             return self._faults.get(file) or self._survey.why_not(file, holding)
@@ -425,7 +425,7 @@ class Import:
 
     # -- and goes
 
-    def _remove(self, receipt: Receipt, held: Mapping[SourceFile, Holding]) -> None:
+    def _remove(self, receipt: Receipt, held: Mapping[ImportFile, Holding]) -> None:
         """Remove what the library holds from where it was, and the folders that are empty then."""
         receipt.moves = True
         files = [*receipt.filed, *receipt.known]
@@ -441,7 +441,7 @@ class Import:
         for file in receipt.removed:
             _remove_emptied(file)
 
-    def _remove_one(self, file: SourceFile, holding: Holding) -> None:
+    def _remove_one(self, file: ImportFile, holding: Holding) -> None:
         """Remove one file, whose bytes are just read in the library once more. Raises Rejected, OSError."""
         if file.kind == "sidecar":
             raise Rejected("it is a sidecar of darkroom's own: what it says is in the one beside the photo")
@@ -515,7 +515,7 @@ def _is_whole(folder: Path, folders: Sequence[Path], config: Config) -> bool:
     return True
 
 
-def _remove_emptied(file: SourceFile) -> None:
+def _remove_emptied(file: ImportFile) -> None:
     """Remove the folders of a source, but not that itself, that nothing is left in."""
     inside = PurePosixPath(file.inside).parent
     with suppress(OSError):

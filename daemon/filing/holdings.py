@@ -22,11 +22,11 @@ from daemon.files.atomic import Location, Root
 from daemon.files.names import display
 from daemon.files.opening import Identity, open_regular
 from daemon.filing.companions import parse
-from daemon.filing.sources import SourceFile
+from daemon.filing.sources import ImportFile
 
 _BATCH = 500
 _ORDER: tuple[Status, ...] = ("done", "deleted", "rejected", "failed", "duplicate", "queued", "processing")
-Beside = Mapping[SourceFile, Sequence[SourceFile]]
+Beside = Mapping[ImportFile, Sequence[ImportFile]]
 """Which photos of a source each of its companions may belong to."""
 
 
@@ -58,8 +58,8 @@ class Holdings:
         self._read: dict[Location, tuple[Identity, int, str]] = {}
 
     def of(
-        self, files: Sequence[SourceFile], beside: Beside, on_file: Callable[[], object] = lambda: None
-    ) -> dict[SourceFile, Holding]:
+        self, files: Sequence[ImportFile], beside: Beside, on_file: Callable[[], object] = lambda: None
+    ) -> dict[ImportFile, Holding]:
         """Return which of some files are held; `on_file` is called after each. What was not read is not among them.
 
         A companion is held beside one of its photos, Darkroom's own sidecar where its photo is.
@@ -77,7 +77,7 @@ class Holdings:
                     images[str(sha256)].append(row)
             for one in self._inventory.companions_of_bytes(batch):
                 companions[str(one.sha256)].append(one)
-        found: dict[SourceFile, Holding] = {}
+        found: dict[ImportFile, Holding] = {}
         for file in sorted(wanted, key=lambda file: file.kind != "photo"):
             sha256 = str(file.sha256)
             if file.kind == "sidecar":
@@ -91,7 +91,7 @@ class Holdings:
             on_file()
         return found
 
-    def is_held(self, file: SourceFile, holding: Holding) -> bool:
+    def is_held(self, file: ImportFile, holding: Holding) -> bool:
         """Return whether a file's bytes, which were held, are read once more where they are held."""
         if holding.at is None or file.sha256 is None:
             return False
@@ -110,7 +110,7 @@ class Holdings:
             if photo.status in {"done", "duplicate"}
         )
 
-    def came_from(self, photo: SourceFile, companion: SourceFile) -> str | None:
+    def came_from(self, photo: ImportFile, companion: ImportFile) -> str | None:
         """Return the subfolder of the inbox that a photo of the library came from, where a companion finds it by name.
 
         None where it came under another name.
@@ -123,7 +123,7 @@ class Holdings:
 
     # -- one file
 
-    def _photo(self, file: SourceFile, sha256: str, rows: Sequence[ImageRow]) -> Holding:
+    def _photo(self, file: ImportFile, sha256: str, rows: Sequence[ImageRow]) -> Holding:
         reason, lies = "", False
         # What says where its owner has put it goes before that a copy of it came again.
         for row in sorted(rows, key=lambda row: _ORDER.index(row.status)):
@@ -142,9 +142,9 @@ class Holdings:
 
     def _companion(
         self,
-        file: SourceFile,
+        file: ImportFile,
         rows: Sequence[FiledFile],
-        photos: Sequence[SourceFile],
+        photos: Sequence[ImportFile],
         images: Mapping[str, Sequence[ImageRow]],
     ) -> Holding:
         of = {row.id for photo in photos for row in images.get(photo.sha256 or "", ())}
@@ -165,13 +165,13 @@ class Holdings:
                 lies |= not self._reads(self._roots["failed"] / image.destination, file)
         return Holding(None, reason or "it is not beside its photo in the library", lies)
 
-    def _is_of(self, file: SourceFile, image_id: int) -> bool:
+    def _is_of(self, file: ImportFile, image_id: int) -> bool:
         """Return whether a companion may belong to an image by their names."""
         photo = None if self._photos is None else self._photos.photo(image_id)
         parsed = parse(display(file.name))
         return photo is not None and parsed is not None and parsed.may_fit(photo.name)
 
-    def _reads(self, at: Location, file: SourceFile) -> str:
+    def _reads(self, at: Location, file: ImportFile) -> str:
         """Return what is wrong with a place that is to hold a file's bytes; "" where they were read there."""
         try:
             here = at.lstat()
@@ -212,7 +212,7 @@ def _why_not(row: ImageRow) -> str:
     return f"it is a copy of image {row.duplicate_of}" + (f": {row.warning}" if row.warning else "")
 
 
-def lost(files: Sequence[SourceFile]) -> Iterator[SourceFile]:
+def lost(files: Sequence[ImportFile]) -> Iterator[ImportFile]:
     """Yield those of some files that are other ones now, or gone, by stat."""
     for file in files:
         try:
@@ -223,6 +223,6 @@ def lost(files: Sequence[SourceFile]) -> Iterator[SourceFile]:
             yield file
 
 
-def where(file: SourceFile) -> str:
+def where(file: ImportFile) -> str:
     """Return where a file is, for people."""
     return display(str(PurePosixPath(str(file.root.path)) / file.inside))

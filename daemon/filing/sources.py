@@ -32,11 +32,11 @@ _TRIES = 1000
 _PLAIN = "import"
 # Nobody's sidecar is larger.
 _SIDECAR_BYTES = 16 << 20
-SourceKind = Literal["photo", "companion", "sidecar", "other"]
+ImportKind = Literal["photo", "companion", "sidecar", "other"]
 
 
 @dataclass(frozen=True, slots=True)
-class SourceFile:
+class ImportFile:
     """One file of a source; `folder` is the subfolder of the inbox for what is in its folder.
 
     `fault` says why it is not to be copied. A "sidecar" is Darkroom's own, of a photo beside it; what is "other" is
@@ -48,7 +48,7 @@ class SourceFile:
     folder: str
     size: int
     mtime_ns: int
-    kind: SourceKind = "other"
+    kind: ImportKind = "other"
     sha256: str | None = None
     fault: str | None = None
 
@@ -80,7 +80,7 @@ class Sources:
         self.ignored: list[str] = []
         self.unseen: list[str] = []
 
-    def listed(self) -> Iterator[SourceFile]:
+    def listed(self) -> Iterator[ImportFile]:
         """Yield all that lies in the folders but for junk, unread. Raises Rejected where a folder is gone."""
         self.ignored, self.unseen = [], []
         for folder in self.folders:
@@ -92,14 +92,14 @@ class Sources:
             self.ignored += [str(folder / name) for name in walk.ignored]
             self.unseen += [str(folder / name) for name in walk.unseen]
 
-    def _file(self, folder: Path, seen: Seen) -> SourceFile:
+    def _file(self, folder: Path, seen: Seen) -> ImportFile:
         inside = seen.path.rpartition("/")[0]
         below = f"{self._tops[folder]}/{inside}" if inside else self._tops[folder]
         fault = None if seen.look.is_file else "it is no regular file, but a link, a pipe or a device"
-        return SourceFile(Root(folder), seen.path, below, seen.look.size, seen.look.mtime_ns, fault=fault)
+        return ImportFile(Root(folder), seen.path, below, seen.look.size, seen.look.mtime_ns, fault=fault)
 
 
-def read(file: SourceFile, most_bytes: int) -> SourceFile:
+def read(file: ImportFile, most_bytes: int) -> ImportFile:
     """Return a file with its hash, and what it is by its bytes and its name: a photo, or what may come with one."""
     if split(file.name)[1].lower() in IMAGE_SUFFIXES:
         file = replace(file, kind="photo")
@@ -126,19 +126,19 @@ def read(file: SourceFile, most_bytes: int) -> SourceFile:
         os.close(fd)
 
 
-def together(files: Sequence[SourceFile], is_known: Callable[[str, str], bool]) -> dict[SourceFile, list[SourceFile]]:
+def together(files: Sequence[ImportFile], is_known: Callable[[str, str], bool]) -> dict[ImportFile, list[ImportFile]]:
     """Return what may be copied, companions first, each with the photos beside it that it may belong to.
 
     `is_known` says whether a companion's photo came from a subfolder of the inbox before, by that and its own name.
     """
-    by_folder: dict[str, list[SourceFile]] = defaultdict(list)
+    by_folder: dict[str, list[ImportFile]] = defaultdict(list)
     for file in files:
         if file.fault is None:
             by_folder[file.folder].append(file)
-    found: dict[SourceFile, list[SourceFile]] = {}
+    found: dict[ImportFile, list[ImportFile]] = {}
     for folder, beside in by_folder.items():
         photos = [file for file in beside if file.kind == "photo"]
-        by_stem: dict[str, list[SourceFile]] = defaultdict(list)
+        by_stem: dict[str, list[ImportFile]] = defaultdict(list)
         for photo in photos:
             by_stem[split(fold(display(photo.name)))[0]].append(photo)
         for file in beside:
@@ -150,7 +150,7 @@ def together(files: Sequence[SourceFile], is_known: Callable[[str, str], bool]) 
     return found
 
 
-def chosen_folder(inbox: Root, wanted: str, files: Sequence[SourceFile]) -> str:
+def chosen_folder(inbox: Root, wanted: str, files: Sequence[ImportFile]) -> str:
     """Return the subfolder of the inbox for files of one folder: the first in which no other file has one's name."""
     for folder in numbered_folders(wanted):
         targets = ((inbox / folder / file.name, file) for file in files)
@@ -159,7 +159,7 @@ def chosen_folder(inbox: Root, wanted: str, files: Sequence[SourceFile]) -> str:
     raise EnvironmentFault(f"the inbox is full of folders named {display(wanted)}")
 
 
-def copy(file: SourceFile, inbox: Root, folder: str) -> str:
+def copy(file: ImportFile, inbox: Root, folder: str) -> str:
     """Copy a file into a subfolder of the inbox, where no earlier import has done so; return its path there.
 
     Raises FileExistsError where another file has its name, Postponed where it is another file by now, Rejected and the
@@ -176,13 +176,13 @@ def copy(file: SourceFile, inbox: Root, folder: str) -> str:
         os.close(fd)
 
 
-def _copied(fd: int, inbox: Root, path: PurePosixPath, file: SourceFile) -> str:
+def _copied(fd: int, inbox: Root, path: PurePosixPath, file: ImportFile) -> str:
     if not _is_copy(inbox / path, file):
         _place(fd, inbox / path, file)
     return str(path)
 
 
-def _place(fd: int, target: Location, file: SourceFile) -> None:
+def _place(fd: int, target: Location, file: ImportFile) -> None:
     try:
         atomic.place(fd, target, _TAG, file.sha256, "copy")
     except EnvironmentFault as fault:
@@ -192,7 +192,7 @@ def _place(fd: int, target: Location, file: SourceFile) -> None:
         atomic.place(fd, target, _TAG, file.sha256, "copy")
 
 
-def _is_copy(target: Location, file: SourceFile) -> bool:
+def _is_copy(target: Location, file: ImportFile) -> bool:
     """Return whether a name in the inbox is that of a copy of a file, which an earlier import has made."""
     with atomic.blaming(target):
         return atomic.size_of(target) == file.size and atomic.sha256(target) == file.sha256
@@ -256,7 +256,7 @@ def _tops(folders: Sequence[Path], ignore: Sequence[str]) -> Iterator[str]:
         yield free
 
 
-def _kind(fd: int, name: str) -> SourceKind:
+def _kind(fd: int, name: str) -> ImportKind:
     """Return what a file is by its first bytes and its name. Raises OSError."""
     looks_like_one = sniff(os.pread(fd, HEAD_BYTES, 0)) is not None
     if parse(name) is not None and (not looks_like_one or name.lower().endswith((".thm", ".json"))):
@@ -265,7 +265,7 @@ def _kind(fd: int, name: str) -> SourceKind:
     return "photo" if looks_like_one or split(name)[1].lower() in IMAGE_SUFFIXES else "other"
 
 
-def _fitting(file: SourceFile, photos: list[SourceFile], by_stem: Mapping[str, list[SourceFile]]) -> list[SourceFile]:
+def _fitting(file: ImportFile, photos: list[ImportFile], by_stem: Mapping[str, list[ImportFile]]) -> list[ImportFile]:
     """Return the photos of a folder that a companion may belong to, by their names."""
     companion = parse(display(file.name))
     if companion is None:

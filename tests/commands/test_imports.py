@@ -18,7 +18,7 @@ from daemon.app import roots
 from daemon.files.atomic import Root
 from daemon.filing import sources
 from daemon.filing.holdings import Holdings
-from daemon.filing.sources import SourceFile, Sources
+from daemon.filing.sources import ImportFile, Sources
 from tests.captions.darkroom import FullRoom
 from tests.program import HUMBLE, Program, darkroom, environment
 from tests.support import Room, jpeg, slow, tree, wait_until
@@ -395,7 +395,7 @@ def test_an_inbox_without_room(tmp_path: Path, card: Path) -> None:
 # -- the parts
 
 
-def listed(folder: Path, *more: Path, ignore: tuple[str, ...] = (".*",)) -> list[SourceFile]:
+def listed(folder: Path, *more: Path, ignore: tuple[str, ...] = (".*",)) -> list[ImportFile]:
     found = Sources([folder, *more], {}, ignore)
     return [sources.read(one, 1 << 30) for one in found.listed()]
 

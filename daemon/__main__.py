@@ -1,16 +1,18 @@
 """The command line: what is asked, with which configuration, and how errors become text and exit codes."""
 
 import argparse
+import difflib
 import importlib
 import io
 import locale
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from daemon import logs
+from daemon import logs, version
 from daemon.commands import LARGEST, whole_number
 from daemon.errors import ConfigError, DarkroomError
 
@@ -18,6 +20,8 @@ from daemon.errors import ConfigError, DarkroomError
 STATUSES = ("queued", "processing", "done", "duplicate", "failed", "deleted", "rejected")
 # Commands of one noun are in one module, and `import` is a word of Python's.
 _MODULES = {"reject": "trash", "restore": "trash", "import": "imports"}
+# What names the images of a command that takes ids, where none are given.
+_OR_IDS = {"retry": "failed", "caption": "missing", "undo": "since"}
 _MAX_QUERY = 500
 _QUERY_HELP = "words of names, folders, cameras, lenses, captions, titles, keywords and text in the picture"
 # No path is longer on Linux, in bytes.
@@ -27,12 +31,39 @@ _QUOTED = 200
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose messages stay short, whatever was typed."""
+    """A parser that says what was probably meant, and whose messages stay short, whatever was typed."""
 
     def error(self, message: str) -> NoReturn:
         if len(message) > 2 * _QUOTED:
             message = f"{message[:_QUOTED]} … {message[-_QUOTED:]}"
-        super().error(message)
+        # Not all of the usage, among which the one line would be lost.
+        self.exit(2, f"{self.prog}: {message}\n  {self.prog} --help shows how it is used\n")
+
+    def refuse_options(self, unknown: list[str]) -> NoReturn:
+        """Say what of the words that nobody knows was meant."""
+        word = unknown[0].partition("=")[0]
+        if not word.startswith("-"):
+            self.error(f"there is a word too many: {word!r}")
+        self.error(f"there is no option {word}{_nearest(word, self._option_string_actions)}")
+
+    # argparse has no public way to say more than what the choices are, and Python 3.14's own suggestion wants all of
+    # them in the message. It is called with every value of an argument that has choices, so a test would notice.
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(choice) for choice in action.choices]
+        if isinstance(action, argparse._SubParsersAction):
+            near = _nearest(value, [*known, *self._option_string_actions]) or "; darkroom --help lists all"
+            self.error(f"there is no command {value!r}{near}")
+        raise argparse.ArgumentError(action, f"not {value!r}, but one of {', '.join(known)}{_nearest(value, known)}")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """Return what to add to a message where something is known that looks like a word; "" else."""
+    # Nobody means a command by a hundred letters, and comparing them takes long.
+    plain = {name.lstrip("-"): name for name in known}
+    near = difflib.get_close_matches(word.lstrip("-")[:100], plain, n=1)
+    return f"; did you mean {plain[near[0]]}?" if near else ""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,17 +75,8 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A name may hold bytes that are no text, and a terminal may take ASCII alone: both become escapes.
             stream.reconfigure(encoding=_terminal_encoding(stream), errors="backslashreplace")
-    parser = _parser()
-    args = parser.parse_args(argv)
-    logs.set_up(verbose=args.verbose)
-    if args.command == "retry" and bool(args.ids) == args.failed:
-        parser.error("retry takes either image ids or --failed")
-    if args.command == "caption" and bool(args.ids) == args.missing:
-        parser.error("caption takes either image ids or --missing")
-    if args.command == "undo" and bool(args.ids) == (args.since is not None):
-        parser.error("undo takes either image ids or --since")
-    if args.command == "run" and args.dry_run and not args.once:
-        parser.error("run takes --dry-run with --once alone")
+    args = _arguments(argv)
+    logs.set_up(verbose=args.verbose, quiet=args.quiet)
     # Here, not above: --help must not wait for the configuration's libraries.
     from daemon import config
 
@@ -110,18 +132,65 @@ def _terminal_encoding(stream: io.TextIOWrapper) -> str:
     return locale.getencoding() if passed_over else stream.encoding
 
 
-def _parser() -> argparse.ArgumentParser:
-    common = _Parser(add_help=False)
-    common.add_argument("--config", type=Path, metavar="PATH", help="the configuration (default: config.toml here)")
-    common.add_argument("-v", "--verbose", action="store_true", help="say what happens inside, too")
-    parser = _Parser(prog="darkroom", description="An image inbox: photos copied into a folder come out filed.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return what was asked for; ends the program where that was help, the version, or nothing that there is."""
+    parser = _parser()
+    args, unknown = parser.parse_known_args(argv)
+    command: _Parser = args.parser
+    if unknown:
+        command.refuse_options(unknown)
+    if args.version:
+        print(f"darkroom {version()}")
+        parser.exit()
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
+    if args.command == "help":
+        parser.parse_args([*args.about, "--help"])
+    if (other := _OR_IDS.get(args.command)) and bool(args.ids) == bool(getattr(args, other)):
+        command.error(f"name the images by their ids, or say --{other}: one of the two")
+    if args.command == "run" and args.dry_run and not args.once:
+        command.error("--dry-run goes with --once alone")
+    if args.config is None and (named := os.environ.get("DARKROOM_CONFIG")):
+        args.config = Path(named)
+    return args
+
+
+def _options(default: Any) -> _Parser:
+    """Return the options of all commands; their defaults are those of `default`, or they have none at all."""
+    common = _Parser(add_help=False, argument_default=default)
+    said = "the configuration (default: $DARKROOM_CONFIG, or config.toml in this folder)"
+    common.add_argument("--config", type=Path, metavar="PATH", help=said)
+    loudness = common.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", default=default, help="say what happens inside, too")
+    loudness.add_argument("-q", "--quiet", action="store_true", default=default, help="log only what goes wrong")
+    return common
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="darkroom",
+        description="An image inbox: photos copied into a folder come out filed.",
+        epilog="darkroom COMMAND --help shows what else a command takes, and an example.\n"
+        "Exit codes: 0 done, 1 something failed (it says what), 2 wrong use or configuration.",
+        parents=[_options(None)],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-V", "--version", action="store_true", help="say which darkroom this is")
+    parser.set_defaults(parser=parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    # Given before the command, too: without a default it does not undo what was said there.
+    common = _options(argparse.SUPPRESS)
 
     def add(name: str, text: str, example: str) -> argparse.ArgumentParser:
-        return commands.add_parser(
+        command = commands.add_parser(
             name, parents=[common], help=text, description=text, epilog=f"example: darkroom {example}"
         )
+        command.set_defaults(parser=command)
+        return command
 
+    # Not in the list: --help is.
+    commands.add_parser("help").add_argument("about", nargs="*")
     run = add("run", "watch the inbox and file what lands in it", "run")
     run.add_argument("--once", action="store_true", help="file what is in the inbox, then exit")
     run.add_argument("--dry-run", action="store_true", help="with --once: say where it would go, and file nothing")
@@ -140,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--watch", action="store_true", help="a live progress bar, until Ctrl-C")
     listing = add("list", "list images, newest first", "list --status failed")
     listing.add_argument("query", nargs="?", type=_query, metavar="QUERY", help=_QUERY_HELP)
-    listing.add_argument("--status", choices=STATUSES, help="only images of this status")
+    listing.add_argument("--status", choices=STATUSES, metavar="STATUS", help=f"only one of {', '.join(STATUSES)}")
     listing.add_argument("--limit", type=_whole_number, default=100, metavar="N", help="at most N (default: 100)")
     listing.add_argument("--json", action="store_true", help="one JSON document")
     retry = add("retry", "queue failed images again", "retry --failed")

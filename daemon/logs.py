@@ -6,14 +6,15 @@ import sys
 from collections.abc import Mapping
 
 
-def set_up(*, verbose: bool) -> None:
-    """Write plain lines to standard error; `verbose` adds what happened inside, and tracebacks.
+def set_up(*, verbose: bool, quiet: bool = False) -> None:
+    """Write plain lines to standard error; `verbose` adds what happened inside, `quiet` leaves all but warnings out.
 
     Where standard error is systemd's journal, each line bears its priority instead of the time.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Journal(verbose=verbose) if _is_journal(os.environ) else _Plain(verbose=verbose))
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatty in ("PIL", "exifread", "watchdog", "peewee", "asyncio", "httpcore2", "httpx2", "google_genai"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

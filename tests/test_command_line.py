@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from daemon import version
 from daemon.__main__ import STATUSES
 from daemon.catalogue import schema
 from daemon.commands import LARGEST, whole_number
@@ -38,8 +40,8 @@ def refused(base: Path, *words: str) -> str:
     """Run what is wrong use; returns the line that says so."""
     outcome = darkroom(base, *words)
     assert (outcome.returncode, outcome.stdout) == (2, ""), outcome.stderr
-    *usage, line = outcome.stderr.splitlines()
-    assert all(text.startswith(("usage: ", " ")) for text in usage), outcome.stderr
+    line, *more = outcome.stderr.splitlines()
+    assert all(re.fullmatch(r"  darkroom( \w+)? --help shows how it is used", text) for text in more), outcome.stderr
     assert line.startswith("darkroom")
     assert len(line) < 700, "nobody reads all of what was typed again"
     return line
@@ -69,6 +71,55 @@ def test_the_commands_read_a_number_alike() -> None:
     assert [whole_number(text) for text in ("", "0", "-1", PAST, DIGITS, "\u0663", "1_000", " 7 ", "7\n")] == [None] * 9
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("stats",), "darkroom: there is no command 'stats'; did you mean status?"),
+        (("verison",), "darkroom: there is no command 'verison'; did you mean --version?"),
+        (("frobnicate",), "darkroom: there is no command 'frobnicate'; darkroom --help lists all"),
+        (("--verison",), "darkroom: there is no option --verison; did you mean --version?"),
+        (("list", "--stauts=done"), "darkroom list: there is no option --stauts; did you mean --status?"),
+        (("list", "--status", "fialed"), "darkroom list: argument --status: not 'fialed', but one of "),
+        (("retry", "--failed", "17"), "darkroom retry: name the images by their ids, or say --failed: one of the two"),
+        (("help", "lst"), "darkroom: there is no command 'lst'; did you mean list?"),
+    ],
+    ids=" ".join,
+)
+def test_a_slip_is_told_with_what_was_meant(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    line = refused(tmp_path, *words)
+    assert line.startswith(said)
+    if "fialed" in words:
+        assert line.endswith("; did you mean failed?")
+
+
+def test_the_options_of_all_commands_stand_before_or_after_the_command(tmp_path: Path) -> None:
+    for words in (
+        ("--config", "a.toml", "status"),
+        ("status", "--config", "a.toml"),
+        ("--config=b", "status", "--config=a.toml"),
+    ):
+        assert darkroom(tmp_path, *words).stderr == "darkroom: a.toml: there is no such file\n", words
+    assert (
+        darkroom(tmp_path, "status", DARKROOM_CONFIG="env.toml").stderr == "darkroom: env.toml: there is no such file\n"
+    )
+    said = darkroom(tmp_path, "status", "--config", "a.toml", DARKROOM_CONFIG="env.toml").stderr
+    assert said == "darkroom: a.toml: there is no such file\n", "what is typed goes before the environment"
+    (tmp_path / "config.toml").write_text("")
+    assert darkroom(tmp_path, "-q", "run", "--once").stderr == ""
+    assert "daemon.commands.run: " in darkroom(tmp_path, "-v", "run", "--once").stderr
+
+
+def test_help_and_version_are_answers(tmp_path: Path) -> None:
+    helped = darkroom(tmp_path, "--help")
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert darkroom(tmp_path, "help").stdout == helped.stdout
+    assert darkroom(tmp_path, "help", "list").stdout == darkroom(tmp_path, "list", "-h").stdout != ""
+    nothing = darkroom(tmp_path)
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (2, "", helped.stdout)
+    assert darkroom(tmp_path, "--version").stdout == darkroom(tmp_path, "-V").stdout == f"darkroom {version()}\n"
+    assert not list(tmp_path.iterdir()), "who only asks finds nothing made"
+
+
 def test_the_statuses_are_those_of_the_catalogue() -> None:
     assert STATUSES == schema.STATUSES
 
@@ -89,15 +140,15 @@ def test_the_largest_numbers_are_numbers(base: Path) -> None:
     [
         (("explain", DIGITS), "a path of 1 to 4095 bytes"),
         (("list", "x" * 501), "argument QUERY: at most 500 characters, not 501"),
-        (("list", "--status", "x" * 5000), "invalid choice"),
-        (("status", "x" * 5000), "unrecognized arguments"),
+        (("list", "--status", "x" * 5000), "but one of queued, processing, done"),
+        (("status", "x" * 5000), "there is a word too many: 'xxx"),
         (("caption", "1", "--model", "../../x"), "--model takes a model's name"),
         (("service", "--account", "a\nExecStartPre=/bin/x"), "the name of an account"),
         slow(("explain", "\u0663" * 5000), "a path of 1 to 4095 bytes"),
         slow(("explain", "a/" * 5000), "a path of 1 to 4095 bytes"),
         slow(("explain", ""), "a path of 1 to 4095 bytes"),
         slow(("explain", "9" * 400), "is no image's id"),
-        slow(("x" * 5000,), "invalid choice"),
+        slow(("x" * 5000,), "there is no command"),
         slow(("caption", "1", "--model", "\udcff"), "--model takes a model's name"),
         slow(("caption", "--missing", "--model", "x" * 5000), "--model takes a model's name"),
         slow(("service", "--account", "\udcff"), "the name of an account"),

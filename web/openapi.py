@@ -7,7 +7,6 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -16,6 +15,7 @@ from pydantic_core import core_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
+from daemon import version
 from daemon.catalogue.facets import MONTH
 from daemon.catalogue.schema import CAPTION_STATUSES, STATUSES
 from daemon.filing.thumbnail_store import SIZES
@@ -261,7 +261,7 @@ def build() -> Schema:
         "openapi": "3.1.0",
         "info": {
             "title": "Darkroom",
-            "version": _version(),
+            "version": version(),
             "description": "Upload photos, and see what became of them. Every JSON answer has the same envelope.",
         },
         "servers": [{"url": "/"}],
@@ -282,13 +282,6 @@ def _collect(node: Any, schemas: dict[str, Schema]) -> None:
         schemas.update(node.pop("$defs", {}))
     for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         _collect(value, schemas)
-
-
-def _version() -> str:
-    try:
-        return version("darkroom")
-    except PackageNotFoundError:
-        return "0"
 
 
 def _paths() -> Schema:

@@ -82,7 +82,10 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         module = importlib.import_module(f"daemon.commands.{_MODULES.get(args.command, args.command)}")
-        code = int(module.main(config.load(args.config), args))
+        # What a command needs of the configuration is told together with what is wrong in it.
+        faults = getattr(module, "faults", None)
+        loaded = config.load(args.config, check=lambda config: faults(config, args) if faults else ())
+        code = int(module.main(loaded, args))
         sys.stdout.flush()
     except ConfigError as error:
         print(f"darkroom: {error}", file=sys.stderr)
@@ -93,7 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         # What the folders do comes as a DarkroomError; this is whoever reads along: `head`, a file on a full disk.
         if not isinstance(error, BrokenPipeError):
-            print(f"darkroom: {error}", file=sys.stderr)
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"darkroom: {where}{error.strerror or error}", file=sys.stderr)
         # The interpreter flushes once more as it ends: to nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -2,8 +2,9 @@
 
 import logging
 import os
+import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,10 @@ from daemon.catalogue.library import LibraryRows
 from daemon.catalogue.moves import Folder, MoveRows
 from daemon.catalogue.settings import Settings
 from daemon.catalogue.stats import Statistics
-from daemon.config import Config
+from daemon.config import Config, Fault, darkroom_in
 from daemon.decoding import Limits, TextReader, machine
 from daemon.decoding.sandbox import Sandbox
-from daemon.errors import ConfigError, EnvironmentFault
+from daemon.errors import ConfigError, DarkroomError, EnvironmentFault
 from daemon.files import atomic, state_folder
 from daemon.files.atomic import UNREACHABLE, Root
 from daemon.files.mounts import FolderCheck
@@ -66,6 +67,55 @@ def open_catalogue(config: Config) -> Catalogue:
             raise EnvironmentFault(f"the state folder {state} does not answer: {error.strerror}") from error
         raise ConfigError(f"the state folder {state} can't be made: {error.strerror}") from error
     return Catalogue(config.catalogue_file)
+
+
+def existing_catalogue(config: Config) -> Catalogue:
+    """Open the catalogue of a darkroom that has run. Raises DarkroomError where none has, and makes nothing."""
+    file = config.catalogue_file
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DarkroomError(_nothing_here(config)) from None
+    except OSError as error:
+        raise EnvironmentFault(f"{file} can't be read: {error.strerror}; whose is it?") from error
+    return Catalogue(file)
+
+
+def check_begun(config: Config) -> None:
+    """Raise DarkroomError where there is neither a configuration nor any of the folders."""
+    if not any(map(os.path.lexists, (config.file, *dict(config.folders.items()).values()))):
+        raise DarkroomError(_nothing_here(config))
+
+
+def _nothing_here(config: Config) -> str:
+    if os.path.lexists(config.file):
+        said = f"nothing has run here yet: there is no {config.catalogue_file}"
+        return f"{said}; darkroom run makes it, and darkroom rebuild one that was lost"
+    near = next(filter(None, map(darkroom_in, config.base.parents)), None)
+    there = f", but there is one in {near[0]}: go there" if near else ": go to the folder of one"
+    return (
+        f"there is no darkroom in {config.base}{there}, or name its config.toml (--config PATH); to begin one here:"
+        " darkroom init"
+    )
+
+
+def unusable(config: Config) -> Iterator[Fault]:
+    """Yield the folders that can't be used for a reason that will not go away by itself.
+
+    A folder that is missing may be on a disk that is not mounted, but not before the first run.
+    """
+    has_run = os.path.lexists(config.catalogue_file)
+    for name, folder in config.folders.items():
+        there = folder if has_run else next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+        try:
+            is_folder = stat.S_ISDIR(there.stat().st_mode)
+        except OSError:  # it is waited for, or said by whoever makes it
+            continue
+        if not is_folder:
+            yield f"[folders] {name}", f"{there} is no folder"
+        elif not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            what = "can't be written" if there == folder else f"can't be made, since {there} can't be written"
+            yield f"[folders] {name}", f"{folder} {what}"
 
 
 def prepare(config: Config, settings: Settings) -> None:

@@ -6,9 +6,12 @@ The shipped config.toml documents every key with its default; a test compares it
 import difflib
 import errno
 import ipaddress
+import json
 import os
+import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
@@ -30,6 +33,8 @@ SECRET_NAMES = (*KEY_NAMES, "DARKROOM_TOKEN")
 _BASE_URL = "GOOGLE_GEMINI_BASE_URL"
 # A model's name: it becomes a part of the address of each request.
 MODEL = r"^[A-Za-z0-9_.-]{1,100}$"
+_NAME = "config.toml"
+_CATALOGUE = "darkroom.db"
 # How much of a value a message quotes.
 _QUOTED = 300
 
@@ -105,7 +110,7 @@ def _folder(text: str) -> str:
     """Check one subfolder of the inbox, given by its name or by its path from there."""
     parts = text.strip("/").split("/")
     if text.startswith("/") or not all(part not in {"", ".", ".."} for part in parts):
-        raise ValueError("should be a subfolder of the inbox, by its name or by its path from the inbox")
+        raise ValueError(f"should be a subfolder of the inbox, such as Private or 2024/Doctor, not {_quoted(text)}")
     return "/".join(parts)
 
 
@@ -125,7 +130,7 @@ def _origin(text: str) -> str:
     """Check one origin as browsers write it: scheme, host, port, and nothing after them."""
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname or text != f"{parts.scheme}://{parts.netloc}":
-        raise ValueError("should be an origin such as https://photos.example.org")
+        raise ValueError(f"should be an origin such as https://photos.example.org, not {_quoted(text)}")
     return text.lower()
 
 
@@ -135,7 +140,7 @@ def _network(text: str) -> str:
         return str(ipaddress.ip_network(text))
     except ValueError:
         # Bits behind the prefix, too: 10.1.2.3/8 would trust more than is meant.
-        raise ValueError("should be an address or a network such as 10.0.0.0/8") from None
+        raise ValueError(f"should be an address or a network such as 10.0.0.0/8, not {_quoted(text)}") from None
 
 
 class WebSection(_Section):
@@ -160,7 +165,7 @@ def _address(text: str) -> str:
         known = False
     if known and text.isprintable() and " " not in text and (parts.path + parts.query).isascii():
         return text
-    raise ValueError("should be an address such as http://127.0.0.1:8123/api/webhook/photos")
+    raise ValueError(f"should be an address such as http://127.0.0.1:8123/api/webhook/photos, not {_quoted(text)}")
 
 
 class HooksSection(_Section):
@@ -200,39 +205,83 @@ class Config(_File):
     @property
     def catalogue_file(self) -> Path:
         """Where the catalogue is, or would be."""
-        return self.folders.state / "darkroom.db"
+        return self.folders.state / _CATALOGUE
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+# A fault: at which key it is, and what is wrong there.
+Fault = tuple[str, str]
+
+
+def load(
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    check: Callable[[Config], Iterable[Fault]] = lambda _: (),
+) -> Config:
     """Read the configuration.
 
     `path` None means config.toml of the working directory, or all defaults where there is none. `environ`
-    (the process's own by default) goes before the `.env` beside config.toml. Raises ConfigError.
+    (the process's own by default) goes before the `.env` beside config.toml. `check` tells what else stands in the way
+    of what is to be done with it; it gets the defaults of what has a fault. Raises ConfigError.
     """
-    name = str(path or "config.toml")
+    name = str(path or _NAME)
     try:
-        file = (path or Path("config.toml")).absolute()
+        file = (path or Path(_NAME)).absolute()
     except FileNotFoundError:
         raise ConfigError("the working directory is gone: change to another one") from None
+    environ = os.environ if environ is None else environ
     table = _read(file, name, required=path is not None)
-    parsed, wrong = _parse(table)
-    folders, unusable = _anchor(file.parent, table)
-    secrets, unreadable = _secrets(file.parent / ".env", os.environ if environ is None else environ)
-    # Of each key the first fault that is found: the others mostly follow from it.
-    faults: dict[str, str] = {}
-    for where, what in (*_nuls(table), *wrong, *unusable):
-        faults.setdefault(where, what)
-    if faults or unreadable:
-        raise ConfigError("\n".join([*_report(name, faults), *unreadable]))
+    sections, wrong = _parse(table)
+    folders, unusable = _anchor(file.parent, table, environ)
+    secrets, unreadable = _secrets(file.parent / ".env", environ)
     key = next((secrets[name] for name in KEY_NAMES if secrets.get(name)), None)
-    return Config(
-        **{**dict(parsed), "folders": FoldersSection(**folders)},
+    config = Config(
+        **{**dict(sections), "folders": FoldersSection(**folders)},
         base=file.parent,
         file=file,
         gemini_key=SecretStr(key) if key else None,
         gemini_base_url=secrets.get(_BASE_URL) or None,
         token=SecretStr(secrets["DARKROOM_TOKEN"]) if secrets.get("DARKROOM_TOKEN") else None,
     )
+    # Of each key the first fault that is found: the others mostly follow from it.
+    faults: dict[str, str] = {}
+    for where, what in (*_nuls(table), *wrong, *unusable, *check(config)):
+        faults.setdefault(where, what)
+    if faults or unreadable:
+        raise ConfigError("\n".join([*_report(name, faults), *unreadable]))
+    return config
+
+
+def darkroom_in(folder: Path) -> tuple[Path, Path | None] | None:
+    """Return the darkroom of a folder: where it is, and the inbox whose subfolders it looks through, None for none.
+
+    Known are those with a config.toml, or with a catalogue where the state folder is by default.
+    """
+    try:
+        table = _read(folder / _NAME, _NAME, required=False)
+    except ConfigError:  # another program's, or one that may not be read
+        return None
+    folders, _ = _anchor(folder, table, os.environ)
+    # Other programs have a config.toml, too.
+    is_one = bool(table) and table.keys() <= _File.model_fields.keys()
+    if not is_one and not os.path.lexists(folders["state"] / _CATALOGUE):
+        return None
+    sections, _ = _parse(table)
+    return folder, folders["inbox"] if sections.inbox.recursive else None
+
+
+def within_another(config: Config) -> Iterator[Fault]:
+    """Yield what of this darkroom lies in the inbox of another one, which would file it."""
+    folders = {f"[folders] {name}": path for name, path in config.folders.items()}
+    find = cache(darkroom_in)
+    for where, path in {"this folder": config.base.resolve(), **folders}.items():
+        for other, inbox in filter(None, map(find, path.parents)):
+            if inbox is not None and inbox != config.folders.inbox and path.is_relative_to(inbox):
+                yield (
+                    where,
+                    f"{path} lies in {inbox}, the inbox of the darkroom in {other}, which would file what is here",
+                )
+                if path == config.base.resolve():
+                    return
 
 
 def _read(file: Path, name: str, *, required: bool) -> dict[str, Any]:
@@ -260,7 +309,9 @@ def _secrets(file: Path, environ: Mapping[str, str]) -> tuple[dict[str, str], li
         pass
     except (OSError, UnicodeDecodeError) as error:
         faults.append(f"{file.name}: can't be read: {_reason(error)}")
-    secrets = {key: value for key, value in {**given, **environ}.items() if value is not None}
+    secrets = {key: value for key, value in given.items() if value is not None}
+    # `GEMINI_API_KEY= darkroom run`, and what a compose file passes on though nobody has set it, hides nothing.
+    secrets |= {key: value for key, value in environ.items() if value.strip() or key not in secrets}
     for name in SECRET_NAMES:
         if not secrets.get(name, "").isprintable():
             faults.append(f"{name}: holds a character that can't be printed: copy it anew")
@@ -279,42 +330,66 @@ def _text(file: Path) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8 (byte 0x{error.object[error.start]:02x} at position {error.start})"
+    if isinstance(error, tomllib.TOMLDecodeError):
+        # It names a section as Python does: ('web',).
+        said = re.sub(r"\('([^']*)',\)", r"[\1]", str(error))
+        return f"{_brief(said)}; texts and paths stand in quotes, each key and section stands once"
     return _brief(getattr(error, "strerror", None) or str(error))
 
 
-def _parse(table: dict[str, Any]) -> tuple[_File, list[tuple[str, str]]]:
+def _parse(table: dict[str, Any]) -> tuple[_File, list[Fault]]:
+    """Return the sections, with the defaults of what has a fault, and the faults."""
     try:
         return _File.model_validate(table), []
     except ValidationError as error:
-        return _File(), [_explain(fault) for fault in error.errors()]
+        faults = error.errors()
+    wrong = {fault["loc"][:2] for fault in faults}
+    sound = {
+        name: {key: value for key, value in section.items() if (name, key) not in wrong}
+        for name, section in table.items()
+        if (name,) not in wrong
+    }
+    return _File.model_validate(sound), [_explain(fault) for fault in faults]
 
 
-def _nuls(table: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _nuls(table: dict[str, Any]) -> Iterator[Fault]:
     """Yield where a text holds a NUL, which the system, SQLite or HTTP would refuse or end at, and the fault."""
-    found: list[tuple[tuple[str, ...], Any]] = [((), table)]
+    found: list[tuple[tuple[str | int, ...], Any]] = [((), table)]
     # It grows meanwhile. No function that calls itself: dotted keys lead as deep as somebody likes.
     for keys, value in found:
         if isinstance(value, dict | list):
             inner = value.items() if isinstance(value, dict) else enumerate(value)
-            found += [((*keys, str(key)), item) for key, item in inner]
+            found += [((*keys, key), item) for key, item in inner]
         elif isinstance(value, str) and "\0" in value:
             yield _where(keys), f"holds a NUL character, which no text here may: {_quoted(value)}"
 
 
-def _anchor(base: Path, table: dict[str, Any]) -> tuple[dict[str, Path], list[tuple[str, str]]]:
-    """Return each folder's path, and the faults of those that can't be used or that lie in each other."""
+def _anchor(base: Path, table: dict[str, Any], environ: Mapping[str, str]) -> tuple[dict[str, Path], list[Fault]]:
+    """Return each folder's path, the default's for one with a fault, and the faults: also of those in each other."""
     given = table.get("folders")
     given = given if isinstance(given, dict) else {}
-    folders, faults = {}, []
+    folders, sound, faults = {}, {}, []
     for name, default in FoldersSection().items():
         text = given.get(name, str(default))
+        folders[name] = base / default
         try:
             # What is no text is a fault already.
             if isinstance(text, str):
-                folders[name] = _absolute(base, Path(text))
+                sound[name] = _absolute(base, Path(_filled_in(text, environ)))
         except ValueError as error:
             faults.append((f"[folders] {name}", f"{_brief(text)} {error}"))
-    return folders, [*faults, *_nested(folders)]
+    return folders | sound, [*faults, *_nested(sound)]
+
+
+def _filled_in(text: str, environ: Mapping[str, str]) -> str:
+    """Return a path with the variables in it filled in. Raises ValueError for one that is not set, or empty."""
+
+    def value(found: re.Match[str]) -> str:
+        if known := environ.get(found[1].strip("{}")):
+            return known
+        raise ValueError(f"can't be used: the environment has no variable {found[0]}")
+
+    return re.sub(r"\$(\w+|\{[^}]*\})", value, text)
 
 
 def _absolute(base: Path, path: Path) -> Path:
@@ -343,7 +418,7 @@ def _look(path: Path) -> None:
             raise
 
 
-def _nested(folders: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
+def _nested(folders: Mapping[str, Path]) -> Iterator[Fault]:
     for (one, first), (two, second) in combinations(folders.items(), 2):
         if first == second:
             yield f"[folders] {one} and {two} are the same folder", str(first)
@@ -353,28 +428,68 @@ def _nested(folders: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
             yield f"[folders] {two} lies inside {one}", str(second)
 
 
-def _explain(fault: Any) -> tuple[str, str]:
+# What pydantic finds, by its codes, in words for people; a test tries all that it can find in these sections.
+_SENTENCES = {
+    "bool_type": "should be true or false",
+    "int_type": "should be a whole number",
+    "float_type": "should be a number",
+    "string_type": "should be a text in quotes",
+    "path_type": "should be a path in quotes",
+    "tuple_type": 'should be a list in brackets, such as ["one", "another"]',
+    "model_type": "should be a section, with its keys below it",
+    "literal_error": "should be {expected}",
+    "greater_than": "should be more than {gt}",
+    "greater_than_equal": "should be {ge} or more",
+    "less_than_equal": "should be {le} or less",
+    "string_too_short": "should be {min_length} character or more",
+    "string_too_long": "should be {max_length} characters or fewer",
+    "string_pattern_mismatch": "should be a model's name such as gemini-flash-lite-latest",
+}
+
+
+def _explain(fault: Any) -> Fault:
     """Return where one fault of pydantic's list is, and what is wrong there."""
-    section, *rest = [str(part) for part in fault["loc"]]
-    where = _where([section, *rest])
-    if fault["type"] == "extra_forbidden":
-        fields = type(getattr(_File(), section)).model_fields if rest else _File.model_fields
-        near = difflib.get_close_matches(rest[0] if rest else section, fields, n=1)
-        return where, "unknown key" + (f"; did you mean {near[0]}?" if near else "")
-    message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    return where, f"{_brief(message)}, not {_quoted(fault['input'])}"
+    section, *keys = fault["loc"]
+    code, value = fault["type"], fault["input"]
+    if code == "extra_forbidden" and not keys and isinstance(value, dict):
+        near = difflib.get_close_matches(section, _File.model_fields, n=1)
+        return _where([section]), "unknown section" + (f"; did you mean [{near[0]}]?" if near else "")
+    if code == "extra_forbidden":
+        # One without a section stands before all of them.
+        where = _where([section, *keys]) if keys else _brief(section)
+        return where, f"unknown key{_meant(section, keys[0] if keys else section)}"
+    if code == "value_error":
+        return _where([section, *keys]), _brief(str(fault["ctx"]["error"]))
+    # "604800.0" and 'one' are Python's spellings.
+    context = {name: str(value).removesuffix(".0").replace("'", '"') for name, value in fault.get("ctx", {}).items()}
+    return _where([section, *keys]), f"{_SENTENCES[code].format(**context)}, not {_quoted(value)}"
 
 
-def _where(keys: Iterable[str]) -> str:
+def _meant(section: str, key: str) -> str:
+    """Return where a key belongs, or what it probably should be; "" where nothing is like it."""
+    known = {name: type(value).model_fields for name, value in _File()}
+    if homes := [f"[{name}]" for name, keys in known.items() if key in keys]:
+        return f"; it belongs under {' or '.join(homes)}"
+    near = difflib.get_close_matches(key, known.get(section, ()), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _where(keys: Iterable[str | int]) -> str:
     section, *rest = keys
-    return f"[{_brief(section)}]" + (f" {_brief('.'.join(rest))}" if rest else "")
+    # The first one of a list is its entry 1 to people.
+    inner = [f", entry {key + 1}" if isinstance(key, int) else f" {key}" for key in rest]
+    return f"[{_brief(str(section))}]{_brief(''.join(inner))}"
 
 
 def _quoted(value: object) -> str:
+    """Return a value as TOML has it, or nearly so."""
     try:
-        return _brief(repr(value))
+        # JSON has no dates, and writes other names for infinity and for what is no number.
+        plain = isinstance(value, str | int | list | dict)
+        text = json.dumps(value, ensure_ascii=False, default=str) if plain else str(value)
     except (ValueError, RecursionError):  # a hexadecimal number of thousands of digits; tables in tables in tables
         return "what is there"
+    return _brief(text)
 
 
 def _brief(text: str) -> str:

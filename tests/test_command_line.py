@@ -14,7 +14,7 @@ from daemon import version
 from daemon.__main__ import STATUSES
 from daemon.catalogue import schema
 from daemon.commands import LARGEST, whole_number
-from tests.program import darkroom, environment
+from tests.program import HUMBLE, darkroom, environment
 from tests.support import Room, jpeg, rest_slow, slow
 
 DIGITS = "9" * 5000
@@ -118,6 +118,45 @@ def test_help_and_version_are_answers(tmp_path: Path) -> None:
     assert (nothing.returncode, nothing.stdout, nothing.stderr) == (2, "", helped.stdout)
     assert darkroom(tmp_path, "--version").stdout == darkroom(tmp_path, "-V").stdout == f"darkroom {version()}\n"
     assert not list(tmp_path.iterdir()), "who only asks finds nothing made"
+
+
+NEED_ONE = (
+    "list; status; explain 1; retry 1; retry --failed; caption --missing; undo 1 --to out; sync; verify; reject 1;"
+    " restore 1; trash; rebuild"
+).split("; ")
+
+
+@pytest.mark.parametrize("command", rest_slow(NEED_ONE, 2))
+def test_where_there_is_no_darkroom_it_says_so_and_makes_nothing(tmp_path: Path, command: str) -> None:
+    said = darkroom(tmp_path, *command.split())
+    assert (said.returncode, said.stdout) == (1, "")
+    there = ": go to the folder of one, or name its config.toml (--config PATH); to begin one here: darkroom init"
+    assert said.stderr == f"darkroom: there is no darkroom in {tmp_path}{there}\n"
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "config.toml").write_text("")
+    if command != "rebuild":  # which makes one
+        assert (
+            f"nothing has run here yet: there is no {tmp_path}/state/darkroom.db"
+            in darkroom(tmp_path, *command.split()).stderr
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+
+def test_a_subfolder_of_a_darkroom_is_told_where_that_is(base: Path) -> None:
+    said = darkroom(base / "library/2024", "list")
+    assert (said.returncode, f", but there is one in {base}: go there, " in said.stderr) == (1, True)
+
+
+@pytest.mark.skipif(not HUMBLE and os.geteuid() == 0, reason="needs setpriv")
+def test_a_catalogue_that_may_not_be_read_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/darkroom.db").touch()
+    (tmp_path / "state").chmod(0)
+    said = darkroom(tmp_path, "list", under=HUMBLE)
+    assert (said.returncode, said.stderr) == (
+        1,
+        f"darkroom: {tmp_path}/state/darkroom.db can't be read: Permission denied; whose is it?\n",
+    )
 
 
 def test_the_statuses_are_those_of_the_catalogue() -> None:
@@ -225,8 +264,10 @@ def test_a_standard_output_that_is_closed(base: Path, command: str) -> None:
 @pytest.mark.parametrize("host", rest_slow(["a..b", "a" * 64 + ".org", "\\u00ad", "127.0.0.1\\n"], 1))
 def test_a_host_that_is_no_name(tmp_path: Path, host: str) -> None:
     (tmp_path / "config.toml").write_text(f'[web]\nhost = "{host}"\nport = 0\n')
-    said = refused(tmp_path, "run")
-    assert said.startswith("darkroom: [web] host ")
+    head, line = darkroom(tmp_path, "run").stderr.splitlines()
+    assert head == "darkroom: config.toml: one fault"
+    assert line.startswith("  [web] host: ")
+    assert not (tmp_path / "inbox").exists()
 
 
 def test_a_unit_can_not_name_what_is_not_utf8(tmp_path: Path) -> None:

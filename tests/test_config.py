@@ -3,6 +3,7 @@ import re
 import tomllib
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
         "observer",
         "rescan_seconds",
         "{nme}",
-        "did you mean limits",
+        "[limts]: unknown section; did you mean [limits]?",
     ):
         assert part in message
     assert "Traceback" not in message
@@ -133,7 +134,7 @@ def faults(folder: Path, text: str, **environ: str) -> str:
         ("missing/../loop/x", "missing/../loop/x can't be used: Too many levels of symbolic links"),
         ("a" * 300, "can't be used: File name too long"),
         ("a/" * 5000, "can't be used: File name too long"),
-        (r"a\u0000b", r"holds a NUL character, which no text here may: 'a\x00b'"),
+        (r"a\u0000b", r'holds a NUL character, which no text here may: "a\u0000b"'),
         (r"~\u0000", "holds a NUL character"),
     ],
 )
@@ -165,7 +166,7 @@ def test_every_kind_of_fault_is_in_the_one_message_of_the_command(tmp_path: Path
     first, *lines = refused.stderr.splitlines()
     assert first == "darkroom: config.toml: 5 faults"
     starts = [
-        "  [hooks] command.1: holds a NUL",
+        "  [hooks] command, entry 2: holds a NUL",
         "  [filing] template: unknown field {nme}",
         "  [folders] inbox: ~nosuchuser/x can't be used",
         "  [folders] library: loop/x can't be used",
@@ -175,6 +176,169 @@ def test_every_kind_of_fault_is_in_the_one_message_of_the_command(tmp_path: Path
     assert len(lines) == len(starts), refused.stderr
     for line, start in zip(lines, starts, strict=True):
         assert line.startswith(start)
+
+
+SLIPS = r"""
+    port = 80
+    [folders]
+    library = 5
+    failed = ["x"]
+    [inbox]
+    settle_seconds = "often"
+    rescan_seconds = 0.0
+    incomplete_minutes = inf
+    recursive = "yes"
+    ignore = "x"
+    observer = "guess"
+    attempts = 3
+    [limits]
+    decoders = 1.5
+    megapixels = 2026-01-01
+    attempts = 0
+    [captions]
+    model = "a b"
+    language = ""
+    prompt = 7
+    private = ["/x", 3]
+    [web]
+    port = 99999
+    cors_origins = ["example.org"]
+    trusted_proxies = ["10.1.2.3/8"]
+    [hooks]
+    timeout_seconds = {a = true}
+    [limts]
+    """
+
+
+def test_every_fault_is_in_plain_words_with_what_stands_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(write(tmp_path, SLIPS), {})
+    lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
+    assert lines == [
+        "[folders] library: should be a path in quotes, not 5",
+        '[folders] failed: should be a path in quotes, not ["x"]',
+        '[inbox] settle_seconds: should be a number, not "often"',
+        "[inbox] incomplete_minutes: should be 10080 or less, not inf",
+        "[inbox] rescan_seconds: should be more than 0, not 0.0",
+        '[inbox] observer: should be "auto", "events" or "polling", not "guess"',
+        '[inbox] recursive: should be true or false, not "yes"',
+        '[inbox] ignore: should be a list in brackets, such as ["one", "another"], not "x"',
+        "[inbox] attempts: unknown key; it belongs under [limits] or [hooks]",
+        "[limits] megapixels: should be a whole number, not 2026-01-01",
+        "[limits] decoders: should be a whole number, not 1.5",
+        "[limits] attempts: should be 1 or more, not 0",
+        '[captions] model: should be a model\'s name such as gemini-flash-lite-latest, not "a b"',
+        '[captions] language: should be 1 character or more, not ""',
+        "[captions] prompt: should be a text in quotes, not 7",
+        '[captions] private, entry 1: should be a subfolder of the inbox, such as Private or 2024/Doctor, not "/x"',
+        "[captions] private, entry 2: should be a text in quotes, not 3",
+        "[web] port: should be 65535 or less, not 99999",
+        '[web] cors_origins, entry 1: should be an origin such as https://photos.example.org, not "example.org"',
+        '[web] trusted_proxies, entry 1: should be an address or a network such as 10.0.0.0/8, not "10.1.2.3/8"',
+        '[hooks] timeout_seconds: should be a number, not {"a": true}',
+        "port: unknown key; it belongs under [web]",
+        "[limts]: unknown section; did you mean [limits]?",
+    ]
+
+
+def test_all_that_pydantic_can_find_has_words() -> None:
+    """By what the schema of the sections can refuse: who adds a constraint of another kind adds its sentence."""
+    codes = {"model_type", "extra_forbidden"}
+    kinds = {"int": "int_type", "float": "float_type", "bool": "bool_type", "str": "string_type", "tuple": "tuple_type"}
+    limits = {
+        "gt": "greater_than",
+        "ge": "greater_than_equal",
+        "le": "less_than_equal",
+        "pattern": "string_pattern_mismatch",
+    }
+    limits |= {"min_length": "string_too_short", "max_length": "string_too_long"}
+
+    def look(schema: Any) -> None:
+        if isinstance(schema, dict):
+            codes.update(kinds[schema["type"]] for _ in (1,) if schema.get("type") in kinds)
+            codes.update(code for name, code in limits.items() if name in schema)
+            codes.update({"literal_error"} if schema.get("type") == "literal" else ())
+            for inner in schema.values():
+                look(inner)
+        for inner in schema if isinstance(schema, list | tuple) else ():
+            look(inner)
+
+    look(config._File.__pydantic_core_schema__)
+    assert codes - {"extra_forbidden"} <= config._SENTENCES.keys()
+
+
+def test_what_a_command_needs_is_told_with_all_else(tmp_path: Path) -> None:
+    (tmp_path / "library").write_text("no folder")
+    write(tmp_path, '[web]\nhost = "0.0.0.0"\ntrusted_proxies = ["?"]\n[filing]\ntemplate = "../{name}"')
+    said = darkroom(tmp_path, "run")
+    assert said.returncode == 2
+    head, *lines = said.stderr.splitlines()
+    assert head == "darkroom: config.toml: 4 faults"
+    starts = [
+        "  [filing] template: leads out of the library",
+        "  [web] trusted_proxies, entry 1: should be an address",
+        f"  [folders] library: {tmp_path}/library is no folder",
+        "  [web] host: other machines can call at 0.0.0.0, and there is no DARKROOM_TOKEN: set one, in .env or",
+        "    DARKROOM_TOKEN=",
+    ]
+    for line, start in zip(lines, starts, strict=True):
+        assert line.startswith(start)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml", "library"]
+    # Who only asks needs no token, which may be in the service's environment alone.
+    write(tmp_path, '[web]\nhost = "0.0.0.0"')
+    assert "nothing has run here yet" in darkroom(tmp_path, "status").stderr
+
+
+def test_variables_in_paths_are_filled_in(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "WHO": "ann"}
+    text = '[folders]\ninbox = "$HOME/photos/${WHO}/in"\nlibrary = "a$WHO"'
+    folders = config.load(write(tmp_path, text), environ).folders
+    assert (folders.inbox, folders.library) == (tmp_path / "photos/ann/in", tmp_path / "aann")
+    for wrong in ("$NOBODY/x", "${WHO:-x}/y", "$HOME/${}/x"):
+        message = faults(tmp_path, f'[folders]\ninbox = "{wrong}"', **environ)
+        assert f"[folders] inbox: {wrong} can't be used: the environment has no variable $" in message
+
+
+@pytest.mark.parametrize("name", ["GEMINI_API_KEY", "DARKROOM_TOKEN", "GOOGLE_GEMINI_BASE_URL"])
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_variable_hides_nothing(tmp_path: Path, name: str, empty: str) -> None:
+    (tmp_path / ".env").write_text(f"{name}=http://from-file\n")
+    loaded = config.load(write(tmp_path, ""), {name: empty})
+    used = loaded.gemini_key or loaded.token
+    assert (used.get_secret_value() if used else loaded.gemini_base_url) == "http://from-file"
+
+
+def test_a_darkroom_in_the_inbox_of_another_is_refused(tmp_path: Path) -> None:
+    inner = tmp_path / "outer/arrivals/inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "outer/config.toml").write_text('[folders]\ninbox = "arrivals"\n')
+    said = darkroom(inner, "run", "--once")
+    where = (
+        f"lies in {tmp_path}/outer/arrivals, the inbox of the darkroom in {tmp_path}/outer, which would file what is"
+    )
+    where += " here"
+    assert (said.returncode, said.stderr) == (2, f"darkroom: config.toml: one fault\n  this folder: {inner} {where}\n")
+    assert not list(inner.iterdir())
+    # One of its folders alone.
+    (tmp_path / "config.toml").write_text('[folders]\nlibrary = "outer/arrivals/library"\n')
+    said = darkroom(tmp_path, "run", "--once")
+    assert f"  [folders] library: {tmp_path}/outer/arrivals/library {where}\n" in said.stderr
+    # Beside the inbox, or where no subfolders are taken, it is in nobody's way.
+    beside = tmp_path / "outer/beside"
+    beside.mkdir()
+    assert darkroom(beside, "run", "--once").returncode == 0
+    (tmp_path / "outer/config.toml").write_text('[folders]\ninbox = "arrivals"\n[inbox]\nrecursive = false\n')
+    assert darkroom(inner, "run", "--once").returncode == 0
+
+
+def test_another_programs_configuration_above_is_no_darkroom(tmp_path: Path) -> None:
+    for text in ('title = "a site"\n[inbox]\n', "= no TOML", ""):
+        (tmp_path / "config.toml").write_text(text)
+        assert config.darkroom_in(tmp_path) is None
+    (tmp_path / "config.toml").unlink()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/darkroom.db").touch()
+    assert config.darkroom_in(tmp_path) == (tmp_path, tmp_path / "inbox")
 
 
 def test_a_nul_is_found_wherever_it_stands(tmp_path: Path) -> None:
@@ -187,7 +351,7 @@ def test_a_nul_is_found_wherever_it_stands(tmp_path: Path) -> None:
     }
     lists = {"inbox": "ignore", "captions": "private", "web": "allowed_hosts cors_origins", "hooks": "command"}
     document = [r'unknown = {deep = [{deeper = "\u0000"}]}']
-    wanted = ["[unknown] deep.0.deeper"]
+    wanted = ["[unknown] deep, entry 1 deeper"]
     for section in dict.fromkeys([*texts, *lists]):
         document.append(f"[{section}]")
         for key in texts.get(section, "").split():
@@ -195,7 +359,7 @@ def test_a_nul_is_found_wherever_it_stands(tmp_path: Path) -> None:
             wanted.append(f"[{section}] {key}")
         for key in lists.get(section, "").split():
             document.append(rf'{key} = ["a", "\u0000"]')
-            wanted.append(f"[{section}] {key}.1")
+            wanted.append(f"[{section}] {key}, entry 2")
     with pytest.raises(ConfigError) as caught:
         config.load(write(tmp_path, "\n".join(document)), {})
     lines = str(caught.value).splitlines()
@@ -206,18 +370,18 @@ def test_a_nul_is_found_wherever_it_stands(tmp_path: Path) -> None:
 
 def test_a_key_with_a_nul_or_a_line_end_is_shown_on_one_line(tmp_path: Path) -> None:
     message = faults(tmp_path, '"a\\nb" = 1\n[folders]\n"c\\u0000d" = 1')
-    assert message.splitlines()[1:] == ["  [folders] c\\x00d: unknown key", "  [a\\nb]: unknown key"]
+    assert message.splitlines()[1:] == ["  [folders] c\\x00d: unknown key", "  a\\nb: unknown key"]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("[web]\nport = " + "9" * 5000, "thousands of digits"),
-        ("[web]\nport = 0x" + "f" * 5000, "[web] port: should be less than or equal to 65535"),
+        ("[web]\nport = 0x" + "f" * 5000, "[web] port: should be 65535 or less"),
         ("x = " + "[" * 5000, "lie in each other"),
         ("folders.inbox." + "a." * 5000 + "b = 1", "[folders] inbox"),
         ("a." * 5000 + r'b = "\u0000"', "holds a NUL"),
-        ('[limits]\nfile_mb = "' + "x" * 5000 + '"', "[limits] file_mb: should be a valid integer"),
+        ('[limits]\nfile_mb = "' + "x" * 5000 + '"', "[limits] file_mb: should be a whole number"),
         ("[folders]\n" + "x" * 5000 + " = 1", "unknown key"),
         ('[filing]\ntemplate = "{' + "x" * 5000 + '}"', "[filing] template: unknown field"),
     ],

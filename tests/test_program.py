@@ -199,11 +199,11 @@ def test_a_file_that_another_user_keeps_to_himself() -> None:
     [
         (["--help"], 0, "COMMAND"),
         (["run", "--help"], 0, "example: darkroom run"),
-        ([], 2, "required"),
-        (["retry"], 2, "ids or --failed"),
+        ([], 2, "COMMAND"),
+        (["retry"], 2, "or say --failed"),
         (["list", "--limit", "0"], 2, "1 or more"),
         (["run", "--config", "none.toml"], 2, "no such file"),
-        (["status"], 1, "nothing has run here yet"),
+        (["status"], 1, "there is no darkroom in "),
     ],
 )
 def test_the_command_line(tmp_path: Path, words: list[str], code: int, part: str) -> None:

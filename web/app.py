@@ -165,13 +165,14 @@ def _doorkeeper(context: Context, access: AccessRules, proxies: Proxies) -> Door
 
 def bind(access: AccessRules, port: int) -> socket.socket:
     """Listen on the configured address. Raises ConfigError where that is not possible or not safe."""
-    _check_token(access)
+    if (fault := unsafe(access)) is not None:
+        raise ConfigError(f"[web] host: {fault}")
     family, address = _addresses(access.host, port)[0]
     try:
         # With the protocol named, or asyncio leaves Nagle's algorithm on: each answer then waits 40 ms for an ACK.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
-        raise ConfigError(f"[web] host {display(access.host)}: {error.strerror}") from error
+        raise ConfigError(f"[web] host: {display(access.host)}: {error.strerror}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and socket.has_dualstack_ipv6():
@@ -182,28 +183,33 @@ def bind(access: AccessRules, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"[web] port {port} on {display(access.host)} can't be used: {error.strerror}; "
+            f"[web] port: {port} on {display(access.host)} can't be used: {error.strerror}; "
             "name another in config.toml, or stop the program that has it"
         ) from error
     return listener
 
 
-def _check_token(access: AccessRules) -> None:
-    """Raise ConfigError, offering a token, where others can call and there is none, or one that can be guessed."""
-    is_local = _is_loopback(access.host)
+def unsafe(access: AccessRules) -> str | None:
+    """Return why nothing may be served so, offering a token where others can call and there is none, or a weak one.
+
+    None where it may.
+    """
+    try:
+        is_local = _is_loopback(access.host)
+    except ConfigError as error:
+        return str(error)
     if access.token is None:
         if is_local:
-            return
+            return None
         fault = "there is no DARKROOM_TOKEN"
     else:
         if len(access.token) >= _LEAST_TOKEN or (is_local and not access.trusted_proxies):
-            return
+            return None
         fault = f"DARKROOM_TOKEN has fewer than {_LEAST_TOKEN} characters"
-    who = "through trusted_proxies" if is_local else f"at host {display(access.host)}"
-    raise ConfigError(
-        f"[web] other machines can call {who}, and {fault}: set one, in the environment or in .env, or serve this"
-        f" machine alone (host 127.0.0.1, no proxies). Here is one, made just now:\n"
-        f"  DARKROOM_TOKEN={secrets.token_urlsafe(24)}"
+    who = "through trusted_proxies" if is_local else f"at {display(access.host)}"
+    return (
+        f"other machines can call {who}, and {fault}: set one, in .env or the environment, or serve this machine alone"
+        f" (host 127.0.0.1, no proxies). Here is one, made just now:\n    DARKROOM_TOKEN={secrets.token_urlsafe(24)}"
     )
 
 
@@ -224,9 +230,9 @@ def _addresses(host: str, port: int | None) -> list[tuple[socket.AddressFamily, 
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise ConfigError(f"[web] host {display(host)}: {error.strerror}") from error
+        raise ConfigError(f"{display(host)}: {error.strerror}") from error
     except ValueError as error:  # UnicodeError: IDNA knows no name with an empty label or one of 64 letters
-        raise ConfigError(f"[web] host {display(host)}: this can't be the name of a host") from error
+        raise ConfigError(f"{display(host)} can't be the name of a host") from error
     return [(family, address) for family, _, _, _, address in found]
 
 

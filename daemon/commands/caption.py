@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from daemon.app import build, open_catalogue
+from daemon.app import build, existing_catalogue
 from daemon.captions.limits import CaptionProgress, Quota, forget_pause, progress, roughly, stored_pause
 from daemon.captions.settings import CaptionSettings, caption_settings
 from daemon.catalogue import Catalogue
@@ -30,12 +30,11 @@ _REST_SECONDS = 90.0
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Ask; 0 when each has its caption, 1 when some were refused, failed, or must wait for the quota."""
-    settings = caption_settings(config)
+    catalogue, settings = existing_catalogue(config), caption_settings(config)
     if args.model is not None and not re.fullmatch(MODEL, args.model):
         raise ConfigError(f"--model takes a model's name such as gemini-flash-latest, not {args.model[:100]!r}")
     if settings.key is None:
         raise ConfigError("captions need a key: put GEMINI_API_KEY=… into .env beside config.toml")
-    catalogue = open_catalogue(config)
     captions = Captions(catalogue)
     asked = [*captions.missing(), *captions.waiting()] if args.missing else list(dict.fromkeys(args.ids))
     wanted = asked if args.missing else _accepted(captions, settings, asked)

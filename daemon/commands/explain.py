@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from daemon.app import roots
+from daemon.app import existing_catalogue, roots
 from daemon.catalogue import Catalogue, ImageEvent, ImageRow
 from daemon.catalogue.history import History, sentence
 from daemon.catalogue.search import FileSearch, Inventory, Search
@@ -34,12 +34,8 @@ _QUOTED = 200
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Print a paragraph for each image that was meant; 1 when there is none."""
-    file = config.catalogue_file
-    if not file.is_file():
-        print(f"nothing has run here yet: there is no {file}", file=sys.stderr)
-        return 1
     shown = display(args.target if len(args.target) <= _QUOTED else f"{args.target[:_QUOTED]}…")
-    explainer = Explainer(config, Catalogue(file))
+    explainer = Explainer(config, existing_catalogue(config))
     here = Path.cwd()
     paragraphs = [list(explainer.image(image_id)) for image_id in explainer.find(args.target, here)]
     paragraphs = [lines for lines in paragraphs if lines]

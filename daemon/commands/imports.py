@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
-from daemon.app import inbox, open_catalogue, prepare, roots
+from daemon.app import check_begun, inbox, open_catalogue, prepare, roots
 from daemon.catalogue import Catalogue
 from daemon.catalogue.search import Inventory
 from daemon.catalogue.settings import Settings
@@ -49,6 +49,7 @@ _IGNORED = 5
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Import; 0 when all that was found is in the library, 1 when something is not."""
+    check_begun(config)
     if not config.inbox.recursive:
         raise ConfigError("import copies into subfolders of the inbox: it needs [inbox] recursive = true")
     found = Sources(args.folders, dict(config.folders.items()), config.inbox.ignore)

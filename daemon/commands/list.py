@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from daemon.catalogue import Catalogue, ImageRow
+from daemon.app import existing_catalogue
+from daemon.catalogue import ImageRow
 from daemon.catalogue.schema import Status
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.config import Config
@@ -18,8 +19,7 @@ _PAGE = 500
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Print a line each, or one JSON document."""
-    file = config.catalogue_file
-    found = _matches(Search(Catalogue(file)), args.status, args.query, args.limit) if file.is_file() else iter(())
+    found = _matches(Search(existing_catalogue(config)), args.status, args.query, args.limit)
     if args.json:
         print(json.dumps([_document(row) for row in found], indent=2))
         return 0

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from daemon.app import decoding_limits, roots, thumbnail_store
+from daemon.app import check_begun, decoding_limits, roots, thumbnail_store
 from daemon.catalogue import Catalogue, Final, ImageEvent, ImageRow, Place
 from daemon.catalogue.restore import Restore
 from daemon.catalogue.schema import FINAL, Cause, EventKind
@@ -46,12 +46,13 @@ _REASON = ".reason.txt"
 
 def main(config: Config, _args: argparse.Namespace) -> int:
     """Make the catalogue anew; 1 when a file in the folders is not in it."""
+    check_begun(config)
     state, database = config.folders.state, config.catalogue_file
-    with atomic.blaming(state):
-        state_folder.make(state, state / "thumbnails")
     for name, root in roots(config).items():
         if not root.path.is_dir():
             raise EnvironmentFault(f"the {name} folder {root} is not there: is its disk mounted?")
+    with atomic.blaming(state):
+        state_folder.make(state, state / "thumbnails")
     folders = [path for name, path in config.folders.items() if name != "state" and path.is_dir()]
     with lock.exclusive(state, folders):
         _check_lost(database)

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict
 from itertools import count
 
-from daemon.app import decoding_limits, mover, open_catalogue, sidecars
+from daemon.app import decoding_limits, existing_catalogue, mover, sidecars
 from daemon.captions.settings import caption_settings
 from daemon.catalogue.settings import Settings
 from daemon.commands.plan import checked
@@ -25,7 +25,7 @@ from daemon.filing.refile import Refile, RefilePlan, Relocation
 def main(config: Config, args: argparse.Namespace) -> int:
     """Move what lies elsewhere than the template wants it; 1 when some of it can't be moved."""
     template = config.filing.template if args.template is None else checked(args.template)
-    catalogue = open_catalogue(config)
+    catalogue = existing_catalogue(config)
     settings = Settings(catalogue)
     FolderCheck({"library": config.folders.library}, settings, 0).check_present()
     with catalogue.session(), closing(Sandbox(decoding_limits(config))) as sandbox:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from daemon.app import inbox, open_catalogue, roots
+from daemon.app import existing_catalogue, inbox, roots
 from daemon.catalogue import Queue
 from daemon.config import Config
 from daemon.errors import DarkroomError
@@ -12,7 +12,7 @@ from daemon.filing.recovery import Requeue
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Put each file back into the inbox; 1 when one can't be."""
-    queue = Queue(open_catalogue(config))
+    queue = Queue(existing_catalogue(config))
     requeue = Requeue(queue, inbox(config), roots(config), config.folders.state)
     wanted = queue.failures() if args.failed else args.ids
     refused = 0

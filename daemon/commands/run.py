@@ -13,14 +13,14 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from daemon.app import Darkroom, build, inbox, open_catalogue, prepare, roots
+from daemon.app import Darkroom, build, inbox, open_catalogue, prepare, roots, unusable
 from daemon.catalogue import Catalogue
 from daemon.catalogue.schema import Status
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.settings import Settings
 from daemon.commands import doctor, plan
 from daemon.commands.probes import sweep
-from daemon.config import Config
+from daemon.config import Config, Fault, within_another
 from daemon.errors import Busy, DarkroomError, EnvironmentFault
 from daemon.files import lock
 from daemon.files.names import display
@@ -41,6 +41,17 @@ _LEAVE_SECONDS = 3.0
 _NAMED = 100
 # How often --once asks itself whether it has waited long enough for what others are still writing.
 _LOOK_SECONDS = 0.5
+
+
+def faults(config: Config, args: argparse.Namespace) -> Iterator[Fault]:
+    """Yield what of the configuration keeps it from running, though it is written well."""
+    yield from within_another(config)
+    yield from unusable(config)
+    if not args.once:
+        from web.app import unsafe
+
+        if (fault := unsafe(_access(config))) is not None:
+            yield "[web] host", fault
 
 
 def main(config: Config, args: argparse.Namespace) -> int:

@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
+from daemon.app import existing_catalogue
 from daemon.captions.limits import CaptionProgress, progress
 from daemon.captions.settings import caption_settings
 from daemon.catalogue import Catalogue
@@ -60,11 +60,7 @@ class ProgramStatus:
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Print the status once, or keep a progress bar up to date until Ctrl-C."""
-    file = config.catalogue_file
-    if not file.is_file():
-        print(f"nothing has run here yet: there is no {file}", file=sys.stderr)
-        return 1
-    catalogue = Catalogue(file)
+    catalogue = existing_catalogue(config)
     if args.watch:
         _watch(config, Statistics(catalogue))
         return 0

@@ -9,7 +9,7 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from daemon.app import decoding_limits, follower, open_catalogue, sidecars
+from daemon.app import decoding_limits, existing_catalogue, follower, sidecars
 from daemon.config import Config
 from daemon.decoding.sandbox import Sandbox
 from daemon.files.names import display
@@ -18,7 +18,7 @@ from daemon.filing.follower import FollowReport
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Follow, and print what was found; 1 where something waits for --yes or could not be looked at."""
-    catalogue = open_catalogue(config)
+    catalogue = existing_catalogue(config)
     sandbox = Sandbox(decoding_limits(config))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime
 
-from daemon.app import decoding_limits, mover, open_catalogue, sidecars
+from daemon.app import decoding_limits, existing_catalogue, mover, sidecars
 from daemon.config import Config
 from daemon.decoding.sandbox import Sandbox
 from daemon.errors import DarkroomError, EnvironmentFault
@@ -21,7 +21,7 @@ from daemon.filing.trash import Trash
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Do what the command says; 1 when something of it can't be."""
-    catalogue = open_catalogue(config)
+    catalogue = existing_catalogue(config)
     folder = config.folders.trash
     if not folder.is_dir():
         try:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from daemon.app import decoding_limits, mover, open_catalogue, sidecars
+from daemon.app import decoding_limits, existing_catalogue, mover, sidecars
 from daemon.catalogue import Catalogue, ImageRow
 from daemon.catalogue.history import History
 from daemon.catalogue.moves import Move, MoveJournal
@@ -29,13 +29,13 @@ _Shape = Callable[[PurePosixPath], PurePosixPath]
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Move each image into --to, or say where it would go; 1 when one can't be."""
+    catalogue = existing_catalogue(config)
     try:
         to = args.to.expanduser().absolute()
         if not args.dry_run:
             atomic.make_path(to)
     except (OSError, RuntimeError, ValueError) as error:  # ~ of nobody, a NUL
         raise DarkroomError(f"{args.to} can't be made: {getattr(error, 'strerror', None) or error}") from error
-    catalogue = open_catalogue(config)
     refused = moved = 0
     with catalogue.session(), closing(Sandbox(decoding_limits(config))) as sandbox:
         undo = Undo(catalogue, mover(config, catalogue, sidecars(config, catalogue, sandbox)))

@@ -24,7 +24,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from daemon.app import decoding_limits, roots, thumbnail_store
+from daemon.app import decoding_limits, existing_catalogue, roots, thumbnail_store
 from daemon.catalogue import Catalogue, Place
 from daemon.catalogue.search import FiledFile, FileKind, Inventory
 from daemon.catalogue.settings import Settings
@@ -57,12 +57,10 @@ _BESIDE = (".reason.txt", ".xmp")
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Print a line for each finding; 1 when something is wrong."""
-    file = config.catalogue_file
-    if not file.is_file():
-        raise EnvironmentFault(f"there is no catalogue {file} to compare with; darkroom rebuild makes one")
+    catalogue = existing_catalogue(config)
     thumbnails = thumbnail_store(config)
     with _fixer(config, thumbnails, wanted=args.fix) as fix:
-        work = Verification(Catalogue(file), roots(config), thumbnails, config.inbox.ignore, fix)
+        work = Verification(catalogue, roots(config), thumbnails, config.inbox.ignore, fix)
         since = None if args.again else work.resumed()
         if since is not None:
             when = datetime.fromtimestamp(since).astimezone().isoformat(" ", "minutes")

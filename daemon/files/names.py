@@ -103,7 +103,11 @@ class _Part:
 def check_template(template: str) -> str:
     """Return `template` when it is one that `expand` can use; raise ValueError saying what is wrong."""
     fields = sorted(_EXAMPLE.table())
-    for _, field, spec, conversion in string.Formatter().parse(template):
+    try:
+        whole = list(string.Formatter().parse(template))
+    except ValueError:
+        raise ValueError("each { needs its }, and each } its {; {{ and }} stand for one in a name") from None
+    for _, field, spec, conversion in whole:
         if field is None:
             continue
         if field not in fields:
@@ -125,6 +129,10 @@ def check_template(template: str) -> str:
         )
     if parts[-1].field is None and parts[-1].literal.endswith("/"):
         raise ValueError("ends with a folder; the last part is the file's name")
+    # Nothing would leave the library, but nothing would lie where this says either.
+    filled = _filled_in(template, _EXAMPLE)
+    if filled.startswith("/") or {".", ".."} & set(filled.split("/")):
+        raise ValueError("leads out of the library: begin it without a /, and have no folder . or .. in it")
     return template
 
 
@@ -157,6 +165,16 @@ def _parse(template: str) -> tuple[_Part, ...]:
 
 def expand(template: str, values: Values) -> PurePosixPath:
     """Fill in a checked template: a relative path whose last component ends with the suffix of `values.name`."""
+    components = [component(part) for part in _filled_in(template, values).split("/") if part.strip()][:_MAX_DEPTH]
+    suffix = split(component(values.name))[1]
+    last = components.pop() if components else UNKNOWN
+    if not last.lower().endswith(suffix.lower()):
+        last = component(last + suffix)
+    return PurePosixPath(*components, last)
+
+
+def _filled_in(template: str, values: Values) -> str:
+    """Return a template with its fields filled in, without what is in brackets around an empty one."""
     table, missing, parts = values.table(), values.missing(), _parse(template)
     gone = {part.group for part in parts if part.group and part.field in missing}
     text = ""
@@ -168,12 +186,7 @@ def expand(template: str, values: Values) -> PurePosixPath:
             text += values.taken.strftime(part.spec)
         elif part.field is not None:
             text += str(table[part.field])
-    components = [component(part) for part in text.split("/") if part.strip()][:_MAX_DEPTH]
-    suffix = str(table["suffix"])
-    last = components.pop() if components else UNKNOWN
-    if not last.lower().endswith(suffix.lower()):
-        last = component(last + suffix)
-    return PurePosixPath(*components, last)
+    return text
 
 
 def component(text: str) -> str:

@@ -206,4 +206,4 @@ def test_the_command(room: Room) -> None:
     assert "never seen" in unknown.stderr
     nowhere = darkroom(room.inbox, "explain", "1")
     assert nowhere.returncode == 1
-    assert "nothing has run here yet" in nowhere.stderr
+    assert f"there is no darkroom in {room.inbox}, but there is one in {base}: go there" in nowhere.stderr

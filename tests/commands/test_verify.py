@@ -182,6 +182,7 @@ def test_the_command_lists_and_fixes(tmp_path: Path) -> None:
 
 
 def test_nothing_to_verify(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").touch()
     answer = darkroom(tmp_path, "verify")
     assert answer.returncode == 1
     assert "darkroom rebuild" in answer.stderr

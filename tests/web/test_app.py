@@ -90,7 +90,7 @@ def test_a_busy_port_is_said_in_one_line(tmp_path: Path) -> None:
         (tmp_path / "config.toml").write_text(f"[web]\nport = {port}\n")
         answer = darkroom(tmp_path, "run")
     assert answer.returncode == 2
-    assert f"port {port} on 127.0.0.1 can't be used" in answer.stderr
+    assert f"port: {port} on 127.0.0.1 can't be used" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
@@ -99,9 +99,9 @@ def test_other_machines_only_with_a_token(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[web]\nhost = "0.0.0.0"\nport = 0\n')
     answer = darkroom(tmp_path, "run")
     assert answer.returncode == 2
-    offered = re.search(r"^  DARKROOM_TOKEN=(\S{32})$", answer.stderr, re.MULTILINE)
+    offered = re.search(r"^    DARKROOM_TOKEN=(\S{32})$", answer.stderr, re.MULTILINE)
     assert offered is not None, answer.stderr
-    assert len(answer.stderr.splitlines()) == 2
+    assert len(answer.stderr.splitlines()) == 3
     short = darkroom(tmp_path, "run", DARKROOM_TOKEN="fifteen letters")
     assert (short.returncode, "fewer than 16 characters" in short.stderr) == (2, True)
     assert "fifteen" not in short.stderr
@@ -155,7 +155,7 @@ def test_answers_are_not_held_back_for_an_acknowledgement() -> None:
 
 
 def test_binding_to_a_busy_port(served: Served) -> None:
-    with pytest.raises(ConfigError, match=rf"port {served.port} on 127.0.0.1 can't be used"):
+    with pytest.raises(ConfigError, match=rf"port: {served.port} on 127.0.0.1 can't be used"):
         bind(AccessRules("127.0.0.1"), served.port)
 
 

@@ -18,8 +18,12 @@ from daemon.errors import ConfigError, DarkroomError
 
 # Those of the catalogue's schema, which --help must not load.
 STATUSES = ("queued", "processing", "done", "duplicate", "failed", "deleted", "rejected")
+# Those of shtab, which nothing else needs.
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 # Commands of one noun are in one module, and `import` is a word of Python's.
 _MODULES = {"reject": "trash", "restore": "trash", "import": "imports"}
+# Those that need no configuration.
+_UNCONFIGURED = {"init", "completion"}
 # What names the images of a command that takes ids, where none are given.
 _OR_IDS = {"retry": "failed", "caption": "missing", "undo": "since"}
 _MAX_QUERY = 500
@@ -82,6 +86,8 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         module = importlib.import_module(f"daemon.commands.{_MODULES.get(args.command, args.command)}")
+        if args.command in _UNCONFIGURED:
+            return int(module.main(args))
         # What a command needs of the configuration is told together with what is wrong in it.
         faults = getattr(module, "faults", None)
         loaded = config.load(args.config, check=lambda config: faults(config, args) if faults else ())
@@ -195,6 +201,8 @@ def _parser() -> _Parser:
 
     # Not in the list: --help is.
     commands.add_parser("help").add_argument("about", nargs="*")
+    init = add("init", "write a config.toml that documents every key, and a .env for secrets", "init ~/photos")
+    init.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where (default: here)")
     run = add("run", "watch the inbox and file what lands in it", "run")
     run.add_argument("--once", action="store_true", help="file what is in the inbox, then exit")
     run.add_argument("--dry-run", action="store_true", help="with --once: say where it would go, and file nothing")
@@ -260,6 +268,13 @@ def _parser() -> _Parser:
     service.add_argument("--install", action="store_true", help="write, enable and start it")
     service.add_argument("--user", action="store_true", help="for your own systemd manager instead of the system's")
     service.add_argument("--account", type=_account, metavar="NAME", help="who runs it (default: the inbox's owner)")
+    completion = add(
+        "completion",
+        "print the script by which a shell completes commands, options and paths",
+        "completion bash > ~/.local/share/bash-completion/completions/darkroom",
+    )
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=f"one of {', '.join(SHELLS)}")
+    completion.set_defaults(of=parser)
     return parser
 
 

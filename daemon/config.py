@@ -11,7 +11,6 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
@@ -252,7 +251,7 @@ def load(
 
 
 def darkroom_in(folder: Path) -> tuple[Path, Path | None] | None:
-    """Return the darkroom of a folder: where it is, and the inbox whose subfolders it looks through, None for none.
+    """Return the darkroom of a folder: that folder, and the inbox whose subfolders it looks through, if it does.
 
     Known are those with a config.toml, or with a catalogue where the state folder is by default.
     """
@@ -269,19 +268,27 @@ def darkroom_in(folder: Path) -> tuple[Path, Path | None] | None:
     return folder, folders["inbox"] if sections.inbox.recursive else None
 
 
+def inbox_around(place: Path, own: Path | None = None) -> tuple[Path, Path] | None:
+    """Return the inbox of another darkroom in which a resolved path lies, and where that darkroom is; None for none.
+
+    It would file what is there. `own` is the inbox of one's own.
+    """
+    for parent in place.parents:
+        other = darkroom_in(parent)
+        if other is not None and other[1] not in {None, own} and place.is_relative_to(other[1]):
+            return other[1], other[0]
+    return None
+
+
 def within_another(config: Config) -> Iterator[Fault]:
-    """Yield what of this darkroom lies in the inbox of another one, which would file it."""
+    """Yield what of this darkroom lies in the inbox of another one: first of all the folder that it is in."""
     folders = {f"[folders] {name}": path for name, path in config.folders.items()}
-    find = cache(darkroom_in)
     for where, path in {"this folder": config.base.resolve(), **folders}.items():
-        for other, inbox in filter(None, map(find, path.parents)):
-            if inbox is not None and inbox != config.folders.inbox and path.is_relative_to(inbox):
-                yield (
-                    where,
-                    f"{path} lies in {inbox}, the inbox of the darkroom in {other}, which would file what is here",
-                )
-                if path == config.base.resolve():
-                    return
+        if (around := inbox_around(path, config.folders.inbox)) is not None:
+            inbox, base = around
+            yield where, f"{path} lies in {inbox}, the inbox of the darkroom in {base}, which would file what is here"
+            if where == "this folder":
+                return
 
 
 def _read(file: Path, name: str, *, required: bool) -> dict[str, Any]:

@@ -70,6 +70,7 @@ VENDORS = {
     "python_multipart": {"web.multipart"},
     "pydantic": {"daemon.config", "daemon.decoding.answers", "web"},
     "dotenv": {"daemon.config"},
+    "shtab": {"daemon.commands.completion"},
 }
 
 # Two modules may have one name only where they are about the same noun in another layer.

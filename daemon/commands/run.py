@@ -236,6 +236,7 @@ class _Once:
         darkroom.sandbox.start()
         darkroom.hooks.begin()
         try:
+            darkroom.cleanup.begin()
             darkroom.watcher.scan_now()
             darkroom.consumer.loop.run(self._finished, attempts=Strikes.LIMIT, longest=_LOOK_SECONDS)
             while not self._stopped and (seconds := darkroom.cleanup.remove_empty()) is not None:

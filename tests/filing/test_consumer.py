@@ -15,8 +15,9 @@ from daemon.catalogue.schema import Job
 from daemon.errors import EnvironmentFault, InternalError, Rejected, Transient
 from daemon.files import atomic
 from daemon.files.atomic import Location, Root
+from daemon.filing.cleanup import Cleanup
 from daemon.filing.consumer import Turn
-from tests.support import Room, jpeg, tree
+from tests.support import Room, jpeg, tree, wait_until
 
 
 def test_a_photo_comes_out_filed(room: Room) -> None:
@@ -432,6 +433,69 @@ def test_emptied_subfolders_go_and_folders_that_were_empty_stay(room: Room) -> N
     while room.cleanup.remove_empty() is not None:
         pass
     assert [path.name for path in room.inbox.iterdir()] == ["drop here"]
+
+
+def waits(cleanup: Cleanup) -> list[float]:
+    """Remove what can be removed at once; return the waits that are left."""
+    while (wait := cleanup.remove_empty()) == 0.0:
+        pass
+    return [] if wait is None else [wait]
+
+
+def test_a_pass_over_the_inbox_waits_for_nobody_where_all_was_quiet_before(tmp_path: Path) -> None:
+    deep = tmp_path / "a/b/c"
+    deep.mkdir(parents=True)
+    photo, quiet = deep / "p.jpg", 0.2
+    photo.touch()
+    wait_until(lambda: time.time() - deep.stat().st_ctime > quiet, what="a quiet folder")
+    cleanup = Cleanup(Root(tmp_path), quiet)
+    cleanup.begin()
+    photo.unlink()
+    cleanup.note("a/b/c/p.jpg")
+    assert waits(cleanup) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_somebody_else_has_just_changed_is_waited_for(tmp_path: Path) -> None:
+    long, folder = 1000.0, tmp_path / "a/b"
+    folder.mkdir(parents=True)
+    photo = folder / "p.jpg"
+    photo.touch()
+    # Made just before.
+    cleanup = Cleanup(Root(tmp_path), long)
+    cleanup.begin()
+    photo.unlink()
+    cleanup.note("a/b/p.jpg")
+    assert 0 < waits(cleanup)[0] <= long
+    # Quiet before, and changed since our own change.
+    photo.touch()
+    quiet = 0.2
+    wait_until(lambda: time.time() - folder.stat().st_ctime > quiet, what="a quiet folder")
+    cleanup = Cleanup(Root(tmp_path), quiet)
+    cleanup.begin()
+    cleanup.quiet_seconds = long
+    photo.unlink()
+    cleanup.note("a/b/p.jpg")
+    ours = folder.stat().st_ctime
+
+    def change() -> bool:
+        (folder / "new").mkdir()
+        (folder / "new").rmdir()
+        return folder.stat().st_ctime != ours
+
+    wait_until(change, what="a change within another tick of the clock")
+    assert 0 < waits(cleanup)[0] <= long
+    assert folder.is_dir()
+
+
+def test_the_folders_around_one_that_goes_are_not_waited_for_again(tmp_path: Path) -> None:
+    deep, quiet = tmp_path / "a/b/c", 0.2
+    deep.mkdir(parents=True)
+    cleanup = Cleanup(Root(tmp_path), quiet)
+    cleanup.note("a/b/c/p.jpg")
+    wait_until(lambda: cleanup.remove_empty() is not None and not deep.exists(), what="the innermost folder")
+    assert waits(cleanup) == [], "their last change by others was before that in the innermost one"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_filesystem(room: Room) -> None:

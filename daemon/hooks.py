@@ -29,7 +29,7 @@ from daemon.catalogue import Catalogue, ImageRow, Place
 from daemon.catalogue.history import History, Outcome, sentence
 from daemon.catalogue.settings import Settings
 from daemon.config import SECRET_NAMES, HooksSection
-from daemon.errors import DarkroomError, EnvironmentFault, Transient
+from daemon.errors import DarkroomError, EnvironmentFault, Transient, system_words
 from daemon.files.atomic import Root
 from daemon.files.names import display
 from daemon.loop import Loop, LoopFault, Strikes
@@ -220,7 +220,7 @@ def post(settings: HooksSection, document: HookDocument, _stopping: threading.Ev
         raise Transient(f"{url} did not answer within {settings.timeout_seconds:g} s") from error
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
         # ValueError and ImportError: a proxy of the environment that httpx2 can't use.
-        raise Transient(f"{url}: {_reason(error)}") from error
+        raise Transient(f"{url}: {system_words(error)}") from error
     if 300 <= status < 400:
         points = f" and points to {display(location)[:200]}" if location else ""
         final = "redirects are not followed: set [hooks] url to the final address"
@@ -286,19 +286,6 @@ def _proxy(url: str) -> str | None:
     address = urlsplit(url)
     proxy = None if proxy_bypass(address.netloc.rpartition("@")[2]) else getproxies().get(address.scheme)
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
-
-
-def _reason(error: BaseException) -> str:
-    """Return why a request failed: in the system's words where there are some, since httpx2 often has none."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, socket.gaierror | ssl.SSLError) and cause.strerror:
-            return cause.strerror
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno)
-        # Of a name with several addresses each has failed.
-        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__ or cause.__context__
-    return str(error) or repr(error)
 
 
 class Hooks:

@@ -166,7 +166,7 @@ def _doorkeeper(context: Context, access: AccessRules, proxies: Proxies) -> Door
 def bind(access: AccessRules, port: int) -> socket.socket:
     """Listen on the configured address. Raises ConfigError where that is not possible or not safe."""
     if (fault := unsafe(access)) is not None:
-        raise ConfigError(f"[web] host: {fault}")
+        raise ConfigError(f"[web] host: {': '.join(fault)}")
     family, address = _addresses(access.host, port)[0]
     try:
         # With the protocol named, or asyncio leaves Nagle's algorithm on: each answer then waits 40 ms for an ACK.
@@ -189,15 +189,15 @@ def bind(access: AccessRules, port: int) -> socket.socket:
     return listener
 
 
-def unsafe(access: AccessRules) -> str | None:
-    """Return why nothing may be served so, offering a token where others can call and there is none, or a weak one.
+def unsafe(access: AccessRules) -> tuple[str, str] | None:
+    """Return why nothing may be served so, and what to do about it; None where it may.
 
-    None where it may.
+    A token is offered where others can call and there is none, or one that can be guessed.
     """
     try:
         is_local = _is_loopback(access.host)
     except ConfigError as error:
-        return str(error)
+        return str(error), "name an address or a host of this machine"
     if access.token is None:
         if is_local:
             return None
@@ -208,8 +208,9 @@ def unsafe(access: AccessRules) -> str | None:
         fault = f"DARKROOM_TOKEN has fewer than {_LEAST_TOKEN} characters"
     who = "through trusted_proxies" if is_local else f"at {display(access.host)}"
     return (
-        f"other machines can call {who}, and {fault}: set one, in .env or the environment, or serve this machine alone"
-        f" (host 127.0.0.1, no proxies). Here is one, made just now:\n    DARKROOM_TOKEN={secrets.token_urlsafe(24)}"
+        f"other machines can call {who}, and {fault}",
+        "set one, in .env or the environment, or serve this machine alone (host 127.0.0.1, no proxies). Here is one,"
+        f" made just now:\n    DARKROOM_TOKEN={secrets.token_urlsafe(24)}",
     )
 
 

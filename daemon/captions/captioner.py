@@ -326,7 +326,7 @@ class Captioner:
         self._was_on = is_on
         if is_on:
             how_far = progress(self.captions, self._stored, settings, now).line()
-            _log.info("captions are on (%s): %s", settings.model, how_far)
+            _log.info("captions are on (%s): %s; %s", settings.model, how_far, gemini.FREE_KEY)
         else:
             _log.info("captions are off: there is no GEMINI_API_KEY in the environment or in .env")
 

@@ -11,9 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from daemon.errors import system_words
+
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
+# By the Gemini API's additional terms of service, under "Unpaid services"; no answer tells what kind a key is.
+FREE_KEY = "what is sent with a free key Google may use to improve its products"
 _REQUEST_SECONDS = 45.0
 # The SDK's time limit is for each read; a server that sends a byte now and then needs a limit on the whole.
 _WHOLE_SECONDS = 60.0
@@ -150,7 +154,7 @@ class Client:
         except (httpx2.TimeoutException, TimeoutError) as error:
             raise Unavailable("Gemini did not answer in time") from error
         except (httpx2.TransportError, httpx2.InvalidURL, OSError) as error:
-            raise Unreachable(f"Gemini can't be reached: {error}") from error
+            raise Unreachable(f"Gemini can't be reached: {system_words(error)}") from error
         except UnicodeEncodeError as error:
             raise Misconfigured("the Gemini key holds letters that no key has") from error
         except RecursionError as error:

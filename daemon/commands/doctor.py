@@ -6,6 +6,8 @@ What is written, into the folders alone, are small files of its own, and they ar
 import argparse
 import json
 import logging
+import shutil
+import socket
 import stat
 import threading
 import time
@@ -13,20 +15,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import daemon
 from daemon.app import decoder_count
-from daemon.captions.gemini import CaptionError, Client, Limited, Misconfigured
+from daemon.captions.gemini import FREE_KEY, CaptionError, Client, Limited, Misconfigured
 from daemon.catalogue import Catalogue
 from daemon.catalogue.restore import Restore
 from daemon.catalogue.stats import Statistics
-from daemon.commands import probes
+from daemon.commands import access_rules, probes
 from daemon.config import Config
 from daemon.decoding import Limits
 from daemon.decoding.confinement import Confinement
 from daemon.decoding.sandbox import Sandbox
-from daemon.errors import DarkroomError, EnvironmentFault
-from daemon.files import atomic
+from daemon.errors import ConfigError, DarkroomError, EnvironmentFault, system_words
+from daemon.files import atomic, lock
 from daemon.files.atomic import Root
 from daemon.files.walk import subfolders, walk
 from daemon.health import Finding
@@ -36,6 +39,8 @@ _log = logging.getLogger(__name__)
 _INOTIFY = Path("/proc/sys/fs/inotify")
 # Other programs watch folders too.
 _SHARE = 0.8
+# What the address of the hooks may take to be reached.
+_HOOK_SECONDS = 5.0
 # What Gemini may take to answer.
 _GEMINI_SECONDS = 15.0
 
@@ -66,6 +71,8 @@ def all_checks(config: Config) -> Iterator[Finding]:
     yield catalogue(config)
     yield from leaving(config)
     yield from decoders(config)
+    yield web(config)
+    yield from hooks(config)
     yield captions(config)
 
 
@@ -76,6 +83,7 @@ def quick_checks(config: Config) -> Iterator[Finding]:
     if atomic.is_folder(config.folders.inbox):
         yield probes.leases(config)
         yield watches(config)
+    yield from hook_command(config)
     yield probes.clocks(config) or clock()
 
 
@@ -172,6 +180,52 @@ def clock(now: float | None = None) -> Finding:
     return Finding("clock", text)
 
 
+def web(config: Config) -> Finding:
+    """Return whether the web server can serve where it should, and whom."""
+    from web.app import bind, unsafe
+
+    access, port = access_rules(config), config.web.port
+    if (fault := unsafe(access)) is not None:
+        return Finding("web", *fault)
+    where = f"{config.web.host}, {f'port {port}' if port else 'any free port'}"
+    whom = "who has the token" if config.token else "this machine alone"
+    if (pid := lock.running(config.folders.state)) is not None:
+        return Finding("web", f"served at {where} to {whom}, by the darkroom that runs here (pid {pid or 'unknown'})")
+    try:
+        bind(access, port).close()
+    except ConfigError as error:
+        fix = "name another port under [web] in config.toml, or stop the program that has it"
+        return Finding("web", f"port {port} on {config.web.host} can't be used: {system_words(error)}", fix)
+    return Finding("web", f"can be served at {where} to {whom}")
+
+
+def hooks(config: Config) -> Iterator[Finding]:
+    """Yield whether the address that is told of outcomes can be reached."""
+    if not config.hooks.command and not config.hooks.url:
+        yield Finding("hooks", "none")
+    if config.hooks.url:
+        parts = urlsplit(config.hooks.url)
+        where = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            socket.create_connection(where, _HOOK_SECONDS).close()
+        except OSError as error:
+            fix = "start what serves it, or change url in [hooks] of config.toml"
+            reason = error.strerror or str(error)
+            yield Finding("hooks", f"{parts.hostname} does not answer at port {where[1]}: {reason}", fix)
+        else:
+            yield Finding("hooks", f"{parts.hostname} answers at port {where[1]}")
+
+
+def hook_command(config: Config) -> Iterator[Finding]:
+    """Yield whether the command of the hooks can be started, where there is one."""
+    for program in config.hooks.command[:1]:
+        if (found := shutil.which(program)) is None:
+            fix = "name its whole path in [hooks] of config.toml, and let it be executable"
+            yield Finding("hooks", f"there is no program {program} that this account may start", fix)
+        else:
+            yield Finding("hooks", f"{found} is there")
+
+
 def captions(config: Config) -> Finding:
     """Return whether Gemini takes the key and knows the model; asks for the model's description."""
     if config.gemini_key is None:
@@ -188,7 +242,7 @@ def captions(config: Config) -> Finding:
         return Finding("captions", str(error), "look whether this machine reaches the internet; filing goes on without")
     finally:
         client.close()
-    return Finding("captions", f"key and model {model} are good")
+    return Finding("captions", f"key and model {model} are good; {FREE_KEY}")
 
 
 _INSTALL = "install darkroom's dependencies again (pip install --force-reinstall .)"

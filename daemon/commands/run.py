@@ -18,7 +18,7 @@ from daemon.catalogue import Catalogue
 from daemon.catalogue.schema import Status
 from daemon.catalogue.search import ImageQuery, Search
 from daemon.catalogue.settings import Settings
-from daemon.commands import doctor, plan
+from daemon.commands import access_rules, doctor, plan
 from daemon.commands.probes import sweep
 from daemon.config import Config, Fault, within_another
 from daemon.errors import Busy, DarkroomError, EnvironmentFault
@@ -31,7 +31,7 @@ from daemon.loop import Strikes
 from daemon.systemd.notify import Heartbeat, Notifier
 
 if TYPE_CHECKING:
-    from web.context import AccessRules, Context
+    from web.context import Context
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ def faults(config: Config, args: argparse.Namespace) -> Iterator[Fault]:
     if not args.once:
         from web.app import unsafe
 
-        if (fault := unsafe(_access(config))) is not None:
-            yield "[web] host", fault
+        if (fault := unsafe(access_rules(config))) is not None:
+            yield "[web] host", ": ".join(fault)
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
@@ -142,7 +142,7 @@ def _serve(darkroom: Darkroom) -> int:
     from web.app import App, Server, bind, url
 
     config = darkroom.config
-    access = _access(config)
+    access = access_rules(config)
     with bind(access, config.web.port) as listener:
         server = Server(App(web_context(darkroom), access), listener)
         _on_signals(server.stop)
@@ -171,13 +171,6 @@ def _serve(darkroom: Darkroom) -> int:
             # They tidy up behind themselves, where no share holds them up.
             checks.join(_LEAVE_SECONDS)
     return 0
-
-
-def _access(config: Config) -> "AccessRules":
-    from web.context import AccessRules
-
-    web, token = config.web, config.token.get_secret_value() if config.token else None
-    return AccessRules(web.host, web.allowed_hosts, web.cors_origins, token, web.trusted_proxies)
 
 
 def web_context(darkroom: Darkroom) -> "Context":

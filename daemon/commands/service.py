@@ -13,7 +13,7 @@ from pathlib import Path
 
 from daemon.app import decoder_count
 from daemon.config import Config
-from daemon.errors import ConfigError, DarkroomError
+from daemon.errors import ConfigError, DarkroomError, system_words
 from daemon.files.names import display
 from daemon.files.state_folder import FOLDER_MODE
 from daemon.systemd.units import ENVIRONMENT_FILE, Flavour, is_offline, program, unit
@@ -29,7 +29,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
     if flavour == "user" and args.account:
         raise ConfigError("--account is for the system's service; one of a user runs as that user")
     file = config.file if config.file.is_file() else None
-    account = (args.account or _owner(config)) if flavour == "system" else None
+    account = (_known(args.account) if args.account else _owner(config)) if flavour == "system" else None
     namespaces = flavour == "system" or _user_namespaces()
     # A user's manager has no right to filter addresses.
     offline = flavour == "system" and _is_offline(config)
@@ -67,6 +67,17 @@ def _is_offline(config: Config) -> bool:
         # It is root's: whoever only prints the unit can't know what is in it.
         return False
     return is_offline(config, environment)
+
+
+def _known(account: str) -> str:
+    """Return an account that there is, by its name or number. Raises ConfigError."""
+    try:
+        return pwd.getpwuid(int(account)).pw_name if account.isdecimal() else pwd.getpwnam(account).pw_name
+    except (KeyError, ValueError, OverflowError):
+        raise ConfigError(
+            f"there is no account {account!r} on this machine: make one (sudo useradd --system --user-group {account}),"
+            " or name another with --account"
+        ) from None
 
 
 def _owner(config: Config) -> str:
@@ -139,7 +150,9 @@ def _make(name: str, folder: Path, account: str | None) -> None:
         if account and os.geteuid() == 0:
             shutil.chown(folder, account)
     except (OSError, LookupError) as error:
-        raise DarkroomError(f"[folders] {name}: {folder} can't be made for {account or 'you'}: {error}") from error
+        raise DarkroomError(
+            f"[folders] {name}: {folder} can't be made for {account or 'you'}: {system_words(error)}"
+        ) from error
 
 
 def _folder(flavour: Flavour) -> Path:

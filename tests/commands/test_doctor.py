@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -45,12 +46,15 @@ def only(findings: Iterator[Finding], subject: str) -> Finding:
 
 
 def test_all_is_well_on_a_fresh_machine(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[web]\nport = 0\n")
     before = tree(tmp_path)
     answer = darkroom(tmp_path, "doctor")
     assert answer.returncode == 0, answer.stdout
     assert "FIX" not in answer.stdout
     assert "inbox: " in answer.stdout
     assert "is made by the first run" in answer.stdout
+    assert "ok    web: can be served at 127.0.0.1, any free port to this machine alone\n" in answer.stdout
+    assert "ok    hooks: none\n" in answer.stdout
     for name in SAMPLES:
         assert f"ok    {name} decoder: 32 by 24 pixels" in answer.stdout
     assert "at a time, shut in by Landlock" in answer.stdout or "without Landlock" in answer.stdout
@@ -84,6 +88,43 @@ def test_a_configuration_that_cant_be_used(tmp_path: Path) -> None:
     answer = darkroom(tmp_path, "doctor")
     assert answer.returncode == 2
     assert "unknown key; did you mean settle_seconds?" in answer.stderr
+
+
+def test_the_web_server(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        busy = doctor.web(config(tmp_path / "room", f"[web]\nport = {port}\n"))
+    assert busy.text == f"port {port} on 127.0.0.1 can't be used: Address already in use"
+    assert busy.fix is not None
+    assert doctor.web(config(tmp_path / "room", f"[web]\nport = {port}\n")).ok
+    exposed = doctor.web(config(tmp_path / "room", '[web]\nhost = "0.0.0.0"\nport = 0\n'))
+    assert exposed.text == "other machines can call at 0.0.0.0, and there is no DARKROOM_TOKEN"
+    assert re.search(r"\n +DARKROOM_TOKEN=\S{32}$", exposed.fix or "")
+    guarded = doctor.web(config(tmp_path / "room", '[web]\nhost = "0.0.0.0"\nport = 0\n', DARKROOM_TOKEN="x" * 16))
+    assert (guarded.ok, guarded.text) == (True, "can be served at 0.0.0.0, any free port to who has the token")
+
+
+@pytest.mark.slow
+def test_the_web_server_of_the_darkroom_that_runs_here(tmp_path: Path) -> None:
+    with Program(tmp_path / "room") as program:
+        found = doctor.web(load(tmp_path / "room/config.toml", {}))
+        assert found.ok
+        assert found.text.endswith(f"by the darkroom that runs here (pid {program.process.pid})")
+
+
+def test_the_hooks(tmp_path: Path) -> None:
+    made = config(tmp_path / "room", '[hooks]\ncommand = ["cat", "-"]\n')
+    assert str(only(doctor.hook_command(made), "hooks")) == f"hooks: {shutil.which('cat')} is there"
+    assert list(doctor.hooks(made)) == []
+    missing = config(tmp_path / "room", '[hooks]\ncommand = ["no-such-program"]\n')
+    assert not only(doctor.quick_checks(missing), "hooks").ok, "said at the start, too"
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+        called = config(tmp_path / "room", f'[hooks]\nurl = "http://127.0.0.1:{port}/x"\n')
+        assert str(only(doctor.hooks(called), "hooks")) == f"hooks: 127.0.0.1 answers at port {port}"
+    silent = only(doctor.hooks(called), "hooks")
+    assert silent.text == f"127.0.0.1 does not answer at port {port}: Connection refused"
+    assert not silent.ok
 
 
 def test_configuration_secrets_that_others_can_read(tmp_path: Path) -> None:
@@ -322,7 +363,7 @@ def gemini(status: int, message: str = "") -> Iterator[str]:
 @pytest.mark.parametrize(
     ("status", "message", "ok", "text"),
     [
-        (200, "", True, "key and model gemini-flash-lite-latest are good"),
+        (200, "", True, "are good; what is sent with a free key Google may use to improve its products"),
         (429, "quota", True, "used up for now"),
         (400, "API key not valid.", False, "refuses the key"),
         (404, "not found", False, "there is no model"),

@@ -76,5 +76,12 @@ def test_the_inboxs_owner_runs_it(tmp_path: Path) -> None:
     assert "\nUser=daemon\n" in darkroom(tmp_path, "service").stdout
 
 
+@pytest.mark.parametrize("account", ["nobody-has-this", "4294967290", "9" * 30])
+def test_an_account_that_is_not_there(tmp_path: Path, account: str) -> None:
+    said = darkroom(tmp_path, "service", "--account", account)
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr.startswith(f"darkroom: there is no account {account!r} on this machine: make one (sudo useradd")
+
+
 def test_an_account_is_not_for_a_users_own_service(tmp_path: Path) -> None:
     assert darkroom(tmp_path, "service", "--user", "--account", "daemon").returncode == 2

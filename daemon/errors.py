@@ -23,8 +23,6 @@ Every message is written for the person who reads it in `failed/`, in the log or
 the class, or a code that the error bears.
 """
 
-import os
-import re
 from enum import StrEnum
 
 
@@ -198,23 +196,3 @@ class DatabaseFull(DatabaseFault):
 
 class InternalError(DarkroomError):
     """Raised when darkroom itself has made a mistake, such as a row that breaks a rule of the schema."""
-
-
-def system_words(error: BaseException) -> str:
-    """Return why a request or a call failed in the system's own words, where any cause of the error has some.
-
-    HTTP clients often have none, or wrap the system's as Python shows them: "[Errno 111] …".
-    """
-    import socket
-    import ssl
-
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, socket.gaierror | ssl.SSLError) and cause.strerror:
-            # OpenSSL's begin with "[SSL: CERTIFICATE_VERIFY_FAILED] " and end with " (_ssl.c:1006)".
-            return re.sub(r"^\[\w+: \w+\] | \(_ssl\.c:\d+\)$", "", cause.strerror)
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno)
-        # Of a name with several addresses each has failed.
-        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__ or cause.__context__
-    return str(error) or type(error).__name__

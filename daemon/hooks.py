@@ -29,10 +29,11 @@ from daemon.catalogue import Catalogue, ImageRow, Place
 from daemon.catalogue.history import History, Outcome, sentence
 from daemon.catalogue.settings import Settings
 from daemon.config import SECRET_NAMES, HooksSection
-from daemon.errors import DarkroomError, EnvironmentFault, Transient, system_words
+from daemon.errors import DarkroomError, EnvironmentFault, Transient
 from daemon.files.atomic import Root
 from daemon.files.names import display
 from daemon.loop import Loop, LoopFault, Strikes
+from daemon.phrases import system_words
 
 _log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 # A part is a package, or a module beside the packages.
 MAY_IMPORT = {
     "daemon.errors": "",
+    "daemon.phrases": "",
     "daemon.logs": "",
     "daemon.loop": "errors",
     "daemon.files": "errors",
@@ -25,15 +26,15 @@ MAY_IMPORT = {
     "daemon.catalogue": "errors files loop",
     "daemon.systemd": "errors files loop config",
     "daemon.sidecar": "errors files decoding catalogue",
-    "daemon.hooks": "errors files loop config catalogue",
-    "daemon.captions": "errors files loop config catalogue sidecar",
+    "daemon.hooks": "errors phrases files loop config catalogue",
+    "daemon.captions": "errors phrases files loop config catalogue sidecar",
     "daemon.filing": "errors files loop catalogue decoding sidecar",
     "daemon.inbox": "errors files loop",
     "daemon.health": "errors loop catalogue captions filing inbox",
     "web": "errors files catalogue decoding filing health",
     "daemon.app": "errors files loop config decoding catalogue sidecar hooks captions filing inbox health",
-    "daemon.commands": "errors files loop config decoding catalogue systemd sidecar captions filing inbox health app"
-    " web",
+    "daemon.commands": "errors phrases files loop config decoding catalogue systemd sidecar captions filing inbox"
+    " health app web",
     "daemon.__main__": "errors logs config commands",
 }
 # What may not import one another, though their parts may: the queue joins them.

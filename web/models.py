@@ -368,7 +368,11 @@ class StatsAnswer(_Answer):
     rate: float = Field(description="images a second, over the last minutes")
     seconds_left: float | None = Field(description="for the queue, at that rate")
     captions: dict[str, _Count] = Field(description="filed images by status")
-    captions_progress: str = Field(examples=["captioned 180 of 200 today, 312 waiting, done in about 2 days"])
+    captions_progress: str = Field(
+        examples=[
+            "captions: 40 done, 312 waiting (about 2 days); 180 of 200 requests to gemini-flash-lite-latest made today"
+        ]
+    )
     paused: str | None = Field(description="why the queue is paused")
     paused_since: _Moment | None
     waiting: dict[str, _Count] = Field(description="reasons and how many wait")

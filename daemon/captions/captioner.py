@@ -75,19 +75,19 @@ class FailurePolicy:
 
     def _limit(self, job: CaptionJob, error: gemini.Limited, settings: CaptionSettings, now: float) -> float:
         if error.per_day:
-            until, what = day_ends(now), "the service's quota of the day is used up"
+            until, what = day_ends(now), f"Google's quota of the day for {settings.model} is used up"
         else:
             seconds = min(error.seconds or _LIMIT_SECONDS, _DAY_SECONDS)
-            until, what = now + seconds, "the service's quota of the minute is used up"
+            until, what = now + seconds, f"Google's quota of the minute for {settings.model} is used up"
         if job.wanted not in {None, "", settings.model}:
             # Another model's quota; the usual one's is another matter.
             self._captions.later(job.id, until, what, spent=False)
             return 0.0
-        self._pauses.begin("limited", f"{what} ({error})", until, settings.fingerprint, now)
+        self._pauses.begin(what, f"{what} ({error})", until, settings.fingerprint, now)
         return until - now
 
     def _stop(self, reason: str, settings: CaptionSettings, now: float) -> float:
-        self._pauses.begin("misconfigured", reason, None, settings.fingerprint, now)
+        self._pauses.begin(reason, reason, None, settings.fingerprint, now)
         return math.inf
 
     def _back_off(self, job: CaptionJob, error: Exception, settings: CaptionSettings, now: float) -> float:
@@ -183,12 +183,15 @@ class Captioner:
         """End within seconds; an answer that is still awaited is given up, and asked for again another time."""
         self.loop.stop(_STOP_SECONDS)
 
-    def drain(self, turned: Callable[[], object] = lambda: None) -> float | None:
+    def drain(self, turned: Callable[[], object] = lambda: None, *, announced: bool = False) -> float | None:
         """Make the captions that are due, waiting for the minute's quota where need be.
 
-        `turned` is called after each turn. Returns the seconds until more can be done, None when nothing is left.
+        `turned` is called after each turn; `announced` is whether the caller has said how far captions are. Returns
+        the seconds until more can be done, None when nothing is left.
         """
         left: list[float | None] = [None]
+        if announced:
+            self._was_on = self._settings().key is not None
 
         def finished() -> bool:
             turned()
@@ -325,8 +328,8 @@ class Captioner:
             return
         self._was_on = is_on
         if is_on:
-            how_far = progress(self.captions, self._stored, settings, now).line()
-            _log.info("captions are on (%s): %s; %s", settings.model, how_far, gemini.FREE_KEY)
+            how_far = progress(self.captions, self._stored, settings, now).how_far()
+            _log.info("captions are on: %s; %s", how_far, gemini.FREE_KEY)
         else:
             _log.info("captions are off: there is no GEMINI_API_KEY in the environment or in .env")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from daemon.errors import system_words
+from daemon.phrases import system_words
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

@@ -4,6 +4,7 @@ Both outlive the process: every request and the pause are in the catalogue.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from math import ceil
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from daemon.captions.settings import CaptionSettings
 from daemon.catalogue.captions import Captions
 from daemon.catalogue.settings import Settings
+from daemon.phrases import counted
 
 _MINUTE = 60.0
 
@@ -110,7 +112,8 @@ class CaptionPauses:
     def __init__(self, stored: Settings) -> None:
         self._stored = stored
         self._current = stored_pause(stored)
-        self._said: dict[str, float] = {}
+        # What was last said, and when.
+        self._kind, self._said_at = "", float("-inf")
         self._loud = False
 
     def left(self, fingerprint: str, now: float) -> float | None:
@@ -136,16 +139,15 @@ class CaptionPauses:
         return pause.until - now
 
     def begin(self, kind: str, reason: str, until: float | None, fingerprint: str, now: float) -> None:
-        """Pause; one of the same kind as an hour's last is not said again."""
+        """Pause; what is of the same kind as the last one is said again after an hour, and of another kind at once."""
         since = self._current.since if self._current is not None else now
         self._current = CaptionPause(reason, since, until, fingerprint)
         self._stored.set(_PAUSE, vars(self._current))
-        loud = now - self._said.get(kind, float("-inf")) > _AGAIN_SECONDS
+        loud = kind != self._kind or now - self._said_at > _AGAIN_SECONDS
         if loud:
-            self._said[kind] = now
-            self._loud = True
+            self._kind, self._said_at, self._loud = kind, now, True
         level = logging.WARNING if loud else logging.DEBUG
-        _log.log(level, "captions are paused %s: %s; filing goes on", _until(until), reason)
+        _log.log(level, "captions are paused %s: %s; filing goes on", until_when(until), reason)
 
     def end(self, why: str) -> None:
         """Note that requests go well, or may, again."""
@@ -156,7 +158,8 @@ class CaptionPauses:
         forget_pause(self._stored)
 
 
-def _until(until: float | None) -> str:
+def until_when(until: float | None) -> str:
+    """Return until when a pause lasts, in this machine's local time."""
     if until is None:
         return "until the configuration changes"
     return f"until {datetime.fromtimestamp(until, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
@@ -164,12 +167,17 @@ def _until(until: float | None) -> str:
 
 @dataclass(frozen=True)
 class CaptionProgress:
-    """The captions' counts; `per_day` 0 stands for no limit, `seconds_left` None for "nobody knows" (a pause)."""
+    """The captions' counts, and those of the requests: to `model`, which is asked, and to each other one of today.
+
+    `per_day` 0 stands for no limit, `seconds_left` None for "nobody knows" (a pause).
+    """
 
     on: bool
     model: str
     requests_today: int
     per_day: int
+    requests_to_others: Mapping[str, int]
+    done: int
     waiting: int
     failed: int
     blocked: int
@@ -179,21 +187,29 @@ class CaptionProgress:
     seconds_left: float | None
 
     def line(self) -> str:
-        """Return it in one line: "captioned 180 of 200 today, 312 waiting, done in about 2 days"."""
-        if not self.on and not self.waiting:
-            return "captions are off"
-        of = f" of {self.per_day:,}" if self.per_day else ""
-        parts = [f"captioned {self.requests_today:,}{of} today", f"{self.waiting:,} waiting"]
-        if self.waiting and self.seconds_left is not None:
-            parts.append(f"done in about {roughly(self.seconds_left)}")
+        """Return it in one line, such as this.
+
+        "captions: 40 done, 312 waiting (about 2 days); 180 of 200 requests to gemini-flash-lite-latest made today".
+        """
+        return f"captions: {self.how_far()}" if self.on or self.waiting else "captions are off"
+
+    def how_far(self) -> str:
+        """Return the line without its beginning."""
+        left = f" (about {roughly(self.seconds_left)})" if self.waiting and self.seconds_left is not None else ""
+        counts = [f"{self.done:,} done", f"{self.waiting:,} waiting{left}"]
         if self.failed:
-            parts.append(f"{self.failed:,} failed (darkroom caption --missing asks again)")
+            counts.append(f"{self.failed:,} failed (darkroom caption --missing asks again)")
         if self.blocked:
-            parts.append(f"{self.blocked:,} blocked")
-        line = ", ".join(parts)
+            counts.append(f"{self.blocked:,} blocked")
         if not self.on:
-            return f"{line}; captions are off: there is no GEMINI_API_KEY"
-        return f"{line}; captions are paused: {self.paused}" if self.paused else line
+            return f"{', '.join(counts)}; off: there is no GEMINI_API_KEY"
+        of = f"{self.requests_today:,} of {counted(self.per_day, 'request')}" if self.per_day else None
+        requests = [f"{of or counted(self.requests_today, 'request')} to {self.model} made today"]
+        requests += [f"{n:,} to {model}" for model, n in self.requests_to_others.items()]
+        parts = [", ".join(counts), ", ".join(requests)]
+        if self.paused:
+            parts.append(f"paused {until_when(self.paused_until)}: {self.paused}")
+        return "; ".join(parts)
 
 
 def progress(captions: Captions, stored: Settings, settings: CaptionSettings, now: float) -> CaptionProgress:
@@ -203,6 +219,7 @@ def progress(captions: Captions, stored: Settings, settings: CaptionSettings, no
     pause = stored_pause(stored)
     if pause is not None and (pause.fingerprint != settings.fingerprint or (pause.until or now + 1) <= now):
         pause = None
+    requests = captions.requests_by_model(day_began(now))
     left: float | None = quota.seconds_for(waiting, now)
     if settings.key is None or (pause is not None and pause.until is None):
         left = None
@@ -211,8 +228,10 @@ def progress(captions: Captions, stored: Settings, settings: CaptionSettings, no
     return CaptionProgress(
         on=settings.key is not None,
         model=settings.model,
-        requests_today=quota.used_today(now),
+        requests_today=requests.pop(settings.model, 0),
         per_day=settings.requests_per_day,
+        requests_to_others=requests,
+        done=captions.count("done"),
         waiting=waiting,
         failed=captions.count("failed"),
         blocked=captions.count("blocked"),

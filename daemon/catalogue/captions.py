@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from peewee import SQL, fn
 
@@ -275,6 +275,13 @@ class Captions:
         with self._catalogue.reading():
             rows = CaptionRequest.select(CaptionRequest.at).where(made).order_by(CaptionRequest.at)
             return [row.at for row in rows]
+
+    def requests_by_model(self, since: float) -> dict[str, int]:
+        """Count the requests to each model, by its name."""
+        model = CaptionRequest.model
+        made = CaptionRequest.select(model, fn.COUNT(CaptionRequest.at)).where(CaptionRequest.at > since)
+        with self._catalogue.reading():
+            return dict(cast(Any, made.group_by(model).order_by(model).tuples()))
 
     def count(self, status: CaptionStatus) -> int:
         """Count the filed images with a caption status, without scanning the table."""

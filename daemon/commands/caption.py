@@ -22,6 +22,7 @@ from daemon.catalogue.settings import Settings
 from daemon.config import MODEL, Config
 from daemon.errors import ConfigError, Rejected
 from daemon.files import lock
+from daemon.phrases import counted
 
 _SHOW_SECONDS = 0.3
 # Nothing is due for so long: another model's quota, or answers that were none. Nobody wants to watch that.
@@ -42,12 +43,12 @@ def main(config: Config, args: argparse.Namespace) -> int:
     if not wanted:
         print("no captions are missing" if args.missing else "nothing to ask for")
         return 1 if refused else 0
-    now = time.time()
-    print(_announcement(captions, settings, args.model or settings.model, len(wanted), now), flush=True)
+    now, stored = time.time(), Settings(catalogue)
     # Somebody is there and wants it: what was refused before may be fixed on Google's side.
-    stored = Settings(catalogue)
     if (pause := stored_pause(stored)) is not None and pause.until is None:
         forget_pause(stored)
+    paused = progress(captions, stored, settings, now).paused_until or now
+    print(_announcement(captions, settings, args.model or settings.model, len(wanted), now, paused), flush=True)
     if args.missing and args.model is None:
         captions.fill_in(wanted)
     else:
@@ -71,11 +72,13 @@ def _accepted(captions: Captions, settings: CaptionSettings, image_ids: Sequence
     return accepted
 
 
-def _announcement(captions: Captions, settings: CaptionSettings, model: str, requests: int, now: float) -> str:
+def _announcement(
+    captions: Captions, settings: CaptionSettings, model: str, requests: int, now: float, paused: float
+) -> str:
     quota = Quota(captions, model, settings.requests_per_minute, settings.requests_per_day)
     used = f", {quota.used_today(now):,} of {quota.per_day:,} of today's are used" if quota.per_day else ""
-    seconds = roughly(quota.seconds_for(requests, now))
-    return f"this makes at most {requests:,} requests to {model}{used}; done in about {seconds}"
+    seconds = roughly(max(quota.seconds_for(requests, now), paused - now))
+    return f"this makes at most {counted(requests, 'request')} to {model}{used}; done in about {seconds}"
 
 
 class _Following:
@@ -133,7 +136,7 @@ class _Following:
         with lock.exclusive(self._config.folders.state, []):
             darkroom = build(self._config, self._catalogue)
             try:
-                darkroom.captioner.drain(show)
+                darkroom.captioner.drain(show, announced=True)
             finally:
                 darkroom.close()
         if left := show():
@@ -145,7 +148,7 @@ class _Following:
 
     def _print(self, left: int) -> None:
         made = len(self._wanted) - left - self._captions.without(self._wanted)
-        waiting = f", {left:,} wait and are made by darkroom run" if left else ""
-        print(f"{made:,} captioned{waiting}")
+        waiting = f", {left:,} left to darkroom run" if left else ""
+        print(f"{counted(made, 'photo')} captioned{waiting}")
         for reason, n in self._captions.reasons(self._wanted):
-            print(f"{n:,} not: {reason}", file=sys.stderr)
+            print(f"{counted(n, 'photo')} not: {reason}", file=sys.stderr)

@@ -28,11 +28,12 @@ from daemon.config import Config
 from daemon.decoding import Limits
 from daemon.decoding.confinement import Confinement
 from daemon.decoding.sandbox import Sandbox
-from daemon.errors import ConfigError, DarkroomError, EnvironmentFault, system_words
+from daemon.errors import ConfigError, DarkroomError, EnvironmentFault
 from daemon.files import atomic, lock
 from daemon.files.atomic import Root
 from daemon.files.walk import subfolders, walk
 from daemon.health import Finding
+from daemon.phrases import system_words
 
 _log = logging.getLogger(__name__)
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from daemon.app import decoder_count
 from daemon.config import Config
-from daemon.errors import ConfigError, DarkroomError, system_words
+from daemon.errors import ConfigError, DarkroomError
 from daemon.files.names import display
 from daemon.files.state_folder import FOLDER_MODE
+from daemon.phrases import system_words
 from daemon.systemd.units import ENVIRONMENT_FILE, Flavour, is_offline, program, unit
 
 _NAME = "darkroom.service"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.captions.captioner import Captioner
-from daemon.captions.limits import day_ends, progress
+from daemon.captions.limits import day_ends, progress, until_when
 from daemon.captions.settings import CaptionSettings
 from daemon.catalogue.schema import Image
 from daemon.filing.thumbnail_store import Size
@@ -120,6 +120,34 @@ def test_a_limit_of_the_day_lasts_until_midnight_pacific_and_over_a_restart(make
     assert statuses(room) == ["done"]
     told = progress(room.captions, room.stored, room.captioner.settings, day_ends(now) + 2)
     assert told.paused is None
+
+
+def test_a_pause_is_said_whenever_it_becomes_another_one(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    room, _server = make(PER_MINUTE, PER_MINUTE, PER_DAY, photos=2)
+    caplog.set_level(logging.INFO)
+    now = time.time()
+    for later in (0, 40, 80):
+        room.caption(now + later)
+    said = [record.getMessage() for record in caplog.records if "paused" in record.message]
+    model = room.captioner.settings.model
+    assert len(said) == 2
+    assert f": Google's quota of the minute for {model} is used up (" in said[0]
+    assert f": Google's quota of the day for {model} is used up (" in said[1]
+    assert said[1].startswith(f"captions are paused {until_when(day_ends(now))}: ")
+    line = progress(room.captions, room.stored, room.captioner.settings, now + 81).line()
+    assert f"; paused {until_when(day_ends(now))}: Google's quota of the day for {model} is used up (" in line
+
+
+def test_requests_are_counted_by_model(make: Make) -> None:
+    room, _server = make(photos=3)
+    room.caption()
+    room.captions.ask_again(2, time.time(), "another-model")
+    room.caption()
+    told = progress(room.captions, room.stored, room.captioner.settings, time.time())
+    assert (told.done, told.waiting, told.requests_today, told.requests_to_others) == (2, 1, 1, {"another-model": 1})
+    per_day = f"1 of {told.per_day:,} requests to {told.model} made today, 1 to another-model"
+    assert told.line().startswith("captions: 2 done, 1 waiting (about ")
+    assert told.line().endswith(f"; {per_day}")
 
 
 @pytest.mark.parametrize("answer", [BROKEN, slow(DROP), slow(SIGN_IN)])
@@ -251,7 +279,7 @@ def test_the_quota_is_kept_over_restarts(make: Make) -> None:
     assert len(server.asked) == 3
     assert room.caption(now + 122) == pytest.approx(40_000 - 122)
     told = progress(room.captions, room.stored, room.captioner.settings, now + 122)
-    assert told.line() == "captioned 3 of 3 today, 2 waiting, done in about 12 h"
+    assert told.line() == f"captions: 3 done, 2 waiting (about 12 h); 3 of 3 requests to {told.model} made today"
     room.caption(now + 40_001)
     assert len(server.asked) == 4
 

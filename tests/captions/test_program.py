@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.captions.limits import day_ends, until_when
 from tests.captions.gemini_server import (
     BLOCKED,
     BROKEN,
@@ -107,13 +108,14 @@ def test_once_makes_captions_within_the_quota_and_leaves(tmp_path: Path) -> None
         done = darkroom(tmp_path, "run", "--once", GEMINI_API_KEY="k", GOOGLE_GEMINI_BASE_URL=server.url)
     assert done.returncode == 0, done.stderr
     assert len(server.asked) == 3
-    assert "captioned 3 of 3 today, 2 waiting, done in about" in done.stderr
+    assert "captions: 3 done, 2 waiting (about " in done.stderr
     sidecars = [name for name in tree(tmp_path / "library") if name.endswith(".xmp")]
     assert len(sidecars) == 5
     status = darkroom(tmp_path, "status", "--json", GEMINI_API_KEY="k")
     told = json.loads(status.stdout)["captioner"]
     assert (told["waiting"], told["requests_today"], told["per_day"]) == (2, 3, 3)
-    assert "captioned 3 of 3 today, 2 waiting" in darkroom(tmp_path, "status", GEMINI_API_KEY="k").stdout
+    shown = darkroom(tmp_path, "status", GEMINI_API_KEY="k").stdout
+    assert "; 3 of 3 requests to gemini-flash-lite-latest made today" in shown
 
 
 @pytest.mark.slow
@@ -145,8 +147,8 @@ def test_the_caption_command_by_itself(tmp_path: Path) -> None:
         assert (
             "this makes at most 3 requests to gemini-flash-lite-latest, 0 of 1,000 of today's are used" in done.stdout
         )
-        assert "2 captioned" in done.stdout
-        assert "1 not: Gemini blocked the image" in done.stderr
+        assert "2 photos captioned" in done.stdout
+        assert "1 photo not: Gemini blocked the image" in done.stderr
         assert done.returncode == 1
         again = ask("1", "99", "--model", "gemini-x")
         assert (again.returncode, "image 99 is not one that was filed" in again.stderr) == (1, True)
@@ -163,8 +165,24 @@ def test_the_caption_command_beside_the_daemon(tmp_path: Path) -> None:
     with Gemini() as server, Program(tmp_path, GEMINI_API_KEY="k", GOOGLE_GEMINI_BASE_URL=server.url) as program:
         assert program.query("SELECT DISTINCT caption_status FROM image") == [("off",)]
         done = darkroom(tmp_path, "caption", "--missing", GEMINI_API_KEY="k", GOOGLE_GEMINI_BASE_URL=server.url)
-        assert (done.returncode, "2 captioned" in done.stdout) == (0, True), done.stderr
+        assert (done.returncode, "2 photos captioned" in done.stdout) == (0, True), done.stderr
         assert len(server.asked) == 2
+
+
+@pytest.mark.slow
+def test_the_caption_command_says_until_when_captions_are_paused(tmp_path: Path) -> None:
+    put(tmp_path, 2)
+    assert darkroom(tmp_path, "run", "--once").returncode == 0
+    with Gemini([PER_DAY]) as server:
+        ask = partial(darkroom, tmp_path, "caption", "--missing", GEMINI_API_KEY="k", GOOGLE_GEMINI_BASE_URL=server.url)
+        first = ask()
+        until = until_when(day_ends(time.time()))
+        assert first.returncode == 1
+        assert f"; paused {until}: Google's quota of the day for gemini-flash-lite-latest is used up" in first.stderr
+        assert first.stdout.endswith("0 photos captioned, 2 left to darkroom run\n")
+        again = ask()
+        assert (again.returncode, len(server.asked)) == (1, 1)
+        assert again.stderr.count(f"paused {until}: Google's quota of the day") == 1
 
 
 @pytest.mark.slow

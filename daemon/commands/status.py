@@ -5,6 +5,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from daemon.app import existing_catalogue
@@ -18,6 +19,7 @@ from daemon.catalogue.stats import Statistics, Stats
 from daemon.config import Config
 from daemon.files import lock
 from daemon.filing.follower import missing_photos
+from daemon.phrases import counted
 from web.models import moment, stats_answer
 
 
@@ -34,10 +36,14 @@ class Activity(Enum):
 
 @dataclass(frozen=True)
 class ProgramStatus:
-    """Whether darkroom runs here (`pid` is None where it does not, 0 where it is unknown), and its counts."""
+    """Whether darkroom runs here (`pid` is None where it does not, 0 where it is unknown), and its counts.
+
+    `gone` is the inbox where there is none any more: nothing is lost by that, and nothing is filed.
+    """
 
     pid: int | None
     stats: Stats
+    gone: Path | None = None
 
     @property
     def running(self) -> bool:
@@ -59,11 +65,14 @@ class ProgramStatus:
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
-    """Print the status once, or keep a progress bar up to date until Ctrl-C."""
-    catalogue = existing_catalogue(config)
+    """Print the status once, or keep it up to date until Ctrl-C."""
     if args.watch:
-        _watch(config, Statistics(catalogue))
+        # Here, not above: the others must not wait for what draws the bar.
+        from daemon.commands.watch import watch
+
+        watch(config)
         return 0
+    catalogue = existing_catalogue(config)
     status, captions = status_of(config, Statistics(catalogue)), _captions(config, catalogue)
     if args.json:
         print(json.dumps(_document(status, Statistics(catalogue).captions(), captions), indent=2))
@@ -75,7 +84,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
 def _missing(settings: Settings) -> list[str]:
     missing = missing_photos(settings)
     hint = "is a disk not mounted? If they are deleted: darkroom sync --yes"
-    return [f"missing in the library: {missing:,} photos: {hint}"] if missing else []
+    return [f"missing in the library: {counted(missing, 'photo')}: {hint}"] if missing else []
 
 
 def _captions(config: Config, catalogue: Catalogue) -> CaptionProgress:
@@ -85,8 +94,21 @@ def _captions(config: Config, catalogue: Catalogue) -> CaptionProgress:
 def status_of(config: Config, statistics: Statistics) -> ProgramStatus:
     """Return how the darkroom of these folders is."""
     stats, pid = statistics.stats(time.time()), lock.running(config.folders.state)
+    inbox = config.folders.inbox
     # The faults that a process which has died left there are no news of the next one.
-    return ProgramStatus(pid, stats if pid is not None else replace(stats, faults={}))
+    return ProgramStatus(
+        pid, stats if pid is not None else replace(stats, faults={}), inbox if _is_gone(inbox) else None
+    )
+
+
+def _is_gone(folder: Path) -> bool:
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # who asks may have fewer rights than the program that runs
+        return False
+    return False
 
 
 def _document(status: ProgramStatus, counts: dict[str, int], captions: CaptionProgress) -> dict[str, Any]:
@@ -95,6 +117,7 @@ def _document(status: ProgramStatus, counts: dict[str, int], captions: CaptionPr
     return {
         "running": status.running,
         "pid": status.pid or None,
+        "inbox_gone": status.gone is not None,
         **stats_answer(status.stats, counts, captions.line(), str).model_dump(),
         "faults": {name: {"reason": fault.reason, "since": moment(fault.since)} for name, fault in faults},
         "captioner": {
@@ -107,71 +130,51 @@ def _document(status: ProgramStatus, counts: dict[str, int], captions: CaptionPr
 def lines_of(status: ProgramStatus) -> list[str]:
     """Return what `status` prints, but for the captions."""
     stats = status.stats
-    running = f"running (pid {status.pid or None})" if status.running else "not running"
-    lines = [f"darkroom is {running}"]
-    if stats.paused:
-        lines.append(f"PAUSED for {_span(time.time() - (stats.paused_since or 0.0))}: {stats.paused}")
-    for name, fault in stats.faults.items():
-        since = _span(time.time() - fault.since)
-        lines.append(f"FAULT in the {name} for {since}: {fault.reason}; it is tried again by itself")
-    lines.append("  ".join(f"{name} {stats.counts[name]:,}" for name in STATUSES))
+    running = f"running (pid {status.pid or 'unknown'})" if status.running else "not running"
+    lines = [f"darkroom is {running}", *troubles_of(status), counts_of(stats)]
     if status.activity is Activity.FILING:
         left = stats.seconds_left
-        time_left = f"about {_span(left)} left" if left is not None else "time left unknown"
-        lines.append(f"{_rate(stats)} images a second, {time_left}")
-    lines += [f"waiting: {n:,} {reason}" for reason, n in stats.waiting.items()]
+        time_left = f"about {span(left)} left" if left is not None else "time left unknown"
+        lines.append(f"{rate(stats)} images a second, {time_left}")
+    return [*lines, *waits_of(stats)]
+
+
+def troubles_of(status: ProgramStatus) -> list[str]:
+    """Return what keeps photos from being filed, a line each."""
+    stats, now = status.stats, time.time()
+    lines = []
+    if stats.paused:
+        lines.append(f"PAUSED for {span(now - (stats.paused_since or 0.0))}: {stats.paused}")
+    if status.gone is not None:
+        lines.append(f"GONE: the inbox {status.gone} is not there: is its disk mounted? It is waited for")
+    for name, fault in stats.faults.items():
+        since = span(now - fault.since)
+        lines.append(f"FAULT in the {name} for {since}: {fault.reason}; it is tried again by itself")
+    return lines
+
+
+def counts_of(stats: Stats) -> str:
+    """Return how many images have each status."""
+    return "  ".join(f"{name} {stats.counts[name]:,}" for name in STATUSES)
+
+
+def waits_of(stats: Stats) -> list[str]:
+    """Return what waits and why, and what failed, a line each."""
+    lines = [f"waiting: {n:,} {reason}" for reason, n in stats.waiting.items()]
     lines += [f"still in the inbox: {n:,} {reason}" for reason, n in stats.staying.items()]
     if stats.counts["failed"]:
         lines.append("why some failed: darkroom list --status failed")
     return lines
 
 
-def _rate(stats: Stats) -> str:
+def rate(stats: Stats) -> str:
+    """Return the images a second."""
     return f"{round(stats.rate, 3):.2g}"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """Return a time span as people do: "40 s", "12 min", "3 h 20 min"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def progress_of(status: ProgramStatus) -> tuple[str, str]:
-    """Return what darkroom is doing, and how fast: "" while it files nothing, whatever it did some minutes ago."""
-    stats, activity = status.stats, status.activity
-    what, speed = activity.value, ""
-    if activity is Activity.PAUSED:
-        what = f"{what}: {stats.paused}"
-    elif activity is Activity.FAULT:
-        name, fault = next(iter(stats.faults.items()))
-        what = f"{what} in the {name}: {fault.reason}"
-    elif activity is Activity.FILING and stats.seconds_left is not None:
-        speed = f"{_rate(stats)}/s, {_span(stats.seconds_left)} left"
-    return what, speed
-
-
-def _watch(config: Config, statistics: Statistics) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-    )
-    first = statistics.stats(time.time())
-    finished_before = first.total - first.left
-    with Progress(*columns) as bar:
-        task = bar.add_task("filing", total=None, speed="")
-        try:
-            while True:
-                status = status_of(config, statistics)
-                left = status.stats.left
-                finished = status.stats.total - left - finished_before
-                what, speed = progress_of(status)
-                bar.update(task, description=what, total=finished + left, completed=finished, speed=speed)
-                time.sleep(0.5)
-        except KeyboardInterrupt:
-            pass

@@ -137,7 +137,7 @@ def test_status_prints_what_the_api_answers(served: Served, capsys: pytest.Captu
     served.room.stored.set_pause(f"{served.room.library} is full", 1_700_000_000.0)
     assert status_command.main(served.room.config, Namespace(json=True, watch=False)) == 0
     shown = printed(capsys)
-    more = {key: shown.pop(key) for key in ("running", "pid", "faults", "captioner")}
+    more = {key: shown.pop(key) for key in ("running", "pid", "inbox_gone", "faults", "captioner")}
     assert (more["running"], more["pid"], more["faults"]) == (False, None, {})
     assert (more["captioner"]["on"], more["captioner"]["requests_today"]) == (False, 0)
     answer = served.http.get("/api/stats").json()["data"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import sqlite3
@@ -10,7 +11,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,26 @@ def _run(
     return subprocess.run(
         command, cwd=base, env=environment(**more), capture_output=True, text=True, timeout=seconds, check=False
     )
+
+
+def on_terminal(base: Path, *words: str, columns: int = 80) -> str:
+    """Run one command to its end with a terminal of its own, of so many columns; return all that it shows there."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "daemon", *words]
+    try:
+        process = subprocess.Popen(
+            command, cwd=base, stdout=slave, stderr=slave, env=environment(TERM="xterm", COLUMNS=str(columns))
+        )
+    finally:
+        os.close(slave)
+    shown = b""
+    # EIO tells of the end of a terminal.
+    with suppress(OSError):
+        while read := os.read(master, 100_000):
+            shown += read
+    os.close(master)
+    process.wait(60)
+    return shown.decode().replace("\r\n", "\n")
 
 
 class Program:

@@ -112,7 +112,8 @@ def test_list_prints_what_the_api_answers(served: Served, capsys: pytest.Capture
     fill(served)
     config = served.room.config
     for query, status in ((None, None), ("again", None), ("canon", "done"), ("nothing", None)):
-        assert list_command.main(config, Namespace(json=True, query=query, status=status, limit=100)) == 0
+        args = Namespace(json=True, query=query, status=status, by="arrived", limit=100, page=1, all=False)
+        assert list_command.main(config, args) == 0
         local = {"warning", "attempts", "sha256", "place", "destination", "inbox_path"}
         rows = printed(capsys)
         params = {key: value for key, value in {"q": query, "status": status}.items() if value}
@@ -126,9 +127,12 @@ def test_list_goes_from_page_to_page(
     served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(served)
-    monkeypatch.setattr(list_command, "_PAGE", 2)
+    monkeypatch.setattr(list_command, "_BATCH", 2)
     for limit in range(1, 7):
-        list_command.main(served.room.config, Namespace(json=True, query=None, status=None, limit=limit))
+        list_command.main(
+            served.room.config,
+            Namespace(json=True, query=None, status=None, by="arrived", limit=limit, page=1, all=False),
+        )
         assert [row["image_id"] for row in printed(capsys)] == [4, 3, 2, 1][:limit]
 
 

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ import psutil
 from daemon.app import existing_catalogue, roots
 from daemon.catalogue import Catalogue, ImageEvent, ImageRow
 from daemon.catalogue.history import History, sentence
+from daemon.catalogue.schema import CaptionStatus
 from daemon.catalogue.search import FileSearch, Inventory, Search
 from daemon.catalogue.settings import Settings
 from daemon.commands import LARGEST, whole_number
@@ -27,7 +28,16 @@ from daemon.files import lock
 from daemon.files.names import display
 from daemon.files.walk import is_junk
 from daemon.filing.dates import words
+from daemon.phrases import counted
 
+# What darkroom writes beside an image, by the suffix behind the image's name.
+_OWN = {".xmp": "the sidecar of this image", ".reason.txt": "why this image failed"}
+_NO_CAPTION: Mapping[CaptionStatus, str] = {
+    "pending": "waits its turn",
+    "blocked": "none, Gemini may not describe it",
+    "failed": "none, the model gave no usable answer",
+    "private": "none, no model is asked about a private folder",
+}
 # How much of a path that leads nowhere a message holds.
 _QUOTED = 200
 
@@ -42,6 +52,9 @@ def main(config: Config, args: argparse.Namespace) -> int:
     unqueued = None if paragraphs else explainer.unqueued(args.target, here)
     if unqueued:
         paragraphs = [[f"{shown}: {unqueued}"]]
+    if not paragraphs:
+        what, found = explainer.find_beside(args.target, here)
+        paragraphs = [[f"{shown}: {what}", *explainer.image(image_id)] for image_id in found]
     if not paragraphs and args.target.isdecimal() and whole_number(args.target) is None:
         raise ConfigError(f"{shown} is no image's id, which is a number from 1 to {LARGEST}")
     if not paragraphs:
@@ -79,6 +92,13 @@ class Explainer:
         name = Path(target).name
         found = found or self._files.named(name) or self._files.companion_named(name)
         return sorted(set(found))
+
+    def find_beside(self, target: str, here: Path) -> tuple[str, list[int]]:
+        """Return what of darkroom's own a path means that it writes beside an image, and the images."""
+        for suffix, what in _OWN.items():
+            if target.endswith(suffix):
+                return what, self.find(target.removesuffix(suffix), here)
+        return "", []
 
     def image(self, image_id: int) -> Iterator[str]:
         """Yield all that is known of one image, a line each; nothing where there never was such an image."""
@@ -126,6 +146,9 @@ class Explainer:
             yield f"its name stays in the inbox: {display(str(inbox))}: {reason}; delete it there, if you can"
         if row.taken_at is not None:
             yield f"taken {_taken(row)}, from {words(row.taken_from or '')}"
+        if row.lat is not None and row.lon is not None:
+            yield f"taken at {abs(row.lat):.5f} {'NS'[row.lat < 0]}, {abs(row.lon):.5f} {'EW'[row.lon < 0]}"
+        yield from _said_of(row)
         if row.warning:
             yield f"filed with a remark: {row.warning}"
         for file in self._inventory.beside(row.id):
@@ -154,7 +177,7 @@ class Explainer:
         if (left := row.not_before - now) > 0:
             yield f"is looked at again in {left:.0f} s"
         elif ahead := self._files.ahead_of(row.id, now):
-            yield f"{ahead:,} others are before it"
+            yield f"{counted(ahead, 'other')} before it"
 
     def _reason(self, row: ImageRow, reason: WaitingReason, now: float) -> str:
         sentence, settings = reason.sentence(row.waiting_detail or ""), self._config.inbox
@@ -240,6 +263,23 @@ def _taken(row: ImageRow) -> str:
     # Filesystems count fractions of a second, and a camera's zero seconds are mostly none.
     at = (row.taken_at or "").replace("T", " ").partition(".")[0]
     return f"{at.removesuffix(':00')}{zone}"
+
+
+def _said_of(row: ImageRow) -> Iterator[str]:
+    """Yield caption and keywords with who has written them, why there are none, and what else a person has said."""
+    for name, text in (("caption", row.caption), ("keywords", ", ".join(row.keywords or ()))):
+        if text:
+            author = "a person" if name in (row.edited or "").split() else row.caption_model
+            yield f"{name}: {display(' '.join(text.split()))}" + (f" (by {author})" if author else "")
+    if row.title:
+        yield f"title: {display(row.title)}"
+    if row.rating is not None:
+        yield f"stars: {row.rating}" if row.rating >= 0 else "stars: rejected by its owner"
+    if row.label:
+        yield f"label: {display(row.label)}"
+    if row.caption_status in _NO_CAPTION:
+        reason = f": {row.caption_error}" if row.caption_error and row.caption_status in {"blocked", "failed"} else ""
+        yield f"caption: {_NO_CAPTION[row.caption_status]}{reason}"
 
 
 def _gone(path: Path) -> str:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from daemon.catalogue.captions import CaptionOrigin, Ended, Words
+from daemon.catalogue.schema import Image
 from daemon.commands.explain import Explainer
 from daemon.errors import Postponed, Rejected, WaitingReason
 from daemon.files import lock
 from tests.captions.darkroom import FullRoom
 from tests.program import darkroom
-from tests.support import Room, jpeg
+from tests.support import Room, jpeg, tree
 
 
 def told(room: Room, target: str | Path, here: Path | None = None) -> str:
@@ -37,6 +39,67 @@ def test_a_filed_photo_is_found_by_every_name_it_ever_had(room: Room) -> None:
         assert told(room, name) == by_id, name
     assert told(room, "../library/2024/05/IMG_1.jpg", room.config.base / "elsewhere") == by_id
     assert told(room, "2024.jpg") == ""
+
+
+def test_the_notes_that_darkroom_writes_beside_an_image_mean_the_image(tmp_path: Path) -> None:
+    room = Room(tmp_path / "room", sidecars=True)
+    room.decoder.errors["b.jpg"] = [Rejected("not an image: it looks like a poem")]
+    room.put("a.jpg", jpeg())
+    room.drain()
+    room.put("b.jpg", b"roses")
+    room.drain()
+    room.catalogue.close()
+    base = room.config.base
+    assert {"2024/05/a.jpg", "2024/05/a.jpg.xmp"} <= tree(room.library).keys()
+    for note in ("library/2024/05/a.jpg.xmp", "a.jpg.xmp"):
+        said = darkroom(base, "explain", note).stdout
+        assert said.startswith(f"{note}: the sidecar of this image\nimage 1: a.jpg\n  is done: "), said
+    said = darkroom(base, "explain", "failed/b.jpg.reason.txt").stdout
+    assert said.startswith("failed/b.jpg.reason.txt: why this image failed\nimage 2: b.jpg\n  is failed: "), said
+    # What came along keeps its own story.
+    (room.inbox / "c.jpg.xmp").write_bytes(b"<x/>")
+    assert "c.jpg.xmp: has not been noticed" in darkroom(base, "explain", "c.jpg.xmp").stdout
+    unknown = darkroom(base, "explain", "d.jpg.xmp")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+
+
+def test_place_and_words_are_told_with_where_they_are_from(room: Room) -> None:
+    room.put("a.jpg", jpeg())
+    room.drain()
+    assert "taken at" not in told(room, "1")
+    with room.catalogue.writing():
+        Image.update(lat=-33.8567844, lon=151.2152967, zone="Australia/Sydney").where(Image.id == 1).execute()
+    room.captions.ask_again(1, time.time())
+    assert "  caption: waits its turn" in told(room, "1")
+    room.captions.store(1, Words("An opera\nhouse", ("sea", "roof")), CaptionOrigin("model-x", "p"), "t", time.time())
+    lines = told(room, "1").splitlines()
+    assert lines[2:6] == [
+        "  taken 2024-05-01 12:34:56 (Australia/Sydney), from EXIF DateTimeOriginal",
+        "  taken at 33.85678 S, 151.21530 E",
+        "  caption: An opera house (by model-x)",
+        "  keywords: sea, roof (by model-x)",
+    ]
+    room.captions.edit(1, time.time(), caption="Our opera house", title="Sydney", rating=4, label="Red")
+    text = told(room, "1")
+    for line in ("caption: Our opera house (by a person)", "keywords: sea, roof (by model-x)", "title: Sydney"):
+        assert f"  {line}\n" in text
+    assert "  stars: 4\n  label: Red\n" in text
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        ("blocked", "caption: none, Gemini may not describe it: too much skin"),
+        ("failed", "caption: none, the model gave no usable answer: too much skin"),
+        ("private", "caption: none, no model is asked about a private folder"),
+    ],
+)
+def test_why_there_is_no_caption(room: Room, status: Ended, line: str) -> None:
+    room.put("a.jpg", jpeg())
+    room.drain()
+    room.captions.ask_again(1, time.time())
+    room.captions.conclude(1, status, "too much skin", time.time())
+    assert f"  {line}\n" in told(room, "1") + "\n"
 
 
 def test_a_file_named_like_an_id_is_a_file(room: Room) -> None:
@@ -162,7 +225,7 @@ def test_a_pause_and_a_queue_are_told(running: Room) -> None:
     running.stored.set_pause("the library folder is full")
     text = told(running, "b.jpg")
     assert "the queue is paused: the library folder is full" in text
-    assert "1 others are before it" in text
+    assert "1 other before it" in text
 
 
 def test_a_darkroom_that_does_not_run_is_told(room: Room) -> None:

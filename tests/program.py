@@ -107,7 +107,7 @@ class Program:
 
     def _watches(self) -> bool:
         assert self.process.poll() is None, self.log()
-        return "watching" in self.log()
+        return "filing into" in self.log()
 
     def log(self) -> str:
         """Return all that the program has said."""

@@ -28,10 +28,10 @@ MAY_IMPORT = {
     "daemon.sidecar": "errors files decoding catalogue",
     "daemon.hooks": "errors phrases files loop config catalogue",
     "daemon.captions": "errors phrases files loop config catalogue sidecar",
-    "daemon.filing": "errors files loop catalogue decoding sidecar",
+    "daemon.filing": "errors phrases files loop catalogue decoding sidecar",
     "daemon.inbox": "errors files loop",
     "daemon.health": "errors loop catalogue captions filing inbox",
-    "web": "errors files catalogue decoding filing health",
+    "web": "errors phrases files catalogue decoding filing health",
     "daemon.app": "errors files loop config decoding catalogue sidecar hooks captions filing inbox health",
     "daemon.commands": "errors phrases files loop config decoding catalogue systemd sidecar captions filing inbox"
     " health app web",

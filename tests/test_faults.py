@@ -295,7 +295,7 @@ def test_retry_of_a_file_that_can_not_be_read(tmp_path: Path) -> None:
         program.wait_for(failed=1)
         (base / "failed/poem.txt").chmod(0)
         answer = darkroom(base, "retry", "1", under=HUMBLE)
-        assert (answer.returncode, answer.stdout) == (1, "0 queued again\n")
+        assert (answer.returncode, answer.stdout) == (1, "0 images queued again\n")
         assert answer.stderr.count("\n") == 1
         assert "poem.txt: permission denied: owned by" in answer.stderr
         status, document = program.ask("/api/images/1/retry", "POST")

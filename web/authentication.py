@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from daemon.catalogue.sessions import SECONDS, Sessions
 from daemon.errors import EnvironmentFault
+from daemon.phrases import counted
 from web.clients import Proxies, neighbourhood
 from web.context import ApiError, failure, on_environment_fault, read_body
 
@@ -161,7 +162,7 @@ class WrongTokens:
     def _say(self, address: str, now: float) -> None:
         if now - self._since >= _LINES_SECONDS:
             if self._unsaid:
-                _log.warning("%d more wrong tokens, of which nothing was logged", self._unsaid)
+                _log.warning("%s, of which nothing was logged", counted(self._unsaid, "more wrong token"))
             self._lines, self._unsaid, self._since = 0, 0, now
         if self._lines >= _LINES:
             self._unsaid += 1

@@ -23,6 +23,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from daemon.phrases import counted
 from web.clients import Proxies, is_loopback, neighbourhood
 
 _log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class Connections:
         self._ended[what] += 1
         now = time.monotonic()
         if now - self._said_at >= _SAY_SECONDS:
-            told = "; ".join(f"{count} connections {reason}" for reason, count in self._ended.items())
+            told = "; ".join(f"{counted(count, 'connection')} {reason}" for reason, count in self._ended.items())
             _log.warning("web: %s", told)
             self._ended.clear()
             self._said_at = now

@@ -33,7 +33,7 @@ from daemon.files import atomic, lock
 from daemon.files.atomic import Root
 from daemon.files.walk import subfolders, walk
 from daemon.health import Finding
-from daemon.phrases import system_words
+from daemon.phrases import counted, system_words
 
 _log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def watches(config: Config, limits: Path = _INOTIFY) -> Finding:
     if config.inbox.observer == "polling":
         return Finding("inotify", "not used")
     wanted = 1 + sum(1 for _ in subfolders(Root(config.folders.inbox))) if config.inbox.recursive else 1
-    text = f"{wanted:,} folders to watch, {allowed:,} allowed"
+    text = f"{counted(wanted, 'folder')} to watch, {allowed:,} allowed"
     if wanted <= allowed * _SHARE:
         return Finding("inotify", text)
     more = max(524_288, 2 * wanted)

@@ -37,6 +37,7 @@ from daemon.filing.removals import FILE as REMOVED_FILE
 from daemon.filing.removals import Removals
 from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
 from daemon.filing.zones import ZoneFinder
+from daemon.phrases import counted
 from daemon.sidecar.sidecars import NAMESPACE, SidecarFacts, path_beside, read_facts, read_history, read_packet
 
 # A database, and what SQLite keeps beside one.
@@ -77,9 +78,9 @@ def _check_lost(database: Path) -> None:
     except EnvironmentFault as fault:
         raise Rejected(f"{fault}; move {database} away {beside}, then try again") from fault
     if images:
+        known = counted(images, "image")
         raise Rejected(
-            f"the catalogue {database} is there and knows {images:,} images; to make it anew nevertheless, move it away"
-            f" {beside}"
+            f"the catalogue {database} is there and knows {known}; to make it anew nevertheless, move it away {beside}"
         )
 
 
@@ -100,7 +101,7 @@ def _print(report: "RebuildReport") -> int:
     for path, reason in report.left:
         print(f"left alone: {display(str(path))}: {reason}", file=sys.stderr)
     counts = ", ".join(f"{n:,} {status}" for status, n in report.restored.items())
-    more = [f"{report.companions:,} files that came with them"] if report.companions else []
+    more = [f"{counted(report.companions, 'file')} that came with them"] if report.companions else []
     more += [f"{report.removed:,} that were deleted or rejected"] if report.removed else []
     more += [f"{report.new_ids:,} got a new id, since nothing beside them says theirs"] if report.new_ids else []
     print("; ".join([f"made anew: {counts}", *more]))

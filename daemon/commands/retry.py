@@ -8,6 +8,7 @@ from daemon.catalogue import Queue
 from daemon.config import Config
 from daemon.errors import DarkroomError
 from daemon.filing.recovery import Requeue
+from daemon.phrases import counted
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
@@ -22,5 +23,5 @@ def main(config: Config, args: argparse.Namespace) -> int:
         except DarkroomError as reason:
             print(reason, file=sys.stderr)
             refused += 1
-    print(f"{len(wanted) - refused} queued again")
+    print(f"{counted(len(wanted) - refused, 'image')} queued again")
     return 1 if refused else 0

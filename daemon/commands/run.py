@@ -28,6 +28,7 @@ from daemon.filing.consumer import Turn
 from daemon.filing.follower import say
 from daemon.health import sentence_of
 from daemon.loop import Strikes
+from daemon.phrases import counted
 from daemon.systemd.notify import Heartbeat, Notifier
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _serve(darkroom: Darkroom) -> int:
     with bind(access, config.web.port) as listener:
         server = Server(App(web_context(darkroom), access), listener)
         _on_signals(server.stop)
-        _log.info("watching %s, filing into %s", config.folders.inbox, config.folders.library)
+        _log.info("filing into %s", config.folders.library)
         # What is loaded now stays: the garbage collector need not look through it behind every few photos.
         gc.collect()
         gc.freeze()
@@ -287,7 +288,7 @@ class _Once:
     def _report(self, before: Mapping[Status, int]) -> int:
         stats = self._darkroom.statistics.stats(time.time())
         new = {status: n - before[status] for status, n in stats.counts.items()}
-        _log.info("%d filed, %d duplicates, %d failed", new["done"], new["duplicate"], new["failed"])
+        _log.info("%d filed, %s, %d failed", new["done"], counted(new["duplicate"], "duplicate"), new["failed"])
         stay = stats.counts["queued"]
         if stay:
             self._name_queued(stay)
@@ -302,7 +303,7 @@ class _Once:
             reason = f": {row.waiting_text}" if row.waiting_text else ""
             _log.warning("image %d stays in the inbox: %s%s", row.id, display(row.path or row.original_name), reason)
         if count > len(rows):
-            _log.warning("%d others stay in the inbox, too", count - len(rows))
+            _log.warning("and %s in the inbox", counted(count - len(rows), "other stays", "others stay"))
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

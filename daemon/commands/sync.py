@@ -14,6 +14,7 @@ from daemon.config import Config
 from daemon.decoding.sandbox import Sandbox
 from daemon.files.names import display
 from daemon.filing.follower import FollowReport
+from daemon.phrases import counted
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
@@ -47,15 +48,12 @@ def _print(report: FollowReport) -> int:
         (report.adopted, "adopted"),
     )
     changes = ", ".join(f"{n:,} {what}" for n, what in found if n)
-    photos = "1 filed photo" if report.expected == 1 else f"{report.expected:,} filed photos"
-    print(f"{photos}: {changes or 'nothing has changed'}")
+    print(f"{counted(report.expected, 'filed photo')}: {changes or 'nothing has changed'}")
     if report.new:
-        one = "1 photo there was" if report.new == 1 else f"{report.new:,} photos there were"
-        print(f"{one} never filed by darkroom; darkroom sync --adopt takes in what was not, as it lies")
+        there = counted(report.new, "photo there was", "photos there were")
+        print(f"{there} never filed by darkroom; darkroom sync --adopt takes in what was not, as it lies")
     if report.missing:
-        print(
-            f"{report.missing:,} of {report.expected:,} photos are missing: is a disk not mounted? If they are deleted:"
-            " darkroom sync --yes",
-            file=sys.stderr,
-        )
+        photos = f"{report.missing:,} of {counted(report.expected, 'photo')}"
+        hint = "is a disk not mounted? If they are deleted: darkroom sync --yes"
+        print(f"missing in the library: {photos}: {hint}", file=sys.stderr)
     return 1 if report.missing or report.unseen else 0

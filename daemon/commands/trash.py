@@ -17,6 +17,7 @@ from daemon.errors import DarkroomError, EnvironmentFault
 from daemon.files import atomic
 from daemon.files.names import display
 from daemon.filing.trash import Trash
+from daemon.phrases import counted
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
@@ -50,7 +51,7 @@ def _each(image_ids: Sequence[int], move: Callable[[int], str], done: str) -> in
         except DarkroomError as reason:
             print(reason, file=sys.stderr)
             refused += 1
-    print(f"{len(image_ids) - refused} {done}")
+    print(f"{counted(len(image_ids) - refused, 'image')} {done}")
     return 1 if refused else 0
 
 
@@ -60,7 +61,8 @@ def _list(work: Trash) -> int:
         day = datetime.fromtimestamp(row.removed_at or 0.0).astimezone().isoformat(" ", "minutes")
         print(f"{row.id:>7}  {day[:16]}  trash/{display(row.destination or '')}")
     size = sum(row.size_bytes or 0 for row in rows) / 1e6
-    print(f"{len(rows):,} images in the trash, {size:,.1f} MB; darkroom restore ID takes one back")
+    hint = "; darkroom restore ID takes one back" if rows else ""
+    print(f"{counted(len(rows), 'image')} in the trash, {size:,.1f} MB{hint}")
     return 0
 
 
@@ -73,5 +75,5 @@ def _purge(work: Trash, before: float) -> int:
         except DarkroomError as reason:
             print(reason, file=sys.stderr)
             refused += 1
-    print(f"{gone:,} deleted for good")
+    print(f"{counted(gone, 'image')} deleted for good")
     return 1 if refused else 0

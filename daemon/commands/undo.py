@@ -23,6 +23,7 @@ from daemon.files import atomic, names
 from daemon.files.atomic import Root
 from daemon.filing.collisions import NumberedNames
 from daemon.filing.moves import Mover
+from daemon.phrases import counted
 
 _Shape = Callable[[PurePosixPath], PurePosixPath]
 
@@ -49,7 +50,8 @@ def main(config: Config, args: argparse.Namespace) -> int:
             moved += 1
             for path in paths:
                 print(f"image {image_id}: {path}")
-    print(f"{moved} would be moved out; nothing was changed" if args.dry_run else f"{moved} moved out")
+    said = counted(moved, "image")
+    print(f"{said} would be moved out; nothing was changed" if args.dry_run else f"{said} moved out")
     return 1 if refused else 0
 
 

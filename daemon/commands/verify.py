@@ -37,6 +37,7 @@ from daemon.files.opening import open_regular
 from daemon.files.walk import batched, inode, is_junk, walk
 from daemon.filing.removals import FILE as REMOVED_FILE
 from daemon.filing.thumbnail_store import SIZES, ThumbnailStore
+from daemon.phrases import counted
 
 ProblemKind = Literal["missing", "rotten", "unreadable", "thumbnail", "edited", "unknown"]
 _NOT_WRONG = ("edited", "unknown")
@@ -118,9 +119,8 @@ def _report(work: "Verification", found: Sequence["Problem"], *, as_json: bool) 
     else:
         fixed = f", thumbnails of {work.fixed:,} made again" if work.fixed else ""
         wrong = sum(one.is_wrong for one in found)
-        problems = "1 problem" if wrong == 1 else f"{wrong:,} problems"
-        verdict = problems if wrong else "nothing is wrong" if found else "all as they were filed"
-        print(f"{work.files:,} files, {work.bytes / 1e6:,.1f} MB read: {verdict}{fixed}")
+        verdict = counted(wrong, "problem") if wrong else "nothing is wrong" if found else "all as they were filed"
+        print(f"{counted(work.files, 'file')}, {work.bytes / 1e6:,.1f} MB read: {verdict}{fixed}")
         if any(one.kind in {"missing", "edited"} for one in found):
             print("what was edited, moved or deleted is followed by: darkroom sync")
     return 1 if any(one.is_wrong for one in found) else 0

@@ -46,6 +46,7 @@ from daemon.filing.removals import FILE, Removal, Removals
 from daemon.filing.thumbnail_store import ThumbnailStore
 from daemon.filing.zones import ZoneFinder
 from daemon.loop import Loop, LoopFault
+from daemon.phrases import counted
 from daemon.sidecar import xmp
 from daemon.sidecar.sidecars import NAMESPACE, Sidecars, is_own, read_facts
 
@@ -251,11 +252,12 @@ def missing_photos(settings: Settings) -> int:
 def say(report: FollowReport) -> None:
     """Log what one walk has found."""
     if report.changes:
-        text = "the library: %d edited, %d moved, %d deleted, %d back again, %d sidecars read"
-        _log.info(text, report.edited, report.moved, report.deleted, report.came_back, report.words)
+        text = "the library: %d edited, %d moved, %d deleted, %d back again, %s read"
+        sidecars = counted(report.words, "sidecar")
+        _log.info(text, report.edited, report.moved, report.deleted, report.came_back, sidecars)
     if report.missing:
-        text = "%d of %d photos are missing: is a disk not mounted? If they are deleted: darkroom sync --yes"
-        _log.warning(text, report.missing, report.expected)
+        text = "missing in the library: %d of %s: is a disk not mounted? If they are deleted: darkroom sync --yes"
+        _log.warning(text, report.missing, counted(report.expected, "photo"))
     for folder in report.unseen:
         _log.warning("library/%s could not be looked at; nothing there is taken for deleted", display(folder))
 

@@ -39,7 +39,7 @@ class Pause:
         """Note that all is well."""
         self._turns = 0
         if self.reason is not None:
-            _log.warning("resumed: %s: fixed", self.reason)
+            _log.warning("filing goes on; this is fixed: %s", self.reason)
             self.reason = None
             self._store(None)
 

@@ -80,7 +80,7 @@ class Program:
                 [sys.executable, "-m", "daemon", "run", *options], cwd=base, stderr=log, stdout=log, env=environment
             )
         began = time.monotonic()
-        self.wait(lambda: self.inbox.is_dir() and "watching" in (base / "log").read_text(), 20)
+        self.wait(lambda: self.inbox.is_dir() and "filing into" in (base / "log").read_text(), 20)
         self.started_in = time.monotonic() - began
         # The decoders are loaded ahead of the first photo.
         self.wait(lambda: len(self.processes()) >= 2, 20)

@@ -116,7 +116,7 @@ def test_what_the_api_answers_is_the_same_as_before(tmp_path: Path) -> None:
         (base / "log").unlink()
         rebuilt = darkroom(base, "rebuild", seconds=300, **environ)
         assert rebuilt.returncode == 0, rebuilt.stderr
-        assert f"made anew: {_MANY + 1} done, 1 duplicate, 1 failed; 1 files that came with them" in rebuilt.stdout
+        assert f"made anew: {_MANY + 1} done, 1 duplicate, 1 failed; 1 file that came with them" in rebuilt.stdout
         assert {name: tree(base / name) for name in files} == files, "nothing but state is touched"
         assert tree(base / "state/thumbnails") == thumbnails
         asked = len(gemini.asked)
@@ -206,7 +206,7 @@ def test_a_photo_that_rotted_meanwhile_is_still_the_one_that_was_filed(base: Pat
 def test_a_catalogue_that_is_there_is_left_alone(base: Path) -> None:
     refused = darkroom(base, "rebuild")
     assert refused.returncode == 1
-    assert "knows 1 images" in refused.stderr
+    assert "knows 1 image;" in refused.stderr
     assert len(listed(base)) == 1
 
 

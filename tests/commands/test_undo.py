@@ -288,7 +288,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert not (base / "out/back").exists()
     done = darkroom(base, "undo", "--since", "1h", "--to", "out")
     assert done.returncode == 0, done.stderr
-    assert "2 moved out" in done.stdout
+    assert "2 images moved out" in done.stdout
     assert {name: content for name, content in tree(base / "out").items() if not name.endswith(".xmp")} == photos
     assert darkroom(base, "verify").returncode == 0
     assert "undone: moved out to" in darkroom(base, "explain", "2").stdout

@@ -353,5 +353,5 @@ def test_the_commands(tmp_path: Path) -> None:
     assert "library" in darkroom(base, "trash").stdout
     assert darkroom(base, "restore", "1").stdout.startswith("image 1: library/")
     assert darkroom(base, "reject", "1").returncode == 0
-    assert darkroom(base, "trash", "--older-than", "1w").stdout == "0 deleted for good\n"
+    assert darkroom(base, "trash", "--older-than", "1w").stdout == "0 images deleted for good\n"
     assert darkroom(base, "verify").returncode == 0

@@ -245,7 +245,7 @@ def test_twenty_thousand_addresses_take_little_memory_and_few_lines(caplog: pyte
         assert len(caplog.records) == 60
         wrong.add("192.0.2.1", 1100.0)
     assert [record.getMessage() for record in caplog.records[60:]] == [
-        "19940 more wrong tokens, of which nothing was logged",
+        "19,940 more wrong tokens, of which nothing was logged",
         "wrong token from 192.0.2.1",
     ]
 

@@ -155,7 +155,7 @@ def test_a_stalled_upload_gives_way_and_a_busy_one_does_not(
     monkeypatch.setattr(connections, "_STALLED_SECONDS", 0.0)
     assert healthy(served)
     wait_until(lambda: any(is_closed(one) for one in crowd), what="the end of an upload")
-    assert len([record for record in caplog.records if "connections" in record.getMessage()]) == 1
+    assert len([record for record in caplog.records if "connection" in record.getMessage()]) == 1
 
 
 def test_one_address_can_not_have_all_places(served: Served, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,7 +202,14 @@ def _parser() -> _Parser:
     # Not in the list: --help is.
     commands.add_parser("help").add_argument("about", nargs="*")
     init = add("init", "write a config.toml that documents every key, and a .env for secrets", "init ~/photos")
-    init.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where (default: here)")
+    init.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="the folder, made if it is missing (default: this one)",
+    )
     run = add("run", "watch the inbox and file what lands in it", "run")
     run.add_argument("--once", action="store_true", help="file what is in the inbox, then exit")
     run.add_argument("--dry-run", action="store_true", help="with --once: say where it would go, and file nothing")
@@ -232,13 +239,13 @@ def _parser() -> _Parser:
     listing.add_argument("--json", action="store_true", help="one JSON document")
     retry = add("retry", "queue failed images again", "retry --failed")
     retry.add_argument("ids", nargs="*", type=_whole_number, metavar="ID", help="an image's id")
-    retry.add_argument("--failed", action="store_true", help="all that failed")
+    retry.add_argument("--failed", action="store_true", help="all images that failed")
     caption = add("caption", "ask for captions again, saying first how many requests that makes", "caption --missing")
     caption.add_argument("ids", nargs="*", type=_whole_number, metavar="ID", help="an image's id")
     caption.add_argument("--missing", action="store_true", help="all filed images that have none")
-    caption.add_argument("--model", metavar="M", help="another model than the configured one")
+    caption.add_argument("--model", metavar="M", help="ask this model, and not the configured one")
     explain = add("explain", "show everything that happened to one file, and where it is now", "explain IMG_1234.jpg")
-    target = "a path, now or once, of the file, or an image's id"
+    target = "a path that the file has or once had, or an image's id"
     explain.add_argument("target", type=_target, metavar="PATH|ID", help=target)
     undo = add(
         "undo",
@@ -249,16 +256,16 @@ def _parser() -> _Parser:
     undo.add_argument("--since", type=_span, metavar="SPAN", help="all filed within 90s, 30m, 1h, 2d or 1w")
     undo.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to move them into")
     undo.add_argument("--dry-run", action="store_true", help="say where they would go, and move nothing")
-    doctor = add("doctor", "look whether all that darkroom needs is there, and say how to fix what is not", "doctor")
+    doctor = add("doctor", "check whether all that darkroom needs is there, and say how to fix what is not", "doctor")
     doctor.add_argument("--json", action="store_true", help="one JSON document")
     verify = add("verify", "read every filed original again and compare it with the catalogue", "verify --fix")
     verify.add_argument("--fix", action="store_true", help="make missing thumbnails again")
-    verify.add_argument("--again", action="store_true", help="from the start, not from where an earlier one stopped")
+    verify.add_argument("--again", action="store_true", help="begin anew, and not where an earlier one stopped")
     verify.add_argument("--json", action="store_true", help="one JSON document")
     add("rebuild", "make a lost catalogue anew from the library, its sidecars and the other folders", "rebuild")
     sync = add("sync", "follow what you edited, moved, deleted or brought back in the library", "sync --adopt")
     sync.add_argument("--adopt", action="store_true", help="take in photos that were never filed, where they lie")
-    sync.add_argument("--yes", action="store_true", help="however many photos are missing: they are deleted")
+    sync.add_argument("--yes", action="store_true", help="take all missing photos for deleted, however many they are")
     refile = add("refile", "move what is filed to where another template wants it", "refile --dry-run")
     refile.add_argument("--template", metavar="T", help="another template than the configured one")
     refile.add_argument("--all", action="store_true", help="also what you have moved yourself, or was adopted")
@@ -268,8 +275,10 @@ def _parser() -> _Parser:
     rejected.add_argument("ids", nargs="+", type=_whole_number, metavar="ID", help="an image's id")
     restored = add("restore", "take images back that were thrown away or deleted", "restore 17")
     restored.add_argument("ids", nargs="+", type=_whole_number, metavar="ID", help="an image's id")
-    trash = add("trash", "list what is in the trash, or delete what was there for long", "trash --older-than 30d")
-    trash.add_argument("--older-than", type=_span, metavar="SPAN", help="delete for good what lies there for so long")
+    trash = add("trash", "list what is in the trash, or delete what has been there for long", "trash --older-than 30d")
+    trash.add_argument(
+        "--older-than", type=_span, metavar="SPAN", help="delete for good what has been there for longer"
+    )
     service = add("service", "print the systemd unit that starts darkroom at boot, or install it", "service --install")
     service.add_argument("--install", action="store_true", help="write, enable and start it")
     service.add_argument("--user", action="store_true", help="for your own systemd manager instead of the system's")
@@ -295,7 +304,8 @@ def _span(text: str) -> float:
 def _whole_number(text: str) -> int:
     number = whole_number(text)
     if number is None:
-        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more and at most {LARGEST}, not {text!r}")
+        bound = f"at most {LARGEST}" if re.fullmatch("[0-9]*[1-9][0-9]*", text) else "1 or more"
+        raise argparse.ArgumentTypeError(f"must be a whole number, {bound}, not {text!r}")
     return number
 
 

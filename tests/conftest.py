@@ -37,6 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--corpus", type=Path, default=None, help="a folder of real photos to try things on")
+    parser.addoption("--update-texts", action="store_true", help="write texts.txt anew, to be read")
     parser.addoption("--no-skips", action="store_true", help="a test that is skipped has failed (but for the corpus)")
 
 

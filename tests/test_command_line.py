@@ -49,15 +49,15 @@ def refused(base: Path, *words: str) -> str:
 
 @pytest.mark.parametrize("number", [PAST, DIGITS, "\u0663", "1_000", " 7 ", "+5", "\udcff", "x" * 5000])
 def test_what_is_no_number_of_an_image(base: Path, number: str) -> None:
-    assert "must be a whole number, 1 or more and at most 9223372036854775807, not '" in refused(base, "retry", number)
+    bound = "at most 9223372036854775807" if number in {PAST, DIGITS} else "1 or more"
+    assert f"argument ID: must be a whole number, {bound}, not '" in refused(base, "retry", number)
 
 
 @pytest.mark.parametrize("words", ["caption", "undo --to out", "list --limit"])
 def test_every_command_takes_the_same_numbers(base: Path, words: str) -> None:
     for number in (PAST, DIGITS):
-        assert "must be a whole number, 1 or more and at most 9223372036854775807, not '" in refused(
-            base, *words.split(), number
-        )
+        said = refused(base, *words.split(), number)
+        assert "must be a whole number, at most 9223372036854775807, not '" in said
     assert not (base / "out").exists()
 
 

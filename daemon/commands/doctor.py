@@ -286,12 +286,8 @@ def decoders(config: Config, samples: Mapping[str, Path] = SAMPLES) -> Iterator[
 
 def _confined(confinement: Confinement, count: int) -> Finding:
     """Return how many decoders there may be and by what they are shut in; what a kernel lacks can't be fixed here."""
-    parts = []
-    if confinement.landlock:
-        parts.append(f"Landlock {confinement.landlock}")
-    if confinement.seccomp:
-        parts.append("seccomp")
-    shut_in = f"shut in by {' and '.join(parts)}" if parts else "limits on time and memory alone"
+    parts = " and ".join(confinement.parts)
+    shut_in = f"shut in by {parts}" if parts else "limits on time and memory alone"
     at_once = "one at a time" if count == 1 else f"{count} at a time"
     return Finding("decoders", "; ".join([f"{at_once}, {shut_in}", *(f"without {why}" for why in confinement.lacks)]))
 

@@ -33,6 +33,11 @@ class Confinement:
     seccomp: bool
     lacks: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What shuts it in, for people."""
+        return (*([f"Landlock {self.landlock}"] if self.landlock else ()), *(["seccomp"] if self.seccomp else ()))
+
 
 def confine(readable: Iterable[Path]) -> Confinement:
     """Shut this process in; from then on it opens nothing but files below `readable`, to be read.

@@ -241,7 +241,8 @@ class Sandbox:
         if before is None and confinement is not None:
             for why in confinement.lacks:
                 _log.warning("decoders are not shut in by %s", why)
-            _log.debug("decoders are shut in: %s", confinement)
+            if confinement.parts:
+                _log.debug("decoders are shut in by %s", " and ".join(confinement.parts))
 
 
 def _postponed() -> Postponed:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from daemon import version
-from daemon.__main__ import STATUSES
+from daemon.__main__ import STATUSES, _arguments
 from daemon.catalogue import schema
 from daemon.commands import LARGEST, whole_number
 from tests.program import HUMBLE, darkroom, environment
@@ -92,18 +92,25 @@ def test_a_slip_is_told_with_what_was_meant(tmp_path: Path, words: tuple[str, ..
         assert line.endswith("; did you mean failed?")
 
 
-def test_the_options_of_all_commands_stand_before_or_after_the_command(tmp_path: Path) -> None:
+def test_the_options_of_all_commands_stand_before_or_after_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for words in (
-        ("--config", "a.toml", "status"),
-        ("status", "--config", "a.toml"),
-        ("--config=b", "status", "--config=a.toml"),
+        "--config a status -v",
+        "status --config a -v",
+        "-v --config=b status --config=a",
+        "-v --config a status",
     ):
-        assert darkroom(tmp_path, *words).stderr == "darkroom: a.toml: there is no such file\n", words
-    assert (
-        darkroom(tmp_path, "status", DARKROOM_CONFIG="env.toml").stderr == "darkroom: env.toml: there is no such file\n"
-    )
-    said = darkroom(tmp_path, "status", "--config", "a.toml", DARKROOM_CONFIG="env.toml").stderr
-    assert said == "darkroom: a.toml: there is no such file\n", "what is typed goes before the environment"
+        args = _arguments(words.split())
+        assert (args.command, args.config, bool(args.verbose), bool(args.quiet)) == ("status", Path("a"), True, False)
+    monkeypatch.setenv("DARKROOM_CONFIG", "env.toml")
+    assert _arguments(["status"]).config == Path("env.toml")
+    assert _arguments(["status", "--config", "a"]).config == Path("a"), "what is typed goes before the environment"
+    monkeypatch.setenv("DARKROOM_CONFIG", "")
+    assert _arguments(["status"]).config is None
+
+
+@pytest.mark.slow
+def test_how_much_is_logged(tmp_path: Path) -> None:
+    assert darkroom(tmp_path, "status", DARKROOM_CONFIG="a").stderr == "darkroom: a: there is no such file\n"
     (tmp_path / "config.toml").write_text("")
     assert darkroom(tmp_path, "-q", "run", "--once").stderr == ""
     assert "daemon.commands.run: " in darkroom(tmp_path, "-v", "run", "--once").stderr

@@ -9,7 +9,7 @@ import pytest
 
 from daemon import config
 from daemon.errors import ConfigError
-from tests.program import darkroom
+from tests.program import Program, darkroom
 
 SHIPPED = Path(__file__).parent.parent / "config.toml"
 
@@ -285,8 +285,7 @@ def test_what_a_command_needs_is_told_with_all_else(tmp_path: Path) -> None:
         assert line.startswith(start)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml", "library"]
     # Who only asks needs no token, which may be in the service's environment alone.
-    write(tmp_path, '[web]\nhost = "0.0.0.0"')
-    assert "nothing has run here yet" in darkroom(tmp_path, "status").stderr
+    assert config.load(write(tmp_path, '[web]\nhost = "0.0.0.0"'), {}).token is None
 
 
 def test_variables_in_paths_are_filled_in(tmp_path: Path) -> None:
@@ -308,27 +307,44 @@ def test_an_empty_variable_hides_nothing(tmp_path: Path, name: str, empty: str) 
     assert (used.get_secret_value() if used else loaded.gemini_base_url) == "http://from-file"
 
 
-def test_a_darkroom_in_the_inbox_of_another_is_refused(tmp_path: Path) -> None:
-    inner = tmp_path / "outer/arrivals/inner"
+def test_a_darkroom_in_the_inbox_of_another_is_a_fault(tmp_path: Path) -> None:
+    outer, inner = tmp_path / "outer", tmp_path / "outer/arrivals/inner"
     inner.mkdir(parents=True)
-    (tmp_path / "outer/config.toml").write_text('[folders]\ninbox = "arrivals"\n')
-    said = darkroom(inner, "run", "--once")
-    where = (
-        f"lies in {tmp_path}/outer/arrivals, the inbox of the darkroom in {tmp_path}/outer, which would file what is"
-    )
-    where += " here"
-    assert (said.returncode, said.stderr) == (2, f"darkroom: config.toml: one fault\n  this folder: {inner} {where}\n")
-    assert not list(inner.iterdir())
-    # One of its folders alone.
-    (tmp_path / "config.toml").write_text('[folders]\nlibrary = "outer/arrivals/library"\n')
-    said = darkroom(tmp_path, "run", "--once")
-    assert f"  [folders] library: {tmp_path}/outer/arrivals/library {where}\n" in said.stderr
+    write(outer, '[folders]\ninbox = "arrivals"\n')
+    where = f"lies in {outer}/arrivals, the inbox of the darkroom in {outer}, which would file what is here"
+
+    def found(text: str, folder: Path) -> list[config.Fault]:
+        return list(config.within_another(config.load(write(folder, text), {})))
+
+    assert found("", inner) == [("this folder", f"{inner} {where}")]
+    library = outer / "arrivals/library"
+    assert found(f'[folders]\nlibrary = "{library}"\n', tmp_path) == [("[folders] library", f"{library} {where}")]
     # Beside the inbox, or where no subfolders are taken, it is in nobody's way.
-    beside = tmp_path / "outer/beside"
-    beside.mkdir()
-    assert darkroom(beside, "run", "--once").returncode == 0
-    (tmp_path / "outer/config.toml").write_text('[folders]\ninbox = "arrivals"\n[inbox]\nrecursive = false\n')
-    assert darkroom(inner, "run", "--once").returncode == 0
+    (outer / "beside").mkdir()
+    assert found("", outer / "beside") == []
+    write(outer, '[folders]\ninbox = "arrivals"\n[inbox]\nrecursive = false\n')
+    assert found("", inner) == []
+
+
+def test_the_program_does_not_run_in_the_inbox_of_another(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[inbox]\n")
+    (tmp_path / "inbox").mkdir()
+    said = darkroom(tmp_path / "inbox", "run", "--once")
+    assert (said.returncode, said.stdout) == (2, "")
+    assert f"\n  this folder: {tmp_path}/inbox lies in {tmp_path}/inbox, the inbox of the darkroom in " in said.stderr
+    assert list((tmp_path / "inbox").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_nor_in_the_inbox_of_one_that_runs_wherever_its_configuration_is(tmp_path: Path) -> None:
+    with Program(tmp_path / "elsewhere", f'[folders]\ninbox = "{tmp_path}/scans"'):
+        inner = tmp_path / "scans/inner"
+        inner.mkdir()
+        said = darkroom(inner, "run", "--once")
+        assert (said.returncode, said.stderr) == (
+            1,
+            f"darkroom: {tmp_path}/scans is the inbox of another darkroom, which would file what this one has in it\n",
+        )
 
 
 def test_another_programs_configuration_above_is_no_darkroom(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
     if args.model is not None and not re.fullmatch(MODEL, args.model):
         raise ConfigError(f"--model takes a model's name such as gemini-flash-latest, not {args.model[:100]!r}")
     if settings.key is None:
-        raise ConfigError("captions need a key: put GEMINI_API_KEY=… into .env beside config.toml")
+        raise ConfigError(f"captions need a key: put GEMINI_API_KEY=… into {config.base / '.env'}")
     captions = Captions(catalogue)
     asked = [*captions.missing(), *captions.waiting()] if args.missing else list(dict.fromkeys(args.ids))
     wanted = asked if args.missing else _accepted(captions, settings, asked)

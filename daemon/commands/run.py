@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -64,8 +64,7 @@ def main(config: Config, args: argparse.Namespace) -> int:
     with catalogue.session():
         settings = Settings(catalogue)
         prepare(config, settings)
-        folders = [path for name, path in config.folders.items() if name != "state"]
-        with lock.exclusive(config.folders.state, folders):
+        with _held(config):
             with suppress(EnvironmentFault):  # for `refile`, which can do without it
                 settings.set("template", config.filing.template)
             darkroom = build(config, catalogue, once=args.once)
@@ -79,8 +78,7 @@ def file_once(config: Config, catalogue: Catalogue, on_turn: Callable[[], object
 
     Raises Busy where a darkroom runs.
     """
-    folders = [path for name, path in config.folders.items() if name != "state"]
-    with lock.exclusive(config.folders.state, folders), _own_signals():
+    with _held(config), _own_signals():
         darkroom = build(config, catalogue, once=True)
         _finish_moves(darkroom)
         return _Once(darkroom, captions=False, on_turn=on_turn).run()
@@ -91,14 +89,19 @@ def recover(config: Config, catalogue: Catalogue) -> None:
 
     Raises Busy where a darkroom runs, EnvironmentFault.
     """
-    folders = [path for name, path in config.folders.items() if name != "state"]
-    with lock.exclusive(config.folders.state, folders):
+    with _held(config):
         darkroom = build(config, catalogue, once=True)
         try:
             _finish_moves(darkroom)
             darkroom.consumer.recover()
         finally:
             darkroom.close()
+
+
+def _held(config: Config) -> AbstractContextManager[None]:
+    """Hold the folders for this process. Raises Busy where another one has them, or has them in its inbox."""
+    folders = [path for name, path in config.folders.items() if name != "state"]
+    return lock.exclusive(config.folders.state, folders, config.folders.inbox if config.inbox.recursive else None)
 
 
 @contextmanager

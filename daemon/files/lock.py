@@ -27,6 +27,8 @@ from daemon.files.state_folder import private
 _log = logging.getLogger(__name__)
 
 _FILE = "lock"
+# What stands in the name of the lock of a folder whose subfolders are looked through.
+_INBOX = "inbox-"
 _ASK_AGAIN_SECONDS = 0.05
 # How long `running` is waited for where it has to take the lock for a moment.
 _FLOCK_SECONDS = 1.0
@@ -35,8 +37,11 @@ _STRUCT_FLOCK = "hhqqi"
 
 
 @contextmanager
-def exclusive(state: Path, folders: Iterable[Path]) -> Iterator[None]:
-    """Hold the folders for this process. Raises Busy naming what another one holds, ConfigError without rights."""
+def exclusive(state: Path, folders: Iterable[Path], inbox: Path | None = None) -> Iterator[None]:
+    """Hold the folders for this process. Raises Busy naming what another one holds, ConfigError without rights.
+
+    `inbox` is the one of them whose subfolders are looked through: nobody else may have any of his folders in there.
+    """
     with ExitStack() as stack:
         try:
             opened = stack.enter_context(open(state / _FILE, "ab", buffering=0, opener=private))
@@ -53,7 +58,10 @@ def exclusive(state: Path, folders: Iterable[Path]) -> Iterator[None]:
         with suppress(OSError):  # a full disk: then nobody learns the process id
             opened.truncate(0)
             opened.write(str(os.getpid()).encode())
-        held = [listener for folder in folders if (listener := _hold(stack, folder)) is not None]
+        folders = list(folders)
+        _check_around([state, *folders])
+        wanted = [(folder, "") for folder in folders] + ([(inbox, _INBOX)] if inbox else [])
+        held = [listener for folder, kind in wanted if (listener := _hold(stack, folder, kind)) is not None]
         stack.enter_context(_answering(held))
         yield
 
@@ -146,7 +154,22 @@ def _flock(fd: int, seconds: float) -> bool:
             return True
 
 
-def _hold(stack: ExitStack, folder: Path) -> socket.socket | None:
+def _check_around(folders: Iterable[Path]) -> None:
+    """Raise Busy where one of the folders lies in the inbox of a darkroom that runs, which would file what is there."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return
+    for around in dict.fromkeys(parent for folder in folders for parent in folder.parents):
+        with suppress(OSError):
+            here = around.stat()
+            if _peer(_name(here, _INBOX)) in {0, os.geteuid(), here.st_uid}:
+                raise Busy(f"{around} is the inbox of another darkroom, which would file what this one has in it")
+
+
+def _name(folder: os.stat_result, kind: str) -> str:
+    return f"\0darkroom-{kind}{folder.st_dev}-{folder.st_ino}"
+
+
+def _hold(stack: ExitStack, folder: Path, kind: str) -> socket.socket | None:
     """Take the name of a folder and listen; None where there is no such lock. Raises Busy."""
     try:
         here = folder.stat()
@@ -159,7 +182,7 @@ def _hold(stack: ExitStack, folder: Path) -> socket.socket | None:
         return None
     if not hasattr(socket, "SO_PEERCRED") or not stat.S_ISDIR(here.st_mode):
         return None
-    name = f"\0darkroom-{here.st_dev}-{here.st_ino}"
+    name = _name(here, kind)
     held = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
     held.setblocking(False)
     try:
@@ -180,17 +203,21 @@ def _hold(stack: ExitStack, folder: Path) -> socket.socket | None:
 def _holder(name: str) -> int | None:
     """Return the user id of who has an abstract socket; None where nobody listens there."""
     deadline = time.monotonic() + _FLOCK_SECONDS
-    while True:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as asking:
-            asking.setblocking(False)
-            try:
-                asking.connect(name)
-                return int(struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
-            except OSError:
-                # A darkroom that starts in this moment does not listen yet.
-                if time.monotonic() >= deadline:
-                    return None
-                time.sleep(_ASK_AGAIN_SECONDS)
+    # A darkroom that starts in this moment does not listen yet.
+    while (holder := _peer(name)) is None and time.monotonic() < deadline:
+        time.sleep(_ASK_AGAIN_SECONDS)
+    return holder
+
+
+def _peer(name: str) -> int | None:
+    """Return the user id of who listens at an abstract socket at this moment; None where nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(name)
+            return int(struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
+        except OSError:
+            return None
 
 
 @contextmanager

@@ -48,18 +48,23 @@ def test_the_notes_that_darkroom_writes_beside_an_image_mean_the_image(tmp_path:
     room.drain()
     room.put("b.jpg", b"roses")
     room.drain()
-    room.catalogue.close()
-    base = room.config.base
     assert {"2024/05/a.jpg", "2024/05/a.jpg.xmp"} <= tree(room.library).keys()
-    for note in ("library/2024/05/a.jpg.xmp", "a.jpg.xmp"):
-        said = darkroom(base, "explain", note).stdout
-        assert said.startswith(f"{note}: the sidecar of this image\nimage 1: a.jpg\n  is done: "), said
+    explainer, base = Explainer(room.config, room.catalogue), room.config.base
+    for note in ("library/2024/05/a.jpg.xmp", "a.jpg.xmp", room.library / "2024/05/a.jpg.xmp"):
+        assert explainer.find(str(note), base) == []
+        assert explainer.find_beside(str(note), base) == ("the sidecar of this image", [1])
+    assert explainer.find_beside("failed/b.jpg.reason.txt", base) == ("why this image failed", [2])
+    assert explainer.find_beside("c.jpg.xmp", base) == ("the sidecar of this image", [])
+    room.catalogue.close()
     said = darkroom(base, "explain", "failed/b.jpg.reason.txt").stdout
     assert said.startswith("failed/b.jpg.reason.txt: why this image failed\nimage 2: b.jpg\n  is failed: "), said
-    # What came along keeps its own story.
+
+
+@pytest.mark.slow
+def test_an_xmp_in_the_inbox_is_no_note(room: Room) -> None:
     (room.inbox / "c.jpg.xmp").write_bytes(b"<x/>")
-    assert "c.jpg.xmp: has not been noticed" in darkroom(base, "explain", "c.jpg.xmp").stdout
-    unknown = darkroom(base, "explain", "d.jpg.xmp")
+    assert "c.jpg.xmp: has not been noticed" in darkroom(room.config.base, "explain", "c.jpg.xmp").stdout
+    unknown = darkroom(room.config.base, "explain", "d.jpg.xmp")
     assert (unknown.returncode, unknown.stdout) == (1, "")
 
 

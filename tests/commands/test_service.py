@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.program import darkroom
+from tests.support import rest_slow
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -76,7 +77,7 @@ def test_the_inboxs_owner_runs_it(tmp_path: Path) -> None:
     assert "\nUser=daemon\n" in darkroom(tmp_path, "service").stdout
 
 
-@pytest.mark.parametrize("account", ["nobody-has-this", "4294967290", "9" * 30])
+@pytest.mark.parametrize("account", rest_slow(["nobody-has-this", "4294967290", "9" * 30], 1))
 def test_an_account_that_is_not_there(tmp_path: Path, account: str) -> None:
     said = darkroom(tmp_path, "service", "--account", account)
     assert (said.returncode, said.stdout) == (2, "")

@@ -91,6 +91,22 @@ def test_two_never_hold_the_same(tmp_path: Path) -> None:
         pass
 
 
+def test_nobody_s_folder_lies_in_the_inbox_of_another(tmp_path: Path) -> None:
+    inbox, state, other, beside = (tmp_path / name for name in ("inbox", "state", "inbox/card/other", "beside"))
+    for folder in (inbox, state, other, beside):
+        folder.mkdir(parents=True)
+    refused = pytest.raises(Busy, match=f"^{inbox} is the inbox of another darkroom, which would file what")
+    with lock.exclusive(state, [inbox, beside], inbox):
+        for inner in ((other, []), (tmp_path, [other]), (tmp_path, [other / "not there yet"])):
+            with refused, lock.exclusive(*inner):
+                pass
+        with lock.exclusive(tmp_path, []):
+            pass
+    # Where its subfolders are nobody's business, and once it has ended.
+    with lock.exclusive(state, [inbox]), lock.exclusive(tmp_path, [other]):
+        pass
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to act as another account")
 @pytest.mark.parametrize("listens", ["listen(0)", "getsockname()"])
 def test_a_folder_s_lock_is_nothing_to_whom_it_does_not_belong(

@@ -155,6 +155,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     if args.command is None:
         parser.print_help(sys.stderr)
         parser.exit(2)
+    if args.verbose and args.quiet:
+        command.error("say -v or -q: more is logged, or less")
     if args.command == "help":
         parser.parse_args([*args.about, "--help"])
     if (other := _OR_IDS.get(args.command)) and bool(args.ids) == bool(getattr(args, other)):
@@ -170,10 +172,11 @@ def _options(default: Any) -> _Parser:
     """Return the options of all commands; their defaults are those of `default`, or they have none at all."""
     common = _Parser(add_help=False, argument_default=default)
     said = "the configuration (default: $DARKROOM_CONFIG, or config.toml in this folder)"
-    common.add_argument("--config", type=Path, metavar="PATH", help=said)
-    loudness = common.add_mutually_exclusive_group()
-    loudness.add_argument("-v", "--verbose", action="store_true", default=default, help="say what happens inside, too")
-    loudness.add_argument("-q", "--quiet", action="store_true", default=default, help="log only what goes wrong")
+    group = common.add_argument_group("options of all commands, before or after the command")
+    group.add_argument("--config", type=Path, metavar="PATH", help=said)
+    # They exclude each other, which a parser that is another's parent would forget.
+    group.add_argument("-v", "--verbose", action="store_true", default=default, help="say what happens inside, too")
+    group.add_argument("-q", "--quiet", action="store_true", default=default, help="log only what goes wrong")
     return common
 
 

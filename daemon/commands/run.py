@@ -281,10 +281,13 @@ class _Once:
             return turn is Turn.PAUSED
         if self._darkroom.statistics.in_progress():
             return False
-        if self._darkroom.queue.next_due() is None:
+        due = self._darkroom.queue.next_due()
+        if due is None:
             return True
         if self._darkroom.companions.give_up():
             return False
+        if due > time.time() + self._grace:  # what ends early, and may still get its rest
+            return True
         self._blocked_since = self._blocked_since or time.monotonic()
         return time.monotonic() - self._blocked_since > self._grace
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.commands.watch import progress_of
 from daemon.commands.status import Activity, lines_of, status_of
+from daemon.commands.watch import progress_of
 from daemon.errors import Postponed, WaitingReason
 from daemon.files import lock
 from tests.program import Program, darkroom, environment

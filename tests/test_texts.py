@@ -37,7 +37,7 @@ SILENT = {
     *("daemon/catalogue/facets.py", "daemon/catalogue/library.py", "daemon/catalogue/companions.py"),
     *("daemon/decoding/exif.py", "daemon/decoding/metadata.py", "daemon/decoding/colours.py", "daemon/files/walk.py"),
     *("daemon/sidecar/xmp.py", "daemon/sidecar/takeout.py", "daemon/sidecar/words.py", "daemon/systemd/units.py"),
-    *("web/openapi.py", "web/models.py"),
+    *("web/openapi.py", "web/models.py", "web/examples.py"),
 }
 # Neither: statements, patterns, headers, types, and what a child process runs.
 NOISE = re.compile(
@@ -143,9 +143,11 @@ def _name(node: ast.AST) -> str:
             case ast.Name(name) | ast.Attribute(attr=name):
                 return f"{{{name}}}"
             case ast.Call(function, given):
-                plain = [one for one in given if isinstance(one, ast.Name | ast.Attribute | ast.Subscript | ast.Call)]
+                plain = [one for one in given if not isinstance(one, ast.Constant | ast.Starred)]
                 node = plain[0] if plain else function
-            case ast.FormattedValue(value) | ast.Subscript(value) | ast.BinOp(value):
+            case ast.FormattedValue(value) | ast.Subscript(value) | ast.BinOp(value) | ast.IfExp(_, value):
+                node = value
+            case ast.BoolOp(values=[value, *_]):
                 node = value
             case _:
                 return "{…}"

@@ -36,6 +36,7 @@ from daemon.files.walk import is_junk
 from daemon.filing import sources
 from daemon.filing.holdings import Holding, Holdings, lost, where
 from daemon.filing.sources import ImportFile, Sources
+from daemon.phrases import counted
 
 _LOOK_SECONDS = 0.3
 # How long nothing may be filed, and how long the queue may be paused, before the rest is said to wait still.
@@ -49,7 +50,8 @@ _IGNORED = 5
 
 def main(config: Config, args: argparse.Namespace) -> int:
     """Import; 0 when all that was found is in the library, 1 when something is not."""
-    check_begun(config)
+    if not args.dry_run:
+        check_begun(config)
     if not config.inbox.recursive:
         raise ConfigError("import copies into subfolders of the inbox: it needs [inbox] recursive = true")
     found = Sources(args.folders, dict(config.folders.items()), config.inbox.ignore)
@@ -107,9 +109,9 @@ class Receipt:
         if not total:
             return "there is nothing to import"
         rest = total - self.photos - self.beside
-        what = "1 photo" if self.photos == 1 else f"{self.photos:,} photos"
-        what += f", {self.beside:,} {'file' if self.beside == 1 else 'files'} beside them" if self.beside else ""
-        what += f", {rest:,} {'other' if rest == 1 else 'others'}" if rest else ""
+        what = counted(self.photos, "photo")
+        what += f", {counted(self.beside, 'file')} beside them" if self.beside else ""
+        what += f", {counted(rest, 'other')}" if rest else ""
         parts = [f"{len(self.filed):,} filed and read back"] if self.filed or not self.known else []
         parts += [f"{len(self.known):,} in the library already"] if self.known else []
         parts += [f"{len(self.others):,} not in the library"] if self.others else []
@@ -117,7 +119,8 @@ class Receipt:
         verdict = safe if self.is_safe else f"NOT {safe}"
         if self.moves:
             verdict = f"{len(self.removed):,} removed from where they were"
-            verdict += f", {total - len(self.removed):,} stay" if len(self.removed) < total else ""
+            stay = total - len(self.removed)
+            verdict += f", {counted(stay, 'stays', 'stay')}" if stay else ""
         return f"{what}: {', '.join(parts)}: {verdict}"
 
     def name(self) -> None:
@@ -492,8 +495,9 @@ def _say_dry(work: Survey, *, as_json: bool) -> int:
     for path, reason in others:
         print(f"{path}: {reason}", file=sys.stderr)
     size = sum(file.size for file in wanted)
-    parts = [f"{len(wanted):,} would be copied ({size / 1e6:,.1f} MB)", f"{len(known):,} are in the library already"]
-    parts += [f"{len(others):,} are not, and would not be copied"] if others else []
+    parts = [f"{len(wanted):,} would be copied ({size / 1e6:,.1f} MB)"]
+    parts += [counted(len(known), "is in the library already", "are in the library already")]
+    parts += [f"{counted(len(others), 'is', 'are')} not, and would not be copied"] if others else []
     print(f"{', '.join(parts)}; nothing was changed")
     return 1 if others else 0
 

@@ -24,6 +24,7 @@ from daemon.files.names import check_template, display
 from daemon.files.walk import Found, is_junk, walk
 from daemon.filing.dates import words
 from daemon.filing.dry_run import DryRun, Fate, FoundFile, PlannedFile
+from daemon.phrases import counted
 
 _SUMMARY = {
     Fate.FILED: "into the library",
@@ -85,8 +86,9 @@ def show(config: Config, found: Iterable[FoundFile], template: str | None = None
         print(json.dumps(documents, indent=2))
     else:
         fates = ", ".join(f"{count[fate]:,} {where}" for fate, where in _SUMMARY.items() if count[fate])
-        files = "1 file" if count.total() == 1 else f"{count.total():,} files"
-        print(f"{files}: {fates}; nothing was changed" if fates else "there is nothing to file")
+        print(
+            f"{counted(count.total(), 'file')}: {fates}; nothing was changed" if fates else "there is nothing to file"
+        )
     return 1 if count[Fate.FAILED] or count[Fate.WAITING] else 0
 
 

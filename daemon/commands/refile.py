@@ -20,6 +20,7 @@ from daemon.files.mounts import FolderCheck
 from daemon.files.names import display
 from daemon.filing.follower import following
 from daemon.filing.refile import Refile, RefilePlan, Relocation
+from daemon.phrases import counted
 
 
 def main(config: Config, args: argparse.Namespace) -> int:
@@ -81,20 +82,17 @@ def _report(plan: RefilePlan, moved: list[Relocation], *, dry: bool, as_json: bo
         print(json.dumps({"dry_run": dry, **document}, indent=2))
         return 1 if plan.left else 0
     for one in moves if dry else ():
-        files = f", with {len(one.beside)} file{'s' if len(one.beside) > 1 else ''} beside it" if one.beside else ""
+        files = f", with {counted(len(one.beside), 'file')} beside it" if one.beside else ""
         print(f"{display(one.old)} → {display(one.new)}{files}")
     for path, reason in plan.left:
         print(f"library/{display(path)} stays: {reason}", file=sys.stderr)
-    counts = [f"{_photos(len(moves))} {'would move' if dry else 'moved'}"]
-    counts += [f"{plan.right:,} lie right already"] if plan.right else []
-    counts += [f"{plan.kept:,} stay where you put them (--all moves them, too)"] if plan.kept else []
+    counts = [f"{counted(len(moves), 'photo')} {'would move' if dry else 'moved'}"]
+    counts += [counted(plan.right, "lies right already", "lie right already")] if plan.right else []
+    where_put = ("stays where you put it (--all moves it, too)", "stay where you put them (--all moves them, too)")
+    counts += [counted(plan.kept, *where_put)] if plan.kept else []
     counts += [f"{len(plan.left):,} can't be moved"] if plan.left else []
     print(", ".join(counts) + ("; nothing was changed" if dry else ""))
     return 1 if plan.left else 0
-
-
-def _photos(number: int) -> str:
-    return "1 photo" if number == 1 else f"{number:,} photos"
 
 
 def _remind(config: Config, settings: Settings, template: str) -> None:

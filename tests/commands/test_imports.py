@@ -110,7 +110,7 @@ def test_as_a_dry_run_it_leaves_no_trace(base: Path, card: Path) -> None:
         f"{card}/DCIM/100CANON/IMG_1.AAE → inbox/card/DCIM/100CANON/IMG_1.AAE",
         f"{card}/DCIM/100CANON/IMG_1.JPG → inbox/card/DCIM/100CANON/IMG_1.JPG",
         f"{card}/DCIM/101CANON/IMG_1.JPG → inbox/card/DCIM/101CANON/IMG_1.JPG",
-        "3 would be copied (0.0 MB), 0 are in the library already, 1 are not, and would not be copied;"
+        "3 would be copied (0.0 MB), 0 are in the library already, 1 is not, and would not be copied;"
         " nothing was changed",
     ]
     assert errors == f"{card}/notes.txt: it is no image\n"

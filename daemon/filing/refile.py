@@ -90,11 +90,10 @@ class Refile:
         return self._mover.rows.count_library()
 
     def plan(self, on_photo: Callable[[], object] = lambda: None) -> RefilePlan:
-        """Return what is to be done; once. `on_photo` is called after each photo. Raises EnvironmentFault."""
+        """Return what is to be done; once. `on_photo` is called for each photo. Raises EnvironmentFault."""
         plan, moving = RefilePlan(), dict[int, _Leaving]()
         owners = set() if self._everything else self._mover.rows.moved_by_owner()
         for row in self._mover.rows.in_library():
-            on_photo()
             old = str(row.destination)
             try:
                 wanted = self._wanted(row)
@@ -109,7 +108,11 @@ class Refile:
                     moving[row.id] = _Leaving(*came, old, wanted)
             except Rejected as reason:
                 plan.left.append((old, str(reason)))
-        plan.moves += self._named(moving)
+            if row.id not in moving:
+                on_photo()
+        for relocation in self._named(moving):
+            plan.moves.append(relocation)
+            on_photo()
         return plan
 
     def move(self, one: Relocation) -> str:

@@ -31,7 +31,7 @@ _BATCH = 500
 _KEPT = 2 * _BATCH
 _MAX_LISTENERS = 100
 # What changes with the clock alone, and is no news.
-_OF_THE_CLOCK = {"rate", "seconds_left"}
+_OF_THE_CLOCK = {"rate", "seconds_left", "progress"}
 
 
 @dataclass(frozen=True)

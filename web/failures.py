@@ -16,7 +16,6 @@ from daemon.files.names import split
 from web.api import MAX_ID, Api, whole
 from web.context import ApiError, Context, read_body
 from web.rendering import Renderer
-from web.sheet import bar
 
 _SHOWN = 50
 _MAX_FORM = 16 * 1024
@@ -112,7 +111,7 @@ class Failures:
             total=sum(group.n for group in groups),
             advice=ADVICE,
             scrub=self._context.scrub,
-            bar=bar(counts),
+            bar=counts,
             said=said,
         )
 

@@ -4,7 +4,7 @@ Times are in UTC. `scrub` takes the paths of this machine's disk out of a text. 
 and not checked: their values are our own, and one odd row must not cost a whole page.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from operator import not_
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
@@ -367,6 +367,7 @@ class StatsAnswer(_Answer):
     avg_processing_time_ms: float | None
     rate: float = Field(description="images a second, over the last minutes")
     seconds_left: float | None = Field(description="for the queue, at that rate")
+    progress: str = Field(description="how it goes", examples=["4,200 filed · 312 waiting · 3.1 a second · 2 min left"])
     captions: dict[str, _Count] = Field(description="filed images by status")
     captions_progress: str = Field(
         examples=[
@@ -445,6 +446,7 @@ def stats_answer(stats: Stats, captions: Mapping[str, int], captions_progress: s
         avg_processing_time_ms=stats.avg_processing_time_ms,
         rate=round(stats.rate, 3),
         seconds_left=stats.seconds_left,
+        progress=" · ".join(_progress(stats)),
         captions=dict(captions),
         captions_progress=scrub(captions_progress),
         paused=_scrubbed(stats.paused, scrub),
@@ -452,6 +454,27 @@ def stats_answer(stats: Stats, captions: Mapping[str, int], captions_progress: s
         waiting={scrub(reason): n for reason, n in stats.waiting.items()},
         staying={scrub(reason): n for reason, n in stats.staying.items()},
     )
+
+
+def _progress(stats: Stats) -> Iterator[str]:
+    """Yield the parts of the line that says how it goes."""
+    yield f"{stats.counts['done']:,} filed"
+    if stats.counts["queued"]:
+        yield f"{stats.counts['queued']:,} waiting"
+    if stats.counts["processing"]:
+        yield f"{stats.counts['processing']:,} in hand"
+    if stats.left and stats.rate:
+        yield f"{stats.rate:.1f} a second"
+        if stats.seconds_left is not None:
+            yield f"{_duration(stats.seconds_left)} left"
+
+
+def _duration(seconds: float) -> str:
+    """Return a length of time for people, rounded up."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{round(minutes / 60)} h"
 
 
 def has_thumbnails(row: ImageRow) -> bool:

@@ -15,7 +15,7 @@ from daemon.catalogue.stats import Statistics
 from web.api import Api
 from web.context import Context
 from web.rendering import Renderer, thousands
-from web.sheet import bar, title
+from web.sheet import title
 
 _WIDTH, _HEIGHT = 600, 120
 _DAYS = 90
@@ -109,7 +109,7 @@ class Numbers:
             formats=ranking(formats),
             usage=usage,
             disks=disks(self._context),
-            bar=bar(counts),
+            bar=counts,
         )
 
 

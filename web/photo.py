@@ -26,7 +26,7 @@ from web.api import Api, image_id, no_image
 from web.context import ApiError, Context, read_body
 from web.models import READY, has_thumbnails
 from web.rendering import Renderer
-from web.sheet import View, bar
+from web.sheet import View
 
 # What every browser of today shows, by the names of decoding/formats.py.
 _SHOWABLE = {"JPEG", "PNG", "GIF", "WebP", "AVIF", "BMP"}
@@ -151,7 +151,7 @@ class PhotoPage:
             waiting=None if row.waiting_text is None else self._context.scrub(row.waiting_text),
             warning=None if row.warning is None else self._context.scrub(row.warning),
             history=[self._line(event) for event in history],
-            bar=bar(counts),
+            bar=counts,
         )
 
     def _line(self, event: ImageEvent) -> tuple[float, str, str]:

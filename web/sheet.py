@@ -1,5 +1,6 @@
 """The contact sheet: all photos, newest first, in sections by month, as one view that its address describes."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,8 +18,9 @@ from daemon.catalogue.schema import STATUSES
 from daemon.catalogue.search import ImageQuery, Search
 from web.api import MAX_ID, Api, image_query, whole
 from web.context import Context
-from web.models import StatsAnswer, has_thumbnails
+from web.models import has_thumbnails
 from web.rendering import Renderer
+from web.visit import Visit
 
 PAGE = 200
 _ALT = 300
@@ -113,6 +115,7 @@ class Cell:
     colour: int | None
     has_picture: bool
     text: str
+    is_new: bool
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,23 @@ class Shown:
     newer: str | None
     older: str | None
 
+    @property
+    def cells(self) -> list[Cell]:
+        """All photos."""
+        return [cell for section in self.sections for cell in section.cells]
+
+    @property
+    def count(self) -> str:
+        """How many there are, for who does not see them."""
+        n = len(self.cells)
+        return f"{n} {'photo' if n == 1 else 'photos'}{', and more below' if self.older else ''}"
+
+    @property
+    def count_of_new(self) -> str:
+        """How many of them are new; "" where none is."""
+        n = sum(cell.is_new for cell in self.cells)
+        return f"{n}{'+' if self.older and n == len(self.cells) else ''}" if n else ""
+
 
 class Sheet:
     """The handler of the contact sheet."""
@@ -148,15 +168,16 @@ class Sheet:
         return await run_in_threadpool(self._page, request)
 
     def _page(self, request: Request) -> Response:
-        view = View.of(request.query_params)
+        view, now = View.of(request.query_params), time.time()
+        visit = Visit.of(request, now)
         with self._context.catalogue.session():
             cameras = self._facets.counts("camera", _CHOICES)
             query = view.query(cameras)
             months = self._facets.months(view.sort)
-            shown = self._shown(view, query, request.query_params, months)
+            shown = self._shown(view, query, request.query_params, months, visit.since)
             counts = self._api.counts()
             folders = self._facets.counts("folder", _CHOICES)
-        return self._renderer.respond(
+        answer = self._renderer.respond(
             request,
             "sheet.html",
             view=view,
@@ -170,10 +191,14 @@ class Sheet:
             month_title=title,
             filed=counts.done,
             said={key: whole(request.query_params.get(key, ""), MAX_ID) or 0 for key in ("shared", "known")},
-            bar=bar(counts),
+            bar=counts,
         )
+        visit.keep(answer, max((cell.id for cell in shown.cells), default=0), now)
+        return answer
 
-    def _shown(self, view: View, query: ImageQuery, given: Mapping[str, str], months: Mapping[str, int]) -> Shown:
+    def _shown(
+        self, view: View, query: ImageQuery, given: Mapping[str, str], months: Mapping[str, int], since: int
+    ) -> Shown:
         """Return the part that is asked for: around a photo or from a month on, older or newer than a photo."""
         before, after, at = (whole(given.get(key, ""), MAX_ID) for key in ("before", "after", "at"))
         if at is None and MONTH.fullmatch(given.get("at", "")):
@@ -189,28 +214,30 @@ class Sheet:
         begins_first = (before, after, at) == (None, None, None)
         if not rows and not begins_first:
             # What it was to begin with is gone, or the filter leaves nothing there.
-            return self._shown(view, query, {}, months)
+            return self._shown(view, query, {}, months, since)
         page = rows[:PAGE]
         has_newer = not begins_first and bool(page and self._search.ids(replace(query, after=page[0].id), 1))
         has_older = len(rows) > PAGE or bool(after and page and self._search.ids(replace(query, before=page[-1].id), 1))
         counted = {} if view.given.keys() - {"sort", "month"} else months
         return Shown(
-            sections=sections(page, view.sort, counted),
+            sections=sections(page, view.sort, counted, since),
             newer=view.url(after=page[0].id) if has_newer else None,
             older=view.url(before=page[-1].id) if has_older else None,
         )
 
 
-def sections(rows: Sequence[ImageRow], sort: Literal["arrived", "taken"], counted: Mapping[str, int]) -> list[Section]:
-    """Return photos, which are in that order, by their months."""
-    cells = [cell(row, sort) for row in rows]
+def sections(
+    rows: Sequence[ImageRow], sort: Literal["arrived", "taken"], counted: Mapping[str, int], since: int
+) -> list[Section]:
+    """Return photos, which are in that order, by their months; those with an id above `since` are new."""
+    cells = [cell(row, sort, since) for row in rows]
     return [
         Section(month, title(month), counted.get(month), list(within))
         for month, within in groupby(cells, key=lambda one: one.month)
     ]
 
 
-def cell(row: ImageRow, sort: Literal["arrived", "taken"]) -> Cell:
+def cell(row: ImageRow, sort: Literal["arrived", "taken"], since: int) -> Cell:
     """Return a photo as the sheet shows it."""
     day = (row.taken_at if sort == "taken" else row.arrived_on) or ""
     words = row.caption or row.title or row.original_name
@@ -221,6 +248,7 @@ def cell(row: ImageRow, sort: Literal["arrived", "taken"]) -> Cell:
         colour=row.colour,
         has_picture=has_thumbnails(row),
         text=row.original_name[:_ALT],
+        is_new=row.id > since,
     )
 
 
@@ -233,34 +261,3 @@ def by_year(months: Mapping[str, int]) -> list[tuple[str, list[tuple[str, str, i
     """Return the month index: each year with its months, their names and their counts, newest first."""
     named = [(month, title(month).partition(" ")[0], n) for month, n in months.items()]
     return [(year, list(within)) for year, within in groupby(named, key=lambda one: one[0][:4])]
-
-
-@dataclass(frozen=True)
-class Bar:
-    """What the bar above each page says: counts, and in one line how it goes."""
-
-    failed: int
-    line: str
-    paused: str | None
-
-
-def bar(counts: StatsAnswer) -> Bar:
-    """Return the bar; `/static/live.js` writes the same lines as the counts change."""
-    parts = [f"{counts.done:,} filed"]
-    if counts.queued:
-        parts.append(f"{counts.queued:,} waiting")
-    if counts.processing:
-        parts.append(f"{counts.processing:,} in hand")
-    if counts.queued + counts.processing and counts.rate:
-        parts.append(f"{counts.rate:.1f} a second")
-        if counts.seconds_left is not None:
-            parts.append(f"{duration(counts.seconds_left)} left")
-    return Bar(counts.failed, " · ".join(parts), counts.paused)
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time for people, rounded up."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{round(minutes / 60)} h"

@@ -3,10 +3,12 @@
 import re
 import time
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import web
 from daemon.catalogue.facets import Facets
 from daemon.catalogue.stats import Statistics
 from tests.support import Room, jpeg
@@ -15,6 +17,7 @@ from tests.web.serving import Served
 from web.photo import keywords_of, keywords_text, renamed_because
 from web.rendering import size
 
+STATIC = Path(web.__file__).parent / "static"
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -137,6 +140,67 @@ def test_filters_are_chips_that_can_be_taken_away(served: Served) -> None:
         assert len(ids(served.http.get(unescape(address)).text)) == 3
     assert ids(served.http.get("/?has_caption=true").text) == []
     assert "Nothing matches" in served.http.get("/?q=unicorn").text
+
+
+def test_a_search_keeps_the_filters(served: Served) -> None:
+    fill(served.room, 3)
+    given = {
+        "q": "img",
+        "status": "failed",
+        "camera": "none of these",
+        "month": "1999-01",
+        "folder": "Alps & Co",
+        "from": "2020-01-01",
+        "has_gps": "false",
+        "has_caption": "true",
+        "caption_status": "off",
+        "rating": "3",
+        "sort": "taken",
+    }
+    page = served.http.get("/", params=given).text
+    sent = dict(re.findall(r'<input type="(?:hidden|search)" name="([^"]*)" value="([^"]*)"', page))
+    sent |= dict(re.findall(r'<input type="checkbox" name="([^"]*)" value="([^"]*)" form="search" checked', page))
+    for name, options in re.findall(r'<select name="([^"]*)" form="search">(.*?)</select>', page, re.DOTALL):
+        [chosen] = re.findall(r'<option(?: value="([^"]*)")? selected>([^<]*)', options)
+        sent[name] = chosen[0] or chosen[1]
+    assert {key: unescape(value) for key, value in sent.items()} == given
+
+
+def test_a_visit_has_what_came_since_the_last_one(served: Served) -> None:
+    fill(served.room, 3)
+    first = served.http.get("/")
+    assert "new since your last visit" not in first.text
+    [visit] = served.http.cookies.values()
+    since, newest, at = map(int, visit.split("-"))
+    assert (since, newest) == (3, 3)
+    for seed in range(2):
+        served.room.put(f"{seed}.jpg", jpeg(seed=seed))
+    served.room.drain()
+    served.http.cookies.clear()
+
+    def page(cookie: str) -> str:
+        return served.http.get("/", headers={"Cookie": f"darkroom-visit={cookie}"}).text
+
+    # It goes on; half an hour later the next one begins.
+    assert "new since your last visit" not in page(f"5-5-{at}")
+    assert "2 new since your last visit" in page(f"3-3-{at}")
+    later = page(f"0-3-{at - 1801}")
+    assert "2 new since your last visit" in later
+    assert [number for number in ids(later) if f'fresh"><a id="i{number}"' in later] == [5, 4]
+    for odd in ("", "x", "1-2", "-1-2-3", f"1-2-{'9' * 30}"):
+        assert "new since your last visit" not in page(odd)
+
+
+def test_a_page_of_nothing_but_new_photos_says_that_there_are_more(served: Served) -> None:
+    fill(served.room, 250)
+    page = served.http.get("/", headers={"Cookie": f"darkroom-visit=1-1-{int(time.time())}"}).text
+    assert "200+ new since your last visit" in page
+
+
+def test_all_scripts_but_those_of_the_documentation_are_small() -> None:
+    scripts = [file for file in STATIC.glob("*.js") if file.name != "docs.js"]
+    assert len(scripts) > 3
+    assert sum(file.stat().st_size for file in scripts) <= 25_000
 
 
 def test_a_camera_that_is_chosen_is_no_other_whose_name_begins_so(served: Served) -> None:

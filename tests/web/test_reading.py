@@ -308,6 +308,7 @@ def test_the_counts(served: Served) -> None:
         "failed": 0,
     }
     assert stats["avg_processing_time_ms"] is not None
+    assert stats["progress"].startswith("1 filed · 1 waiting · ")
     assert sum(stats["captions"].values()) == 1
     assert stats["paused"] is None
 

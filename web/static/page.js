@@ -1,71 +1,80 @@
-// What all pages share: fetching a page to take parts of it over, forms without a reload, keys, help.
+// What all pages share: the bar, fetching, telling, forms without a reload, keys.
 
-import { listen } from "/static/live.js";
+import { listen } from "/static/stream.js";
 
-/** Return a page of this server as a document; null where something newer was asked for meanwhile. */
-export async function fetchPage(url, options = {}) {
+export { listen };
+export const byId = (id) => document.getElementById(id);
+
+/** Tell those who hear the page. */
+export const say = (text) => (byId("said").textContent = text);
+
+/** Return a page of this server as a document; null where it does not come. */
+export async function fetchPage(url, options) {
   try {
     const answer = await fetch(url, options);
-    if (answer.status === 401) return location.reload() ?? null;
+    if (answer.status === 401) location.reload();
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    page.address = answer.url;
-    return page.getElementById("main") ? page : null;
-  } catch (error) {
-    if (error.name === "AbortError") return null;
-    throw error;
+    return page.getElementById("main") && page;
+  } catch {
+    return null;
   }
 }
 
-/** Show another page's main part in place of this one's, and keep the focus where it was. */
-function take(page) {
-  const focus = document.activeElement?.id || document.activeElement?.getAttribute("aria-label");
-  document.getElementById("main").replaceWith(document.adoptNode(page.getElementById("main")));
+/** Return what a call of the API answers with; nothing where it can't be reached. */
+export async function post(path, body) {
+  try {
+    return await (await fetch(path, { method: "POST", body: JSON.stringify(body) })).json();
+  } catch {
+    return {};
+  }
+}
+
+/** Show parts of another page in place of this one's, and keep the focus where it was. */
+export function take(page, parts = ["main"], then = () => {}) {
+  const { id, ariaLabel } = document.activeElement;
+  for (const part of parts) byId(part).replaceWith(page.getElementById(part));
   document.title = page.title;
-  const again = focus && (document.getElementById(focus) ?? document.querySelector(`[aria-label="${CSS.escape(focus)}"]`));
-  again?.focus({ preventScroll: true });
+  then();
+  (byId(id) ?? document.querySelector(`[aria-label="${CSS.escape(ariaLabel)}"]`))?.focus({ preventScroll: true });
 }
 
-document.addEventListener("submit", async (event) => {
-  const form = event.target;
-  if (form.method !== "post" || form.getAttribute("action") === "/sign-out") return;
+document.onsubmit = async (event) => {
+  const { target: form, submitter: button } = event;
+  if (form.method !== "post" || form.getAttribute("action") === "/sign-out" || button?.formTarget) return;
   event.preventDefault();
-  const button = event.submitter;
-  const body = new URLSearchParams(new FormData(form, button));
-  if (button) button.disabled = true;
-  const page = await fetchPage(form.action, { method: "POST", body }).catch(() => null);
-  if (page) take(page);
-  else if (button) {
-    button.disabled = false;
-    button.textContent = "That didn't work: try again";
-  }
-});
-
-// A list of failures is as it is now, without a reload.
-let failed = null;
-listen(async ({ kind, data }) => {
-  if (kind !== "stats" || failed === data.failed) return;
-  const isFirst = failed === null;
-  failed = data.failed;
-  if (isFirst || document.getElementById("main").dataset.live !== "failed") return;
-  const page = await fetchPage("/failed").catch(() => null);
-  if (page) take(page);
-});
-
-/** Whether a key is typed into something, or means something to the browser. */
-const isTaken = (event) =>
-  event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea, select, dialog *");
-
-const keys = {
-  "/": () => document.querySelector("input[type=search]")?.focus(),
-  "?": () => document.getElementById("help")?.showModal(),
+  if (form.ariaBusy) return;
+  form.ariaBusy = true;
+  const page = await fetchPage(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, button)) });
+  form.ariaBusy = null;
+  if (page) take(page, form.dataset.parts?.split(" "));
+  else if (button) button.textContent = "That didn't work: try again";
 };
 
-/** Have a key do something where it is not typed into a field. */
+listen(async ({ kind, data }) => {
+  // Where the session has ended, any page leads to the sign-in.
+  if (kind === "closed") fetchPage("/failed");
+  if (kind !== "stats") return;
+  for (const place of document.querySelectorAll("[data-stat]")) {
+    place.textContent = (data[place.dataset.stat] || "").toLocaleString("en");
+  }
+  // A list of failures is as it is now, without a reload.
+  const { failed } = byId("main").dataset;
+  if (!failed || Number(failed) === data.failed) return;
+  const page = await fetchPage("/failed");
+  if (page) take(page);
+});
+
+const keys = {
+  "/": () => document.querySelector("[type=search]")?.focus(),
+  "?": () => byId("help")?.showModal(),
+};
+
+/** Have a key do something where it is not typed into a field; false where it does nothing. */
 export const onKey = (key, act) => (keys[key] = act);
 
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && event.target.matches("input, textarea")) return event.target.blur();
-  if (isTaken(event) || !(event.key in keys)) return undefined;
-  if (keys[event.key](event) !== false) event.preventDefault();
-  return undefined;
-});
+document.onkeydown = (event) => {
+  const { key, target, ctrlKey, metaKey, altKey } = event;
+  if (key === "Escape" && target.matches("input, textarea")) target.blur();
+  else if (ctrlKey || metaKey || altKey || target.matches("input, textarea, select, dialog *")) return;
+  else if (Object.hasOwn(keys, key) && keys[key](event) !== false) event.preventDefault();
+};

@@ -1,36 +1,34 @@
 // One photo: its neighbours by the arrow keys, fetched ahead; the original in place of the thumbnail where that is small.
 
-import { onKey } from "/static/page.js";
+import { byId, onKey } from "/static/page.js";
 
 // More is not fetched unasked.
 const LARGEST = 12_000_000;
 
-const go = (id) => () => {
-  const link = document.getElementById(id);
+function leadTo(key, id) {
   // Replaced, so that Back leads to the sheet from wherever one has come to.
-  if (link) location.replace(link.href);
-  return Boolean(link);
-};
-onKey("ArrowLeft", go("previous"));
-onKey("ArrowRight", go("next"));
-onKey("Escape", () => document.getElementById("back")?.click());
-onKey("e", () => document.getElementById("caption")?.focus());
+  onKey(key, () => (byId(id) ? location.replace(byId(id).href) : false));
+}
+leadTo("ArrowLeft", "previous");
+leadTo("ArrowRight", "next");
+onKey("Escape", () => byId("back")?.click());
+onKey("e", () => byId("caption")?.focus());
 for (const stars of "012345") {
   onKey(stars, () => {
-    document.getElementById("rating").value = stars;
-    document.getElementById("words").requestSubmit();
+    byId("rating").value = stars;
+    byId("words").requestSubmit();
   });
 }
 
-addEventListener("load", async () => {
-  for (const link of document.querySelectorAll("[data-id]")) {
-    new Image().src = `/api/images/${link.dataset.id}/thumbnails/medium`;
+onload = async () => {
+  for (const { dataset } of document.querySelectorAll("[data-id]")) {
+    new Image().src = `/api/images/${dataset.id}/thumbnails/medium`;
   }
-  const picture = document.getElementById("picture");
+  const picture = byId("picture");
   const { original, bytes } = picture?.dataset ?? {};
   const wide = picture && Math.min(picture.clientWidth, picture.clientHeight * (picture.width / picture.height || 1));
-  if (!original || Number(bytes) > LARGEST || navigator.connection?.saveData || wide * devicePixelRatio < 900) return;
+  if (!original || bytes > LARGEST || navigator.connection?.saveData || wide * devicePixelRatio < 900) return;
   const better = new Image();
   better.src = original;
   await better.decode().then(() => (picture.src = original)).catch(() => {});
-});
+};

@@ -36,6 +36,7 @@ from web.openapi import Document
 from web.pages import Pages
 from web.photo import PhotoPage
 from web.rendering import Renderer
+from web.selection import SelectionPage
 from web.sheet import Sheet
 from web.source_file import FIELDS
 from web.uploads import UploadHandler
@@ -74,12 +75,13 @@ class App:
         page = renderer.page
         pages, sheet = Pages(doorkeeper, renderer), Sheet(context, api, renderer)
         photo, failures = PhotoPage(context, api, renderer), Failures(context, api, renderer)
+        bulk = Bulk(context, renderer)
         self.events = EventStream(context, api.counts)
         self.uploads = UploadHandler(context)
         self.table: dict[str, Methods] = {
             "/api/images": {"GET": api.list, "POST": self.uploads.post, "PUT": self.uploads.post},
             "/api/images/known": {"POST": api.known},
-            "/api/images/bulk": {"POST": Bulk(context, renderer).act},
+            "/api/images/bulk": {"POST": bulk.act},
             # Not `{image_id:int}`: what is put may have any name, and Starlette fails at an id of 4,301 digits.
             "/api/images/{image_id}": {
                 "GET": api.image,
@@ -108,6 +110,7 @@ class App:
             "/": {"GET": page(sheet.page)},
             "/images/{image_id}": {"GET": page(photo.page), "POST": page(photo.act)},
             "/failed": {"GET": page(failures.page), "POST": page(failures.retry)},
+            "/selection": {"POST": page(SelectionPage(bulk, renderer).act)},
             "/stats": {"GET": page(Numbers(context, api, renderer).page)},
         }
         routes = [_route(path, methods) for path, methods in self.table.items()]

@@ -68,8 +68,16 @@ class Bulk:
     async def _act(self, content: bytes) -> Response:
         wanted = requested(BulkRequest, content)
         if wanted.act == "download":
-            return await to_thread.run_sync(self._download, wanted)
-        return success(await to_thread.run_sync(self._done, wanted, limiter=self._one))
+            return await self.download(wanted)
+        return success(await self.done(wanted))
+
+    async def done(self, wanted: BulkRequest) -> BulkReceipt:
+        """Do what is asked for, and return what became of it. Raises ApiError."""
+        return await to_thread.run_sync(self._done, wanted, limiter=self._one)
+
+    async def download(self, wanted: BulkRequest) -> Response:
+        """Return the photos that are meant as one archive. Raises ApiError."""
+        return await to_thread.run_sync(self._download, wanted)
 
     def _done(self, wanted: BulkRequest) -> BulkReceipt:
         if wanted.act == "undo":

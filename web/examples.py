@@ -88,6 +88,7 @@ _STATS = StatsAnswer(
     avg_processing_time_ms=112.5,
     rate=8.2,
     seconds_left=0.5,
+    progress="1,240 filed · 3 waiting · 1 in hand · 8.2 a second · 1 s left",
     captions={"done": 1180, "pending": 60},
     captions_progress="captions: 1,180 done, 60 waiting (about 8 h); 180 of 200 requests to a-model made today",
     paused=None,

@@ -579,6 +579,14 @@ def _paths() -> Schema:
                 is_page=True,
             ),
         },
+        "/selection": {
+            "post": call(
+                "Acts on the photos that are selected on the sheet, and says what became of it",
+                _page_of(200) | _page_of(400) | _page_of(409) | _page_of(413),
+                body=_form("act", "id", "ids", "filter", "whole", "keywords", "undo"),
+                is_page=True,
+            ),
+        },
         "/stats": {"get": shown("Numbers, drawn")},
         "/sign-in": {
             "get": call(

@@ -1,5 +1,7 @@
 """The contact sheet: all photos, newest first, in sections by month, as one view that its address describes."""
 
+import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +22,6 @@ from web.api import MAX_ID, Api, image_query, whole
 from web.context import Context
 from web.models import has_thumbnails
 from web.rendering import Renderer
-from web.visit import Visit
 
 PAGE = 200
 _ALT = 300
@@ -43,6 +44,10 @@ _VIEW = (
 )
 _WORDS = {"has_gps": "has a place", "has_caption": "has a caption"}
 _CHOICES = 500
+# A visit ends so many seconds after the sheet was last asked for.
+_VISIT_SECONDS = 30 * 60
+_COOKIE, _COOKIE_SECONDS = "darkroom-visit", 365 * 86_400
+_COOKIE_VALUE = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})", re.ASCII)
 _STARS = {"5": "★★★★★", **{f"{n}..": f"{'★' * n} or more" for n in (4, 3, 2, 1)}}
 
 
@@ -103,6 +108,35 @@ class View:
             if key in {"from", "to", "folder", "status"}:
                 words = f"{key} {value}"
             yield words, View({one: other for one, other in self.given.items() if one != key}).url()
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A browser's visit of the sheet, as its cookie has it.
+
+    Images with an id above `since` are new; `newest` is the highest one that was seen.
+    """
+
+    since: int
+    newest: int
+
+    @classmethod
+    def of(cls, request: Request, now: float) -> "Visit":
+        """Return the visit that a request belongs to; to who comes for the first time nothing is new."""
+        found = _COOKIE_VALUE.fullmatch(request.cookies.get(_COOKIE, ""))
+        if found is None:
+            return cls(MAX_ID, 0)
+        since, newest, at = map(int, found.groups())
+        return cls(since if now - at <= _VISIT_SECONDS else newest, newest)
+
+    def keep(self, answer: Response, newest: int, now: float) -> None:
+        """Have the browser remember it, and the highest id that it is shown now."""
+        newest = max(newest, self.newest)
+        since = min(self.since, newest)
+        # Not Strict: who follows a link to the sheet is on the same visit.
+        answer.set_cookie(
+            _COOKIE, f"{since}-{newest}-{int(now)}", max_age=_COOKIE_SECONDS, httponly=True, samesite="lax"
+        )
 
 
 @dataclass(frozen=True)
@@ -191,6 +225,8 @@ class Sheet:
             month_title=title,
             filed=counts.done,
             said={key: whole(request.query_params.get(key, ""), MAX_ID) or 0 for key in ("shared", "known")},
+            filter=json.dumps(view.filter(cameras)),
+            can_ask=self._context.captions_on(),
             bar=counts,
         )
         visit.keep(answer, max((cell.id for cell in shown.cells), default=0), now)

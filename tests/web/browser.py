@@ -3,11 +3,15 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.support import wait_until
 
 _PLACES = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -42,18 +46,25 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def visit(
-    browser: Browser, url: str, *, size: tuple[int, int] = (1440, 900), is_still: bool = True, **options: Any
+    browser: Browser,
+    url: str,
+    *,
+    size: tuple[int, int] = (1440, 900),
+    is_still: bool = True,
+    is_refused: bool = False,
+    **options: Any,
 ) -> Iterator[Page]:
     """Open an address in a new profile; hold all that happens there to what every page must keep to.
 
-    One that `is_still` moves nothing by itself, as where a photo comes in at the top.
+    One that `is_still` moves nothing by itself, as where a photo comes in at the top. Where it `is_refused` something,
+    or the server is away, the browser says so on its console, and that is no fault.
     """
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
     faults: list[str] = []
     # Those of a shared worker, too.
     context.on("request", lambda request: _check_host(request.url, url, faults))
     context.on("weberror", lambda error: faults.append(str(error.error)))
-    context.on("console", lambda message: faults.append(message.text) if message.type in {"error", "warning"} else None)
+    context.on("console", lambda message: _check_line(message.type, message.text, is_refused, faults))
     context.add_init_script(_WATCH)
     page = context.new_page()
     page.set_default_timeout(15_000)
@@ -66,6 +77,26 @@ def visit(
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the page"
     assert faults == [], faults
     context.close()
+
+
+def come(page: Page, condition: str) -> None:
+    """Wait until something is true of a page; Playwright's own way is refused by the policy of ours."""
+    wait_until(lambda: page.evaluate(condition), what=condition)
+
+
+def violations(page: Page) -> list[tuple[str, list[str]]]:
+    """Return what axe finds that keeps people from using a page: the rule, and where."""
+    found = Axe().run(page).response["violations"]
+    return [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found]
+
+
+def drop(page: Page, *paths: Path) -> None:
+    """Drop files and folders onto a page, as a file manager does."""
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+    session.detach()
 
 
 @contextmanager
@@ -91,6 +122,11 @@ def traced(page: Page) -> Iterator[list[float]]:
     named = [one for one in events if one["name"] == "thread_name"]
     main = {(one["pid"], one["tid"]) for one in named if one["args"]["name"] == "CrRendererMain"}
     tasks += (one["tdur"] / 1000 for one in events if "tdur" in one and (one["pid"], one["tid"]) in main)
+
+
+def _check_line(kind: str, text: str, is_refused: bool, faults: list[str]) -> None:
+    if kind in {"error", "warning"} and not (is_refused and text.startswith("Failed to load resource")):
+        faults.append(text)
 
 
 def _check_host(asked: str, url: str, faults: list[str]) -> None:

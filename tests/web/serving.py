@@ -41,19 +41,23 @@ class Served:
         self.access = AccessRules(host, **access)
 
     def __enter__(self) -> "Served":
-        self.listener = bind(self.access, 0)
-        self.app = App(self.context, self.access)
-        self.server = Server(self.app, self.listener)
-        self._thread = threading.Thread(target=self.server.run)
-        self._thread.start()
-        self.url = url(self.listener).rstrip("/")
-        self.port = self.listener.getsockname()[1]
+        self.start()
         self.http = httpx2.Client(base_url=self.url, timeout=20)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.http.close()
         self.stop()
+
+    def start(self, port: int = 0) -> None:
+        """Serve, at any port that is free or at this one."""
+        self.listener = bind(self.access, port)
+        self.app = App(self.context, self.access)
+        self.server = Server(self.app, self.listener)
+        self._thread = threading.Thread(target=self.server.run)
+        self._thread.start()
+        self.url = url(self.listener).rstrip("/")
+        self.port = self.listener.getsockname()[1]
 
     def stop(self) -> None:
         """End the server; fails where it does not end within seconds."""

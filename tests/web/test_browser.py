@@ -1,13 +1,11 @@
 """The pages in a real browser: without scripts and with them, by keys alone, live, light and dark, small and large."""
 
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -15,17 +13,11 @@ from tests.benchmarks.scrolling import memory, scroll_to_the_oldest
 from tests.decoding.images import decode
 from tests.support import Room, wait_until
 from tests.web import photographs, screenshots
-from tests.web.browser import chromium, traced, visit
+from tests.web.browser import come, traced, violations, visit
 from tests.web.serving import Served
 from tests.web.test_pages import HOSTILE, fill
 
 TOKEN = "a-long-random-text"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture
@@ -108,11 +100,6 @@ def reach(page: Page, target: Locator) -> None:
             return
         page.keyboard.press("Tab")
     raise AssertionError("the keys don't lead there")
-
-
-def come(page: Page, condition: str) -> None:
-    """Wait until something is true of a page; Playwright's own way is refused by the policy of ours."""
-    wait_until(lambda: page.evaluate(condition), what=condition)
 
 
 def wait_for_listener(served: Served) -> None:
@@ -334,9 +321,7 @@ def test_everybody_can_use_every_page(
         with visit(browser, f"{photos.url}{path}", size=size, color_scheme=scheme) as page:
             if path == "/docs":
                 expect(page.locator("details.call").first).to_be_visible()
-            found = Axe().run(page).response["violations"]
-            serious = [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found]
-            assert serious == [], path
+            assert violations(page) == [], path
 
 
 @pytest.mark.slow

@@ -5,13 +5,15 @@ import { listen } from "/static/stream.js";
 export { listen };
 export const byId = (id) => document.getElementById(id);
 
-/** Tell those who hear the page. */
+export const pause = () => new Promise((done) => setTimeout(done, 1000));
+
+// Tell those who hear the page.
 export const say = (text) => (byId("said").textContent = text);
 
-/** Return a page of this server as a document; null where it does not come. */
-export async function fetchPage(url, options) {
+// Return a page of this server as a document; null where it does not come.
+export async function fetchPage(url, body) {
   try {
-    const answer = await fetch(url, options);
+    const answer = await fetch(url, body && { method: "POST", body });
     if (answer.status === 401) location.reload();
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     return page.getElementById("main") && page;
@@ -20,7 +22,7 @@ export async function fetchPage(url, options) {
   }
 }
 
-/** Return what a call of the API answers with; nothing where it can't be reached. */
+// Return what the API answers, if it does.
 export async function post(path, body) {
   try {
     return await (await fetch(path, { method: "POST", body: JSON.stringify(body) })).json();
@@ -29,24 +31,22 @@ export async function post(path, body) {
   }
 }
 
-/** Show parts of another page in place of this one's, and keep the focus where it was. */
-export function take(page, parts = ["main"], then = () => {}) {
-  const { id, ariaLabel } = document.activeElement;
+// Show parts of another page, and keep the focus.
+export function take(page, parts = ["main", "title"]) {
+  const at = document.activeElement;
   for (const part of parts) byId(part).replaceWith(page.getElementById(part));
-  document.title = page.title;
-  then();
-  (byId(id) ?? document.querySelector(`[aria-label="${CSS.escape(ariaLabel)}"]`))?.focus({ preventScroll: true });
+  if (!at.isConnected) (byId(at.id) ?? byId(parts[0])).focus({ preventScroll: true });
 }
 
 document.onsubmit = async (event) => {
   const { target: form, submitter: button } = event;
-  if (form.method !== "post" || form.getAttribute("action") === "/sign-out" || button?.formTarget) return;
+  if (form.method !== "post" || button?.formTarget) return;
   event.preventDefault();
   if (form.ariaBusy) return;
   form.ariaBusy = true;
-  const page = await fetchPage(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, button)) });
+  const page = await fetchPage(form.action, new URLSearchParams(new FormData(form, button)));
   form.ariaBusy = null;
-  if (page) take(page, form.dataset.parts?.split(" "));
+  if (page) take(page, form.dataset.parts?.split());
   else if (button) button.textContent = "That didn't work: try again";
 };
 
@@ -57,24 +57,23 @@ listen(async ({ kind, data }) => {
   for (const place of document.querySelectorAll("[data-stat]")) {
     place.textContent = (data[place.dataset.stat] || "").toLocaleString("en");
   }
-  // A list of failures is as it is now, without a reload.
+  // A list of failures is as it is now.
   const { failed } = byId("main").dataset;
-  if (!failed || Number(failed) === data.failed) return;
-  const page = await fetchPage("/failed");
+  const page = failed && Number(failed) !== data.failed && (await fetchPage("/failed"));
   if (page) take(page);
 });
 
 const keys = {
-  "/": () => document.querySelector("[type=search]")?.focus(),
+  "/": () => byId("q")?.focus(),
   "?": () => byId("help")?.showModal(),
 };
 
-/** Have a key do something where it is not typed into a field; false where it does nothing. */
+// Have a key do something where it is not typed into a field; false where it does nothing.
 export const onKey = (key, act) => (keys[key] = act);
 
 document.onkeydown = (event) => {
   const { key, target, ctrlKey, metaKey, altKey } = event;
   if (key === "Escape" && target.matches("input, textarea")) target.blur();
   else if (ctrlKey || metaKey || altKey || target.matches("input, textarea, select, dialog *")) return;
-  else if (Object.hasOwn(keys, key) && keys[key](event) !== false) event.preventDefault();
+  else if (keys[key] && keys[key](event) !== false) event.preventDefault();
 };

@@ -1,82 +1,75 @@
-// The contact sheet: search as you type, more as you scroll, what is new as it comes, and one way through it by keys.
+// The contact sheet: more as you scroll, search as you type, what is new, keys.
 
-import { byId, fetchPage, listen, onKey, say, take } from "/static/page.js";
+import { byId, fetchPage, listen, onKey, pause, say, take } from "/static/page.js";
+import { clear, isChosen, pick, watch } from "/static/select.js";
 
-// So many cells a page grows to by itself; behind them a link leads on, so that no tab grows without end.
+// So many cells come by themselves; then a link leads on.
 const MOST = 8000;
 // Cells farther away, in pixels, are kept as text.
 const NEAR = 2500;
 
 const main = byId("main");
-const fresh = byId("new");
+const viewed = () => byId("view").dataset;
 const search = byId("search");
 
-// -- cells: all that have come are known, those that are near are in the document
+// -- cells: all have room, and those that are near are in the document
 
-let sections = [];
+const read = (page) =>
+  [...page.querySelectorAll(".cells li")].map((node) => ({
+    id: Number(node.lastChild.value),
+    html: node.outerHTML,
+    list: node.parentElement,
+    node: page === document ? node : null,
+  }));
+
+let cells = read(document);
+// What came since; whether it is of this view, only the server knows.
+const arrived = new Set();
 let across;
 // The cell that Tab leads to.
 let current;
 
-const all = () => sections.flatMap(({ cells }) => cells);
+const byList = () => [...Map.groupBy(cells, ({ list }) => list)];
 
-const read = (page) =>
-  [...page.querySelectorAll("[data-month]")].map((element) => ({
-    element,
-    month: element.dataset.month,
-    list: element.lastElementChild,
-    cells: [...element.querySelectorAll("li")].map((node) => ({
-      id: Number(node.firstElementChild.id.slice(1)),
-      html: node.outerHTML,
-      node: page === document ? node : null,
-    })),
-  }));
-
-// Have the cells that are near in the document, and room for the others.
 function draw() {
-  if (!sections[0]) return;
-  const style = getComputedStyle(sections[0].list);
-  const gap = parseFloat(style.rowGap);
-  const tracks = style.gridTemplateColumns.split(" ");
-  across = tracks.length;
-  // A browser lays out in 64ths of a pixel, and writes fewer digits.
-  const pitch = Math.round(parseFloat(tracks[0]) * 64) / 64 + gap;
-  // All are measured before any is changed.
-  const tops = sections.map(({ list }) => list.getBoundingClientRect().top);
-  sections.forEach(({ list, cells }, n) => {
-    const rows = Math.ceil(cells.length / across);
-    const row = (y) => Math.min(Math.max(Math.floor((y - tops[n]) / pitch), 0), rows);
-    const [first, last] = [row(-NEAR), row(innerHeight + NEAR)];
+  if (!cells[0]) return;
+  const { rowGap, gridTemplateColumns: tracks } = getComputedStyle(cells[0].list);
+  const gap = parseFloat(rowGap);
+  across = tracks.split(" ").length;
+  // Layout is in 64ths of a pixel.
+  const pitch = Math.round(parseFloat(tracks) * 64) / 64 + gap;
+  // Measured before anything is changed.
+  for (const [list, within, top] of byList().map((one) => [...one, one[0].getBoundingClientRect().top])) {
+    const rows = Math.ceil(within.length / across);
+    const row = (y) => Math.min(Math.max(Math.floor((y - top) / pitch), 0), rows);
     const height = rows * pitch - gap;
     list.style.height = `${height}px`;
-    list.style.paddingTop = `${Math.min(first * pitch, height)}px`;
-    let after = null;
-    for (let at = cells.length; at--; ) {
-      const cell = cells[at];
-      if (at >= first * across && at < last * across) {
-        cell.node ??= document.createRange().createContextualFragment(cell.html).firstChild;
-        cell.node.firstChild.tabIndex = cell === current ? 0 : -1;
-        if (cell.node.parentNode !== list || cell.node.nextElementSibling !== after) list.insertBefore(cell.node, after);
-        after = cell.node;
-      } else {
-        cell.node?.remove();
-        cell.node = null;
-      }
+    list.style.paddingTop = `${Math.min(row(-NEAR) * pitch, height)}px`;
+    const near = within.slice(row(-NEAR) * across, row(innerHeight + NEAR) * across);
+    for (const cell of new Set(within).difference(new Set(near))) {
+      cell.node?.remove();
+      cell.node = null;
     }
-  });
-  const near = all().filter(({ node }) => node);
+    let after = null;
+    for (const cell of near.reverse()) {
+      cell.node ??= document.createRange().createContextualFragment(cell.html).firstChild;
+      cell.node.firstChild.tabIndex = cell === current ? 0 : -1;
+      cell.node.lastChild.checked = isChosen(cell.id);
+      if (cell.node.parentNode !== list || cell.node.nextElementSibling !== after) list.insertBefore(cell.node, after);
+      after = cell.node;
+    }
+  }
+  const near = cells.filter(({ node }) => node);
   if (!near.includes(current)) {
     current = near[near.length >> 1];
     current.node.firstChild.tabIndex = 0;
   }
   if (byId("older")?.getBoundingClientRect().top < innerHeight + NEAR) grow();
+  if (arrived.size && isAtTop()) arrive();
 }
 
-let frame;
-onscroll = onresize = () => {
-  cancelAnimationFrame(frame);
-  frame = requestAnimationFrame(draw);
-};
+// Each comes once a frame.
+onscroll = onresize = draw;
 
 // -- more as you scroll
 
@@ -84,75 +77,73 @@ let isGrowing;
 
 async function grow() {
   const older = byId("older");
-  if (isGrowing || all().length >= MOST) return;
+  if (isGrowing || cells.length >= MOST) return;
   isGrowing = true;
   const page = await fetchPage(older.href);
   isGrowing = false;
-  // Another view may have come meanwhile.
+  // Another view may have come.
   if (!page || !older.isConnected) return;
-  for (const section of read(page)) {
-    const last = sections.at(-1);
-    if (last.month === section.month) last.cells.push(...section.cells);
-    else {
-      section.list.replaceChildren();
-      last.element.after(section.element);
-      sections.push(section);
-    }
-  }
-  // Another one, or it would be moved.
+  const more = read(page);
+  const [first, ...sections] = page.querySelectorAll("[data-month]");
+  const last = cells.at(-1).list;
+  if (first.dataset.month !== last.parentElement.dataset.month) sections.unshift(first);
+  else for (const cell of more) if (cell.list.parentElement === first) cell.list = last;
+  for (const section of sections) section.lastElementChild.replaceChildren();
+  // A new link, which is not moved.
   older.parentElement.remove();
-  byId("view").append(...page.querySelectorAll(".more:has(#older)"));
+  byId("view").append(...sections, ...page.querySelectorAll(".more:has(#older)"));
+  cells.push(...more);
   draw();
 }
 
-// -- one way through it by keys: one cell is reached by Tab, the others by arrows
+// -- keys: Tab leads to one cell, arrows to the others
 
-// Have a key lead so many cells on, or so many lines.
+// Have a key lead on by cells, or by lines.
 function arrow(key, way, lines) {
-  onKey(key, () => {
+  onKey(key, ({ shiftKey }) => {
     if (!document.activeElement.closest(".cells")) return false;
-    const rows = sections.flatMap(({ cells }) =>
-      cells.flatMap((_, n) => (n % across ? [] : [cells.slice(n, n + across)])),
+    const rows = byList().flatMap(([, within]) =>
+      within.flatMap((_, n) => (n % across ? [] : [within.slice(n, n + across)])),
     );
     const n = rows.findIndex((row) => row.includes(current));
     const row = rows[n + lines] ?? [];
-    select(way ? all()[all().indexOf(current) + way] : row[Math.min(rows[n].indexOf(current), row.length - 1)]);
+    const from = current;
+    current = (way ? cells[cells.indexOf(from) + way] : row[Math.min(rows[n].indexOf(from), row.length - 1)]) ?? from;
+    draw();
+    current.node.firstChild.focus({ preventScroll: true });
+    current.node.scrollIntoView({ block: "nearest" });
+    if (shiftKey) pick(current.id, from.id);
   });
 }
 arrow("ArrowLeft", -1);
 arrow("ArrowRight", 1);
 arrow("ArrowUp", 0, -1);
 arrow("ArrowDown", 0, 1);
-
-function select(cell = current) {
-  current = cell;
-  draw();
-  cell.node.firstChild.focus({ preventScroll: true });
-  cell.node.scrollIntoView({ block: "nearest" });
-}
 main.addEventListener("focusin", ({ target }) => {
-  current = all().find(({ node }) => node?.firstChild === target) ?? current;
+  const cell = cells.find(({ node }) => node?.firstChild === target);
+  if (!cell) return;
+  current = cell;
   draw();
 });
 
-// -- back to the same cell: the address of this page becomes that of the part where the cell is
+// -- back to the same cell: its part of the view becomes the address
 
-main.onclick = ({ target, ctrlKey, metaKey, shiftKey }) => {
+main.onclick = ({ target, ctrlKey, metaKey, defaultPrevented }) => {
   const link = target.closest(".cells a");
-  if (!link || ctrlKey || metaKey || shiftKey) return;
-  const url = new URL(fresh.href);
+  if (!link || ctrlKey || metaKey || defaultPrevented) return;
+  const url = new URL(viewed().url, location);
   url.searchParams.set("at", link.id.slice(1));
-  // Not where the page was scrolled to: it was a longer one.
+  // Not to where a longer page was scrolled.
   history.scrollRestoration = "manual";
   history.replaceState({ top: link.getBoundingClientRect().top }, "", url);
 };
 
-sections = read(document);
 const back = byId(`i${new URLSearchParams(location.search).get("at")}`);
 if (back) {
   scrollBy(0, back.getBoundingClientRect().top - (history.state?.top ?? innerHeight / 3));
   back.focus({ preventScroll: true });
 }
+watch(() => cells.map(({ id }) => id), draw);
 draw();
 
 // -- search as you type, and filters
@@ -161,27 +152,24 @@ let turn = 0;
 let timer;
 let address = location.search;
 
-// Show a page in place of this one, with the pictures of those cells that both have.
+// Show another page, with the pictures that are here.
 function swap(page) {
-  const before = new Map(all().map(({ id, node }) => [id, node]));
-  take(page, ["order", "chips", "visit", "index", "view"], () => {
-    sections = read(document);
-    for (const { id, node } of all()) {
-      const picture = before.get(id)?.querySelector("img");
-      if (picture) node.querySelector("img").replaceWith(picture);
-      node.classList.toggle("arrived", arrived.has(id));
-    }
-    current = all().find(({ id }) => id === current?.id);
-    draw();
-  });
+  const before = new Map(cells.map(({ id, node }) => [id, node]));
+  take(page, ["order", "title", "chips", "new", "visit", "index", "view"]);
+  cells = read(document);
+  for (const { id, node } of cells) {
+    const picture = before.get(id)?.querySelector("img");
+    if (picture) node.querySelector("img").replaceWith(picture);
+    node.classList.toggle("arrived", arrived.has(id));
+  }
   arrived.clear();
-  fresh.hidden = true;
+  current = cells.find(({ id }) => id === current?.id);
+  draw();
 }
 
 async function look(isNew) {
   clearTimeout(timer);
-  turn += 1;
-  const mine = turn;
+  const mine = (turn += 1);
   const query = new URLSearchParams([...new FormData(search)].filter(([, value]) => value));
   const url = query.size ? `/?${query}` : "/";
   const page = await fetchPage(url);
@@ -190,13 +178,13 @@ async function look(isNew) {
   // All that is typed is one step.
   history[isNew || !address.includes("q=") ? "pushState" : "replaceState"](null, "", url);
   address = location.search;
-  fresh.href = url;
   swap(page);
-  say(byId("view").dataset.count);
+  clear();
+  say(viewed().count);
 }
-search.onsubmit = (event) => {
-  event.preventDefault();
+search.onsubmit = () => {
   look();
+  return false;
 };
 search.oninput = () => {
   clearTimeout(timer);
@@ -204,52 +192,41 @@ search.oninput = () => {
 };
 // The filters are the search's, and stand elsewhere.
 main.onchange = ({ target }) => target.form === search && look(true);
-// Not for another part of the same view: the link that skips to the photos.
+// Not for the link that skips to the photos.
 onpopstate = () => location.search !== address && location.reload();
 
 // -- what is new as it comes
 
-// What came since the view was made; whether it is of this view, only the server knows.
-const arrived = new Set();
 let isFetching, isAgain;
 
-// Where nothing is moved by it that is looked at, it is put in.
+// Put in it moves nothing that is looked at.
 const isAtTop = () => scrollY < 40 && !byId("newer");
 
 async function arrive() {
-  isAgain = isFetching;
-  if (isFetching) return;
+  if ((isAgain = isFetching)) return;
   isFetching = true;
-  if (!isAtTop()) await new Promise((done) => setTimeout(done, 1000));
-  const page = await fetchPage(fresh.href);
+  if (!isAtTop()) await pause();
+  const page = await fetchPage(viewed().url);
   isFetching = false;
   if (page) {
-    const count = read(page).flatMap(({ cells }) => cells.filter(({ id }) => arrived.has(id))).length;
-    fresh.textContent = `${count} new ↑`;
-    fresh.hidden = !count;
+    const { length } = read(page).filter(({ id }) => arrived.has(id));
+    if (length) say((byId("new").textContent = `${length} new ↑`));
+    byId("new").hidden = !length;
     if (isAtTop()) swap(page);
-    if (count) say(`${count} new`);
   }
   if (isAgain) arrive();
 }
 
 listen(({ kind, data }) => {
   if (kind !== "image") return;
-  // Thrown away or deleted, it is in no view but one of its status.
+  // It is in no view but one of its status.
   if (["rejected", "deleted"].includes(data.status) && !location.search.includes("status=")) {
     byId(`i${data.image_id}`)?.parentElement.remove();
-    for (const section of sections) section.cells = section.cells.filter(({ id }) => id !== data.image_id);
+    cells = cells.filter(({ id }) => id !== data.image_id);
     draw();
+    if (isAtTop()) arrive();
   }
   if (data.event !== "done" || data.status !== "done") return;
   arrived.add(data.image_id);
   arrive();
 });
-
-fresh.onclick = async (event) => {
-  if (byId("newer")) return;
-  event.preventDefault();
-  scrollTo(0, 0);
-  const page = await fetchPage(fresh.href);
-  if (page) swap(page);
-};

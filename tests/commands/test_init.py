@@ -2,9 +2,6 @@
 
 import os
 import stat
-import tomllib
-from fnmatch import fnmatch
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -83,14 +80,3 @@ def test_where_nothing_can_be_made(tmp_path: Path) -> None:
     said = darkroom(tmp_path, "init", "shut", under=HUMBLE)
     assert (said.returncode, len(said.stderr.splitlines())) == (1, 1)
     assert "Permission denied" in said.stderr
-
-
-def test_all_files_that_are_no_modules_are_installed() -> None:
-    """By the patterns for the package: an editable install has everything anyway."""
-    assert (resources.files("daemon") / "config.toml").is_file()
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    for package, patterns in known.items():
-        for file in (ROOT / package).rglob("*"):
-            if file.is_file() and file.suffix not in {".py", ".pyc"}:
-                inside = str(file.relative_to(ROOT / package))
-                assert any(fnmatch(inside, pattern) for pattern in patterns), inside

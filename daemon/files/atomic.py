@@ -74,6 +74,8 @@ _PROBE = b"darkroom" * 512
 
 
 # Enough to reach what lies in a folder, and no right to read it is needed.
+# macOS has no fdatasync(2).
+_sync = getattr(os, "fdatasync", os.fsync)
 _SEARCH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: neither a pipe put there just now nor somebody's write lease (Samba) may hold us up.
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -615,7 +617,7 @@ def atomic_write(
                     file.flush()
                 # All are written before any is waited for: that is one commit of the journal less.
                 for file in files:
-                    os.fdatasync(file.fileno())
+                    _sync(file.fileno())
                 written = [os.fstat(file.fileno()) for file in files]
             for part, name in parts.items():
                 ends = {"src_dir_fd": part.folder, "dst_dir_fd": name.folder}

@@ -18,7 +18,7 @@ from tests.web import photographs
 from tests.web.browser import chromium, visit
 from tests.web.serving import Served
 
-FOLDER = Path(__file__).parent / "screenshots"
+FOLDER = Path(__file__).parents[2] / ".readme"
 _SIZE = (1200, 750)
 # All that is in view; what is out of sight is not loaded yet.
 _SHOWN = """Promise.all([...document.images]

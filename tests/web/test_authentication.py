@@ -269,7 +269,7 @@ def test_fail2ban_finds_the_line_by_the_pattern_of_the_readme(
         "2026-11-26 04:57:51 7 more wrong tokens, of which nothing was logged",
     ]
     (tmp_path / "log").write_text("\n".join([*lines, *others, ""]))
-    shown = re.search(r"^ +failregex = (.+)$", README.read_text(), re.MULTILINE)
+    shown = re.search(r"^failregex = (.+)$", README.read_text(), re.MULTILINE)
     assert shown is not None
     (tmp_path / "darkroom.conf").write_text(f"[Definition]\nfailregex = {shown[1]}\n")
     found = subprocess.run(

@@ -10,19 +10,17 @@ import httpx2
 import pytest
 
 from tests.program import Program, environment
+from tests.readme import README, blocks
 from tests.support import jpeg, wait_until
 
-README = Path(__file__).parent.parent.parent / "README.md"
 ADDRESS = "http://127.0.0.1:8080"
 # curl's own exit code for the time limit, which ends an endless stream.
 TIMED_OUT = 28
 
 
-def blocks(kind: str) -> list[str]:
-    """Return the fenced blocks under the heading REST."""
-    section = re.split(r"^## REST$", README.read_text(), flags=re.MULTILINE)[1]
-    section = re.split(r"^## ", section, flags=re.MULTILINE)[0]
-    found = re.findall(rf"^```{kind}\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+def texts(kind: str, heading: str) -> list[str]:
+    """Return the fenced blocks under a heading."""
+    found = [block.text for block in blocks(kind) if block.heading == heading]
     assert found
     return found
 
@@ -38,6 +36,11 @@ def url(program: Program) -> str:
     return str(re.findall(r"serving (http\S+)/", program.log())[-1])
 
 
+def done(program: Program) -> int:
+    [(count,)] = program.query("SELECT n FROM tally WHERE status = 'done'")
+    return int(count)
+
+
 def idle(program: Program) -> bool:
     counts = dict(program.query("SELECT status, n FROM tally"))
     return bool(counts["queued"] == counts["processing"] == 0)
@@ -46,9 +49,11 @@ def idle(program: Program) -> bool:
 def test_the_curl_examples(program: Program, tmp_path: Path) -> None:
     for number in range(1234, 1240):
         (tmp_path / f"IMG_{number}.jpg").write_bytes(jpeg((300, 200), seed=number))
+    # The others may have come first: tests are shared out among processes as those are free.
+    before = done(program)
     (tmp_path / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\nmax-time = 2\n")
     here = environment(CURL_HOME=str(tmp_path), DARKROOM_TOKEN="any")
-    for command in "".join(blocks("sh")).splitlines():
+    for command in "".join(texts("sh", "REST")).splitlines():
         assert command.startswith("curl "), command
         run = subprocess.run(
             ["sh", "-c", command.replace(ADDRESS, url(program))],
@@ -60,13 +65,13 @@ def test_the_curl_examples(program: Program, tmp_path: Path) -> None:
         )
         assert run.returncode == (TIMED_OUT if "/api/events" in command else 0), (command, run.stdout, run.stderr)
         wait_until(lambda: idle(program), what="the end of the work")
-    program.wait_for(done=6)
+    assert done(program) == before + 6
     assert (tmp_path / "medium.jpg").read_bytes().startswith(b"\xff\xd8\xff")
     assert url(program).startswith("http://127.0.0.1:")
 
 
 def test_the_sharex_uploader(program: Program) -> None:
-    [text] = blocks("json")
+    [text] = texts("json", "From other machines")
     settings = json.loads(text.replace(ADDRESS, url(program)))
     assert settings["Body"] == "MultipartFormData"
     answer = httpx2.request(
@@ -79,15 +84,21 @@ def test_the_sharex_uploader(program: Program) -> None:
     wait_until(lambda: idle(program), what="the end of the work")
     for key in ("URL", "ThumbnailURL"):
         address = settings[key].replace("{json:data.image_id}", str(answer.json()["data"]["image_id"]))
-        assert httpx2.get(address).status_code == 200
+        shown = httpx2.get(address)
+        assert (shown.status_code, shown.headers.get("content-disposition")) == (200, None), "it is looked at"
     refused = httpx2.post(settings["RequestURL"], files={settings["FileFormName"]: ("a.txt", b"text")})
     assert refused.json()["error"]["message"]
 
 
 def test_the_shortcut_of_an_iphone(program: Program) -> None:
+    [row] = re.findall(r"^\| URL \| (.+) \|$", README, re.MULTILINE)
+    said = {"*Name*": "IMG_0815", "a dot": ".", "*File Extension*": "JPG"}
+    name = "".join(said[word] for word in re.findall("|".join(map(re.escape, said)), row))
     answer = httpx2.post(
-        f"{url(program)}/api/images?name=IMG_0815.JPG",
+        f"{url(program)}/api/images?name={name}",
         content=jpeg(seed=88),
         headers={"Content-Type": "image/jpeg", "User-Agent": "BackgroundShortcutRunner/1 CFNetwork/1 Darwin/23"},
     )
     assert answer.status_code == 202
+    there = httpx2.get(f"{url(program)}/api/images/{answer.json()['data']['image_id']}")
+    assert there.json()["data"]["original_name"] == "IMG_0815.JPG"

@@ -10,7 +10,7 @@ export const pause = () => new Promise((done) => setTimeout(done, 1000));
 // Tell those who hear the page.
 export const say = (text) => (byId("said").textContent = text);
 
-// Return a page of this server as a document; null where it does not come.
+// Return a page as a document; null where it does not come.
 export async function fetchPage(url, body) {
   try {
     const answer = await fetch(url, body && { method: "POST", body });
@@ -68,7 +68,7 @@ const keys = {
   "?": () => byId("help")?.showModal(),
 };
 
-// Have a key do something where it is not typed into a field; false where it does nothing.
+// Have a key do something where nothing is typed; false where it does nothing.
 export const onKey = (key, act) => (keys[key] = act);
 
 document.onkeydown = (event) => {

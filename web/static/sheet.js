@@ -61,7 +61,7 @@ function draw() {
   }
   const near = cells.filter(({ node }) => node);
   if (!near.includes(current)) {
-    current = near[near.length >> 1];
+    current = near.find(({ node }) => node.getBoundingClientRect().top > 0) ?? near[0];
     current.node.firstChild.tabIndex = 0;
   }
   if (byId("older")?.getBoundingClientRect().top < innerHeight + NEAR) grow();

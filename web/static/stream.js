@@ -37,7 +37,7 @@ if (!self.document) {
   onpagehide = () => port.postMessage(false);
   onpageshow = ({ persisted }) => persisted && port.postMessage(true);
 } else {
-  // Some phones have none: then only the tab that is looked at listens.
+  // Some phones have none.
   (document.onvisibilitychange = () => {
     source?.close();
     source = document.hidden ? null : open();

@@ -86,15 +86,19 @@ function isKnown(key, isTaken) {
 let worker;
 
 async function check() {
-  if (worker || !those("doubtful")[0]) return;
-  worker = new Worker("/static/hash.js");
+  if (worker) return;
   for (let batch; (batch = those("doubtful").slice(0, 100)).length; draw()) {
+    worker = new Worker("/static/hash.js");
     worker.postMessage(batch.map(({ file }) => file));
-    const hashes = await new Promise((done) => (worker.onmessage = ({ data }) => done(data)));
+    const hashes = await new Promise((done) => {
+      worker.onmessage = ({ data }) => done(data);
+      worker.onerror = () => done([]);
+    });
+    worker.terminate();
     const { data } = await post("/api/images/known", { sha256: hashes.filter(Boolean) });
     batch.forEach((item, n) => (item.state = data?.[hashes[n]] ? "here" : "waiting"));
   }
-  worker = worker.terminate();
+  worker = null;
 }
 
 // -- sending: each line sends one file after the other

@@ -218,7 +218,7 @@ def test_moved_is_what_was_just_read_in_the_library(base: Path, card: Path, tmp_
     assert code == 1
     assert said == (
         "2 photos, 1 file beside them, 1 other: 3 filed and read back, 1 not in the library:"
-        " 3 removed from where they were, 1 stay"
+        " 3 removed from where they were, 1 stays"
     ), errors
     assert sorted(tree(card)) == [".Trashes/IMG_0.JPG", "DCIM/102CANON/notes.txt", "MISC/M0100.CTG"]
     assert not (card / "DCIM/100CANON").exists()

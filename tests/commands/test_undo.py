@@ -284,7 +284,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert darkroom(base, "undo", "1", "99", "--to", "out").returncode == 1
     told = darkroom(base, "undo", "--since", "1h", "--to", "out/back", "--dry-run")
     assert told.stdout.splitlines()[0] == f"image 2: {base}/out/back/trip/1.jpg", told.stderr
-    assert told.stdout.endswith("\n2 would be moved out; nothing was changed\n")
+    assert told.stdout.endswith("\n2 images would be moved out; nothing was changed\n")
     assert not (base / "out/back").exists()
     done = darkroom(base, "undo", "--since", "1h", "--to", "out")
     assert done.returncode == 0, done.stderr

@@ -455,4 +455,11 @@ def test_a_folder_is_renamed_under_200_files(desk: Desk, under_way: bool) -> Non
         desk.rename((("card", "trip"),))
         desk.wait_queued(last)
     desk.work(60)
+    if under_way:
+        # Photos are decoded ahead: the one that was filed at that very moment may have left under either name.
+        came = {row["original_name"]: row["folder"] for row in desk.room.rows()}
+        in_hand = [name for name in photos if f"trip/{name}" in last and came[name] == "card"]
+        assert len(in_hand) <= 1
+        for name in in_hand:
+            last[f"card/{name}"] = last.pop(f"trip/{name}")
     desk.judge(last)

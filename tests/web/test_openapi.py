@@ -153,7 +153,8 @@ def test_fuzzing_finds_no_answer_that_the_document_does_not_promise(served: Serv
         "--max-examples=12",
         "--seed=1",
         "--phases=examples,coverage,fuzzing",
-        "--workers=2",
+        # One: it reads its own source in each thread, which Python 3.11 may answer with a SystemError.
+        "--workers=1",
         "--request-timeout=10",
         # An endless stream is no answer that could be compared.
         "--exclude-path=/api/events",

@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -94,28 +94,35 @@ class Terminal:
         with self._log.open("ab") as log:
             # -i: it reads .bashrc, as one in a window does.
             self._shell = account.popen("bash", "--noediting", "-i", stdin=subprocess.PIPE, stdout=log, stderr=log)
+        assert self._shell.stdin is not None
+        self._stdin = self._shell.stdin
+        # Without prompts what stands in it is what is said.
+        self._stdin.write(b"PS1= PS2=\n")
         self.running: psutil.Process | None = None
+        self._typed = 0
 
     def said(self) -> str:
         """Return all that stands in it."""
         return self._log.read_text(errors="replace")
 
-    def type(self, line: str, seconds: float = 300) -> str:
-        """Type a line in; return what it says once it has ended well. What only ends with Ctrl-C is left running."""
+    def type(self, line: str, *, codes: Collection[int] = (0,), seconds: float = 300) -> str:
+        """Type a line in; return what it says once it has ended well, which is with one of some exit codes.
+
+        What only ends with Ctrl-C is left running.
+        """
         assert self.running is None, f"{line}: something runs in this terminal"
-        before = len(self.said())
-        assert self._shell.stdin is not None
+        self._typed = len(self.said())
         # In the shell itself, or `cd` and `export` would do nothing; nothing of what is typed next is its input.
-        self._shell.stdin.write(f"{{ {line}\n}} </dev/null; printf '\\n{_MARK}%s\\n' $?\n".encode())
-        self._shell.stdin.flush()
+        self._stdin.write(f"{{ {line}\n}} </dev/null; printf '\\n{_MARK}%s\\n' $?\n".encode())
+        self._stdin.flush()
         if _ENDLESS.search(line.partition(" #")[0]):
-            wait_until(lambda: self._child() or _MARK in self.said()[before:], seconds, line)
+            wait_until(lambda: self._child() or _MARK in self.saying(), seconds, line)
             self.running = self._child()
-            assert self.running is not None, self.said()[before:]
+            assert self.running is not None, self.saying()
             return ""
-        wait_until(lambda: _MARK in self.said()[before:], seconds, f"the end of {line}")
-        said, _, code = self.said()[before:].partition(_MARK)
-        assert int(code.split()[0]) == 0, f"{line}: exit code {code.split()[0]}\n{said}"
+        wait_until(lambda: _MARK in self.saying(), seconds, f"the end of {line}")
+        said, _, code = self.saying().partition(_MARK)
+        assert int(code.split()[0]) in codes, f"{line}: exit code {code.split()[0]}\n{said}"
         return said
 
     def _child(self) -> psutil.Process | None:
@@ -128,8 +135,8 @@ class Terminal:
         return None
 
     def saying(self) -> str:
-        """Return what has been said since the last line ended."""
-        return self.said().rpartition(_MARK)[2].partition("\n")[2].strip()
+        """Return what has been said since the last line was typed in."""
+        return self.said()[self._typed :]
 
     def interrupt(self) -> int:
         """Press Ctrl-C, and return the exit code."""
@@ -199,9 +206,10 @@ class Reader:
             wait_until(lambda: "serving http" in self.terminal.said(), 60, "the web server")
             self._folder = self.photos if line == "darkroom run" else self._folder
         else:
-            self.terminal.type(line)
+            # 24: something has vanished meanwhile, as the text says.
+            self.terminal.type(line, codes=(0, 24) if line.startswith("rsync ") else (0,))
             if self.terminal.running is not None:
-                wait_until(self.terminal.saying, 30, f"what {line} says")
+                wait_until(lambda: self.terminal.saying().strip(), 30, f"what {line} says")
                 self.terminal.interrupt()
 
     def _in_terminals(self) -> list[Terminal]:

@@ -185,7 +185,7 @@ class Reader:
         for line in block.lines:
             self.do(line)
         if self._service is not None or self._in_terminals():
-            wait_until(lambda: is_idle(self._folder) or not self._in_terminals(), 60, "the end of the work")
+            wait_until(lambda: is_idle(self._folder), 60, "the end of the work")
 
     def do(self, line: str) -> None:
         """Do what one line says."""
@@ -249,7 +249,7 @@ def rows(folder: Path, sql: str) -> list[tuple[Any, ...]]:
 
 def is_idle(folder: Path) -> bool:
     """Return whether a darkroom has filed all that lies in its inbox."""
-    if any(path.is_file() and not path.name.startswith(".") for path in (folder / "inbox").rglob("*")):
+    if any(path.is_file() for path in (folder / "inbox").rglob("*")):
         return False
     counts = dict(rows(folder, "SELECT status, n FROM tally"))
     return bool(counts["queued"] == counts["processing"] == 0)

@@ -33,16 +33,19 @@ def main(config: Config, args: argparse.Namespace) -> int:
     catalogue = existing_catalogue(config)
     try:
         to = args.to.expanduser().absolute()
-        if not args.dry_run:
-            atomic.make_path(to)
-    except (OSError, RuntimeError, ValueError) as error:  # ~ of nobody, a NUL
-        raise DarkroomError(f"{args.to} can't be made: {getattr(error, 'strerror', None) or error}") from error
+    except RuntimeError:
+        raise DarkroomError(f"{args.to} can't be made: there is no home folder {args.to.parts[0]}") from None
     refused = moved = 0
     with catalogue.session(), closing(Sandbox(decoding_limits(config))) as sandbox:
         undo = Undo(catalogue, mover(config, catalogue, sidecars(config, catalogue, sandbox)))
         for image_id in args.ids or undo.since(time.time() - args.since):
             try:
-                paths = undo.would_go(image_id, to) if args.dry_run else [undo.out(image_id, to)]
+                if args.dry_run:
+                    paths = undo.would_go(image_id, to)
+                else:
+                    undo.check(image_id)
+                    _make(to)
+                    paths = [undo.out(image_id, to)]
             except (Rejected, NameRefused) as reason:
                 print(reason, file=sys.stderr)
                 refused += 1
@@ -53,6 +56,13 @@ def main(config: Config, args: argparse.Namespace) -> int:
     said = counted(moved, "image")
     print(f"{said} would be moved out; nothing was changed" if args.dry_run else f"{said} moved out")
     return 1 if refused else 0
+
+
+def _make(to: Path) -> None:
+    try:
+        atomic.make_path(to)
+    except OSError as error:
+        raise DarkroomError(f"{to} can't be made: {error.strerror}") from error
 
 
 class Undo:
@@ -67,6 +77,10 @@ class Undo:
     def since(self, moment: float) -> list[int]:
         """Return the ids of what was filed since a moment, in seconds since 1970."""
         return self._mover.rows.since(moment)
+
+    def check(self, image_id: int) -> None:
+        """Raise Rejected, saying why, where an image can't be moved out: before anything is made for it."""
+        self._row(image_id)
 
     def out(self, image_id: int, to: Path) -> Path:
         """Move one image out and return its new path. Raises Rejected saying why it can't be, EnvironmentFault."""

@@ -281,6 +281,8 @@ def test_the_command(tmp_path: Path) -> None:
     wrong = darkroom(base, "undo", "1", "--since", "1h", "--to", "out")
     assert wrong.returncode == 2
     assert darkroom(base, "undo", "--since", "soon", "--to", "out").returncode == 2
+    slip = darkroom(base, "undo", "99", "--to", "out")
+    assert (slip.returncode, slip.stderr, (base / "out").exists()) == (1, "there is no image 99\n", False)
     assert darkroom(base, "undo", "1", "99", "--to", "out").returncode == 1
     told = darkroom(base, "undo", "--since", "1h", "--to", "out/back", "--dry-run")
     assert told.stdout.splitlines()[0] == f"image 2: {base}/out/back/trip/1.jpg", told.stderr

@@ -27,7 +27,7 @@ _LINE_SECONDS = 10.0
 class Progress:
     """How far darkroom is with what came since somebody watches; "" where there is no speed.
 
-    `notes` are the counts, what is in the way and what waits, a line each.
+    `notes` are the counts, what is in the way and what waits, a line each; `reasons` are those alone, without numbers.
     """
 
     activity: str
@@ -35,6 +35,7 @@ class Progress:
     total: int = 0
     speed: str = ""
     notes: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 def progress_of(status: ProgramStatus, finished_before: int = 0) -> Progress:
@@ -44,7 +45,9 @@ def progress_of(status: ProgramStatus, finished_before: int = 0) -> Progress:
         speed = f"{rate(stats)}/s, {span(stats.seconds_left)} left"
     finished = max(0, stats.total - stats.left - finished_before)
     notes = (counts_of(stats), *troubles_of(status), *waits_of(stats))
-    return Progress(status.activity.value, finished, finished + stats.left, speed, notes)
+    troubles = (stats.paused or "", str(status.gone or ""), *(fault.reason for fault in stats.faults.values()))
+    reasons = (*troubles, *stats.waiting, *stats.staying)
+    return Progress(status.activity.value, finished, finished + stats.left, speed, notes, reasons)
 
 
 def watch(config: Config, console: Console | None = None) -> None:
@@ -68,7 +71,7 @@ def _progress(config: Config) -> Iterator[Progress]:
                 before = first.total - first.left
             yield progress_of(status_of(config, statistics), before)
         except EnvironmentFault as fault:
-            yield Progress("fault", notes=(str(fault),))
+            yield Progress("fault", notes=(str(fault),), reasons=(str(fault),))
         except DarkroomError:
             yield Progress(
                 "waiting", notes=(f"nothing has run in {config.base} yet; in another terminal: darkroom run",)
@@ -114,7 +117,7 @@ class _Lines:
         pass
 
     def show(self, now: Progress) -> None:
-        is_new = self._said is None or (now.activity, now.notes[1:]) != (self._said.activity, self._said.notes[1:])
+        is_new = self._said is None or (now.activity, now.reasons) != (self._said.activity, self._said.reasons)
         if now == self._said or not (is_new or time.monotonic() - self._at >= _LINE_SECONDS):
             return
         parts = [f"{now.finished:,} of {now.total:,}"] if now.total else []

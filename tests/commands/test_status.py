@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from daemon.commands.status import Activity, lines_of, status_of
-from daemon.commands.watch import progress_of
+from daemon.commands.watch import _Lines, progress_of
 from daemon.errors import Postponed, WaitingReason
 from daemon.files import lock
 from tests.program import Program, darkroom, environment
@@ -153,3 +153,17 @@ def test_a_long_reason_stands_below_the_bar(tmp_path: Path) -> None:
     assert "paused" in bar
     assert "library" not in bar
     room.catalogue.close()
+
+
+def test_a_pause_through_a_pipe_is_no_line_each_second(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    room.put("a.jpg", jpeg())
+    room.scan()
+    lines = _Lines()
+    with lock.exclusive(room.state, []):
+        for since in (30.0, 20.0, 10.0):
+            room.stored.set_pause("the library folder is full", time.time() - since)
+            lines.show(progress_of(status_of(room.config, room.statistics)))
+        room.stored.set_pause("the library folder is gone", time.time())
+        lines.show(progress_of(status_of(room.config, room.statistics)))
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(": the library ")[2] for line in said] == ["folder is full", "folder is gone"]
